@@ -1,0 +1,60 @@
+# Everything here sets up what it needs; `make` alone says what there is.
+#   STATE=dir                  another state folder than target/run, for more than one `make run`
+#   KUBERNETES_VERSION=v1.34   another folder of deploy/local/kubernetes
+#   RESTART=1                  `make run` starts Daypass again when it dies, as Kubernetes would
+
+CARGO ?= cargo
+PYTHON ?= python3
+STATE ?= target/run
+
+TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+LOCAL = $(TARGET)/debug/daypass-local
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/daypass
+REQUIREMENTS = tests/schemathesis/requirements.txt
+# One virtual environment for each content of the requirements.
+VENV = $(CACHE)/schemathesis-$(firstword $(shell cksum < $(REQUIREMENTS)))
+
+.DEFAULT_GOAL := help
+.PHONY: help run env stop test tools schemathesis generate check-cargo check-python
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: check-cargo ## Start a real control plane with Daypass in it, until Ctrl-C
+	@$(CARGO) build -p daypass -p daypass-local --bins
+	@exec "$(LOCAL)" run --state "$(STATE)" $(if $(RESTART),--restart)
+
+env: check-cargo ## Print shell exports for a running `make run`: eval "$(make -s env)"
+	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
+	@exec "$(LOCAL)" env --state "$(STATE)"
+
+stop: check-cargo ## Stop a running `make run`
+	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
+	@exec "$(LOCAL)" down --state "$(STATE)"
+
+test: tools schemathesis ## Run all tests, against a real control plane
+	@SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+
+tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of this folder
+	@$(CARGO) build -p daypass-local
+	@exec "$(LOCAL)" tools
+
+schemathesis: check-python ## Install schemathesis, once; kept outside of this folder
+	@test -f "$(VENV)/.complete" || { \
+		echo "installing schemathesis into $(VENV)" && rm -rf "$(VENV)" && mkdir -p "$(CACHE)" && \
+		{ $(PYTHON) -m venv "$(VENV)" || { echo "Python's venv module is needed (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; } && \
+		"$(VENV)/bin/pip" install --quiet --disable-pip-version-check -r $(REQUIREMENTS) && touch "$(VENV)/.complete"; }
+	@echo "$(VENV)/bin/schemathesis"
+
+generate: check-cargo ## Rewrite the files that are generated from the code
+	@$(CARGO) run -q -- crds > target/members.yaml
+	@$(CARGO) run -q -- openapi > target/openapi.json
+	@cp target/members.yaml crds/members.yaml
+	@cp target/members.yaml deploy/charts/daypass/files/members.yaml
+	@cp target/openapi.json docs/openapi.json
+
+check-cargo:
+	@command -v $(CARGO) > /dev/null || { echo "Rust is needed: install it from https://rustup.rs" >&2; exit 1; }
+
+check-python:
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.10 or newer is needed for schemathesis: https://www.python.org/downloads/" >&2; exit 1; }

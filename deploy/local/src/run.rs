@@ -1,0 +1,253 @@
+//! `make run`: a control plane, Daypass's chart in it, and Daypass as a process with the chart's ServiceAccount.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::control_plane::{ControlPlane, Options, free_port};
+use crate::env::Running;
+use crate::process::{POLL, Process, guarded, output};
+use crate::state::write_private;
+use crate::tools::Tools;
+
+/// The state folder of `make run` when none is named: `target/run` of this repository.
+pub const DEFAULT_STATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/run");
+/// Release, namespace and ServiceAccount.
+const DAYPASS: &str = "daypass";
+const DATA_PLANE: &str = "local";
+/// The ServiceAccount in `default` whose token calls the API.
+const OWNER: &str = "data-plane-owner";
+const DEFAULT_PORT: u16 = 8443;
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Daypass drains its connections when it is asked to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What `make run` starts.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Folder for everything of this run.
+    pub state_dir: PathBuf,
+    /// The program `daypass`.
+    pub daypass: PathBuf,
+    /// The chart's folder.
+    pub chart: PathBuf,
+    /// Start Daypass again when it dies by itself, as Kubernetes would, instead of ending.
+    pub restart: bool,
+    /// Set by a signal: stop.
+    pub interrupt: Arc<AtomicBool>,
+}
+
+/// Starts everything, prints what to do with it, and returns when it is interrupted and all is stopped.
+///
+/// # Errors
+/// When something does not start, and when Daypass or a component dies by itself; the end of its log is in the message.
+pub fn run(tools: &Tools, options: &RunOptions) -> Result<()> {
+    // First of all, since building it the first time takes minutes.
+    let helm = Tools::helm()?;
+    say("starting the control plane")?;
+    let plane_options = Options { interrupt: Arc::clone(&options.interrupt), ..Options::default() };
+    let plane = ControlPlane::start(tools, &options.state_dir, plane_options)?;
+    let run = Run { options, helm, port: port()?, admin_port: free_port()?, plane };
+    run.install()?;
+    run.write_kubeconfig()?;
+    let mut daypass = run.start_daypass()?;
+    if !run.plane.interrupted() {
+        say(&run.flow())?;
+    }
+    let result = run.watch(&mut daypass);
+    say("stopping")?;
+    Running::remove(run.plane.state_dir());
+    daypass.stop(GRACE)?;
+    run.plane.stop()?;
+    result
+}
+
+struct Run<'a> {
+    options: &'a RunOptions,
+    helm: PathBuf,
+    port: u16,
+    admin_port: u16,
+    plane: ControlPlane,
+}
+
+impl Run<'_> {
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin_port)
+    }
+
+    /// What to do now, ready to paste.
+    fn flow(&self) -> String {
+        let state = self.plane.state_dir();
+        let is_default = Path::new(DEFAULT_STATE).canonicalize().is_ok_and(|default| default == state);
+        let state_arg = if is_default { String::new() } else { format!(" STATE='{}'", state.display()) };
+        let env = format!("make -s env{state_arg}");
+        let logs = self.plane.state_dir().join("logs");
+        include_str!("flow.txt").replace("{env}", &env).replace("{logs}", &logs.display().to_string())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.plane.state_dir().join(name)
+    }
+
+    /// The chart as anyone installs it, but without pods: there is no node here to run them.
+    fn install(&self) -> Result<()> {
+        say("installing the chart")?;
+        let values = json!({
+            "replicas": 0,
+            "dataPlane": {"id": DATA_PLANE, "server": self.plane.server_url()},
+            "server": {"publicUrl": self.url()},
+            "managers": [{"kind": "ServiceAccount", "namespace": "default", "name": OWNER}],
+        });
+        let file = self.file("values.json");
+        write_private(&file, &serde_json::to_string_pretty(&values)?)?;
+        let mut helm = Command::new(&self.helm);
+        helm.env("KUBECONFIG", self.plane.kubeconfig());
+        for folder in ["CACHE", "CONFIG", "DATA"] {
+            helm.env(format!("HELM_{folder}_HOME"), self.file("helm"));
+        }
+        helm.args(["install", DAYPASS])
+            .arg(&self.options.chart)
+            .args(["-n", DAYPASS, "--create-namespace", "-f"])
+            .arg(file);
+        output(&mut helm).context("the chart could not be installed")?;
+        output(self.plane.kubectl().args(["create", "serviceaccount", OWNER, "-n", "default"]))?;
+        Ok(())
+    }
+
+    /// Daypass has the rights that the chart gives it, and no others.
+    fn write_kubeconfig(&self) -> Result<()> {
+        let token = output(self.plane.kubectl().args(["create", "token", DAYPASS, "-n", DAYPASS, "--duration=720h"]))?;
+        self.plane.write_token_kubeconfig(&self.file("daypass.kubeconfig"), token.trim())
+    }
+
+    /// Starts Daypass, waits until it is ready and says so in the state folder.
+    fn start_daypass(&self) -> Result<Process> {
+        say("starting Daypass")?;
+        let mut command = guarded(&self.options.daypass);
+        command.env("KUBECONFIG", self.file("daypass.kubeconfig"));
+        command.args(["serve", "--namespace", DAYPASS, "--data-plane-id", DATA_PLANE]);
+        command.args(["--data-plane-server", &self.plane.server_url(), "--public-url", &self.url()]);
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(["--admin-listen", &format!("127.0.0.1:{}", self.admin_port)]);
+        let mut daypass = Process::start(DAYPASS, command, &self.plane.log(DAYPASS), Some(&self.plane.log("audit")))?;
+        self.plane.record_pid(daypass.id())?;
+        self.wait_ready(&mut daypass)?;
+        let running = Running {
+            holder: std::process::id(),
+            kubeconfig: self.plane.kubeconfig(),
+            kubectl_cache: self.file("kubectl-cache"),
+            url: self.url(),
+            ca: self.write_ca()?,
+            data_plane: DATA_PLANE.to_owned(),
+            admin_url: self.admin_url(),
+            daypass_pid: daypass.id(),
+            path: [self.plane.tools().dir()].into_iter().chain(self.helm.parent()).map(Path::to_owned).collect(),
+        };
+        running.write(self.plane.state_dir())?;
+        Ok(daypass)
+    }
+
+    fn wait_ready(&self, daypass: &mut Process) -> Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !answers_ok(self.admin_port, "/readyz") {
+            daypass.ensure_alive()?;
+            self.plane.check()?;
+            if self.plane.interrupted() {
+                bail!("interrupted while Daypass was starting");
+            }
+            if Instant::now() >= deadline {
+                bail!("Daypass was not ready within {READY_TIMEOUT:?}; see {}", self.plane.log(DAYPASS).display());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// The certificate that Daypass made for itself: what `curl --cacert` needs.
+    fn write_ca(&self) -> Result<PathBuf> {
+        let mut kubectl = self.plane.kubectl();
+        kubectl.args(["get", "secret", "daypass-tls", "-n", DAYPASS, "-o", r"jsonpath={.data.tls\.crt}"]);
+        let pem = STANDARD.decode(output(&mut kubectl)?.trim())?;
+        let file = self.file("daypass-ca.crt");
+        write_private(&file, &String::from_utf8(pem)?)?;
+        Ok(file)
+    }
+
+    fn watch(&self, daypass: &mut Process) -> Result<()> {
+        while !self.plane.interrupted() {
+            self.plane.check()?;
+            match daypass.ensure_alive() {
+                Ok(()) => thread::sleep(POLL),
+                Err(error) if self.options.restart => {
+                    say(&format!("{error:#}"))?;
+                    *daypass = self.start_daypass()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// The documented port when it is free.
+fn port() -> Result<u16> {
+    match TcpListener::bind(("127.0.0.1", DEFAULT_PORT)) {
+        Ok(_) => Ok(DEFAULT_PORT),
+        Err(_) => free_port(),
+    }
+}
+
+/// Whether plain HTTP on this port of 127.0.0.1 answers `path` with 200.
+fn answers_ok(port: u16, path: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        Ok(answer.starts_with(b"HTTP/1.") && answer.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_200_is_ready() -> Result<()> {
+        for (status, ready) in [("200 OK", true), ("503 Service Unavailable", false)] {
+            let listener = TcpListener::bind(("127.0.0.1", 0))?;
+            let port = listener.local_addr()?.port();
+            let server = thread::spawn(move || -> std::io::Result<()> {
+                let (mut stream, _) = listener.accept()?;
+                // Reading the request first, so that closing does not reset the connection.
+                let _ = stream.read(&mut [0; 1024])?;
+                write!(stream, "HTTP/1.1 {status}\r\n\r\n")
+            });
+            assert_eq!(answers_ok(port, "/readyz"), ready);
+            assert!(server.join().is_ok());
+        }
+        assert!(!answers_ok(free_port()?, "/readyz"), "nobody listens");
+        Ok(())
+    }
+}

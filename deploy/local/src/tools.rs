@@ -1,0 +1,194 @@
+//! The programs of the local control plane: taken from where the user says, else built once and kept.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::go::GoModule;
+
+const DEFAULT_KUBERNETES: &str = "v1.34";
+const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
+
+/// Where the programs of one Kubernetes minor version are.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// `KUBEBUILDER_ASSETS` when all four programs are in it, else those of `KUBERNETES_VERSION` (default v1.34), built when
+    /// they are not in the cache yet. What happens to be in `PATH` is never used: its version is anybody's guess.
+    pub fn find_or_build() -> Result<Self> {
+        if let Some(dir) = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty()) {
+            let dir = PathBuf::from(dir);
+            let missing: Vec<&str> = PROGRAMS.into_iter().filter(|name| !dir.join(name).is_file()).collect();
+            if missing.is_empty() {
+                return Ok(Self { dir: dir.canonicalize()? });
+            }
+            eprintln!("KUBEBUILDER_ASSETS ({}) has no {}; not using it", dir.display(), missing.join(", "));
+        }
+        let version = std::env::var("KUBERNETES_VERSION").unwrap_or_default();
+        let version = if version.is_empty() { DEFAULT_KUBERNETES } else { &version };
+        Ok(Self { dir: kubernetes(version)? })
+    }
+
+    /// The folder of the programs, for `PATH`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The kubectl of the same version.
+    pub fn kubectl(&self) -> PathBuf {
+        self.dir.join("kubectl")
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Helm: `DAYPASS_HELM` when that is set, else built when it is not in the cache yet (about two minutes).
+    ///
+    /// It needs a newer Go than Kubernetes does: asked for first, a too old Go is said before minutes of building.
+    pub fn helm() -> Result<PathBuf> {
+        if let Some(helm) = std::env::var_os("DAYPASS_HELM").filter(|path| !path.is_empty()) {
+            let helm = PathBuf::from(helm);
+            return helm.canonicalize().with_context(|| format!("DAYPASS_HELM: no program at {}", helm.display()));
+        }
+        let dir = sources().join("helm");
+        let version = GoModule::required_version(&dir, "helm.sh/helm/v4")?;
+        let ldflags = format!("-s -w -X helm.sh/helm/v4/internal/version.version={version}");
+        let module = GoModule { dir, packages: &["helm.sh/helm/v4/cmd/helm"], ldflags };
+        Ok(cached("helm", &version, &module)?.join("helm"))
+    }
+}
+
+/// The folder of this crate, with the Go modules beside it.
+fn sources() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn kubernetes(minor: &str) -> Result<PathBuf> {
+    let dir = sources().join("kubernetes").join(minor);
+    if !dir.join("go.mod").is_file() {
+        bail!("no such Kubernetes version: {minor}; there are {}", folders(&sources().join("kubernetes"))?.join(", "));
+    }
+    let version = GoModule::required_version(&dir, "k8s.io/kubernetes")?;
+    let packages = &[
+        "go.etcd.io/etcd/server/v3",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kubectl",
+    ];
+    let ldflags = kubernetes_ldflags(&version);
+    cached("kubernetes", &version, &GoModule { dir, packages, ldflags })
+}
+
+/// What Kubernetes' own build stamps (hack/lib/version.sh), as far as it can be known here.
+fn kubernetes_ldflags(version: &str) -> String {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let stamp = |package: &str| {
+        format!(" -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}")
+    };
+    format!("-s -w{}{}", stamp("k8s.io/component-base/version"), stamp("k8s.io/client-go/pkg/version"))
+}
+
+/// The folder with the module's programs, built when it is not there yet. Only one process builds at a time.
+fn cached(name: &str, version: &str, module: &GoModule) -> Result<PathBuf> {
+    let cache = cache_dir()?;
+    let key = format!("{name}-{version}-{}", hash(&module.inputs()?));
+    let dir = cache.join(&key);
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let _lock = lock(&cache.join(format!(".{name}.lock")))?;
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    // A folder that is complete or not there at all: what a build that was killed left is never mistaken for a result.
+    let building = cache.join(format!(".building-{name}"));
+    if building.exists() {
+        fs::remove_dir_all(&building)?;
+    }
+    fs::create_dir(&building)?;
+    module.build(&format!("{name} {version}"), &building)?;
+    let etcd = building.join("server");
+    if etcd.exists() {
+        // Go names it after the last part of its import path.
+        fs::rename(etcd, building.join("etcd"))?;
+    }
+    fs::rename(&building, &dir)?;
+    Ok(dir)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("another process is building the same; waiting for it");
+            file.lock()?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    Ok(file)
+}
+
+/// `$XDG_CACHE_HOME/daypass/tools`, else `~/.cache/daypass/tools`.
+fn cache_dir() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set: no place for the tools")?.join("daypass/tools"))
+}
+
+/// Each part's length goes in too, so that moving text from one part to the next changes the hash.
+fn hash(parts: &[String]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn folders(path: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_depends_on_every_part_and_where_it_ends() {
+        let of = |parts: &[&str]| hash(&parts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
+        assert_ne!(of(&["a", "b"]), of(&["a", "c"]));
+        assert_ne!(of(&["a", "b"]), of(&["ab", ""]));
+        assert_eq!(of(&[]).len(), 12);
+    }
+
+    #[test]
+    fn the_version_is_stamped_in_full_and_in_parts() {
+        let flags = kubernetes_ldflags("v1.34.4");
+        assert!(
+            flags.contains("version.gitVersion=v1.34.4")
+                && flags.contains("gitMajor=1 ")
+                && flags.contains("gitMinor=34")
+        );
+    }
+
+    #[test]
+    fn an_unknown_kubernetes_version_is_refused_with_the_known_ones() {
+        let error = kubernetes("v0.1").map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("v1.34")));
+    }
+}
