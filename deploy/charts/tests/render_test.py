@@ -1,0 +1,341 @@
+"""What the chart renders. `HELM` names the helm to use; needs PyYAML."""
+
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+import yaml
+
+CHART = pathlib.Path(__file__).resolve().parents[1] / "daypass"
+HELM = os.environ.get("HELM", "helm")
+REQUIRED = """
+dataPlane: {id: eu-1, server: "https://api.example.com:6443"}
+server: {publicUrl: "https://daypass.example.com"}
+"""
+DAYPASS = {"kind": "ServiceAccount", "name": "daypass", "namespace": "daypass"}
+
+
+def helm(*args, values=""):
+    command = [HELM, *args, "--values", "-"]
+    return subprocess.run(command, input=values, capture_output=True, text=True, timeout=60)
+
+
+def render(values="", *args, release="daypass", namespace="daypass"):
+    """The rendered objects. `values` are added to the required ones."""
+    done = helm("template", release, str(CHART), "--namespace", namespace, *args, values=REQUIRED + values)
+    if done.returncode != 0:
+        raise AssertionError(done.stderr)
+    return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+
+
+def of_kind(objects, *kinds):
+    return [obj for obj in objects if obj["kind"] in kinds]
+
+
+def one(objects, kind, name, namespace=None):
+    (found,) = [
+        obj
+        for obj in of_kind(objects, kind)
+        if obj["metadata"]["name"] == name and obj["metadata"].get("namespace") == namespace
+    ]
+    return found
+
+
+def bindings_to(objects, cluster_role):
+    """(kind, namespace, names of the subjects) of each binding to that ClusterRole."""
+    return sorted(
+        (obj["kind"], obj["metadata"].get("namespace", ""), [subject["name"] for subject in obj["subjects"]])
+        for obj in of_kind(objects, "ClusterRoleBinding", "RoleBinding")
+        if obj["roleRef"]["kind"] == "ClusterRole" and obj["roleRef"]["name"] == cluster_role
+    )
+
+
+class Chart(unittest.TestCase):
+    def test_lint_is_clean(self):
+        done = helm("lint", "--strict", str(CHART), values=REQUIRED)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_two_renders_are_the_same_bytes(self):
+        first, second = (helm("template", "daypass", str(CHART), values=REQUIRED).stdout for _ in range(2))
+        self.assertEqual(first, second)
+
+    def test_no_namespace_of_its_own_no_hooks_no_certificates(self):
+        objects = render()
+        self.assertNotIn("daypass", [obj["metadata"]["name"] for obj in of_kind(objects, "Namespace")])
+        self.assertEqual(of_kind(objects, "Secret", "Pod", "Job"), [])
+        for obj in objects:
+            self.assertNotIn("helm.sh/hook", obj["metadata"].get("annotations", {}))
+
+    def test_every_value_has_a_comment_and_a_line_in_the_readme(self):
+        readme = (CHART / "README.md").read_text()
+        lines = (CHART / "values.yaml").read_text().splitlines()
+        path, values = [], []
+        for number, line in enumerate(lines):
+            key = re.match(r"( *)([A-Za-z]+):", line)
+            if not key:
+                continue
+            path = path[: len(key[1]) // 2] + [key[2]]
+            name = ".".join(path)
+            if path[0] in ("roles", "resources") and len(path) > 1:
+                continue
+            values.append(name)
+            self.assertRegex(lines[number - 1], r"^ *#", f"{name} has no comment")
+        leaves = [name for name in values if not any(other.startswith(name + ".") for other in values)]
+        for name in leaves:
+            self.assertIn(f"| `{name}` |", readme)
+        self.assertEqual(sorted(re.findall(r"^\| `([A-Za-z.]+)` \|", readme, re.M)), sorted(leaves))
+
+
+class Values(unittest.TestCase):
+    """Each bad value is refused with a message that names it."""
+
+    def refused(self, values, message, namespace="daypass"):
+        done = helm("template", "daypass", str(CHART), "--namespace", namespace, values=values)
+        self.assertNotEqual(done.returncode, 0, f"accepted: {values}")
+        self.assertIn(message, done.stderr)
+
+    def test_required(self):
+        self.refused("", "dataPlane.id is required")
+        self.refused("dataPlane: {id: a}", "dataPlane.server is required")
+        self.refused("dataPlane: {id: a, server: 'https://a'}", "server.publicUrl is required")
+
+    def test_schema(self):
+        for values, message in [
+            ("dataPlanes: {}", "'dataPlanes'"),
+            ("dataPlane: {id: 'a/b'}", "/dataPlane/id"),
+            ("dataPlane: {server: 'http://a'}", "/dataPlane/server"),
+            ("server: {publicUrl: 'https://a?b'}", "/server/publicUrl"),
+            ("server: {trustedProxies: ['10.0.0.1']}", "/server/trustedProxies/0"),
+            ("managers: [{kind: Robot, name: a}]", "/managers/0/kind"),
+            ("managers: [{kind: User}]", "/managers/0"),
+            ("managers: [{kind: User, name: a, roles: []}]", "/managers/0/roles"),
+            ("roles: {Bad_Id: {name: a}}", "Bad_Id"),
+            (f"roles: {{{'a' * 56}: {{name: a}}}}", "a" * 56),
+            ("roles: {a: {rules: [{resources: [pods]}]}}", "/roles/a/rules/0"),
+            ("roles: {a: {namespaces: []}}", "/roles/a/namespaces"),
+            ("replicas: -1", "/replicas"),
+            ("image: {digest: latest}", "/image/digest"),
+        ]:
+            with self.subTest(values):
+                self.refused(values, message)
+
+    def test_what_a_schema_cannot_say(self):
+        for values, message in [
+            ("managers: [{kind: ServiceAccount, name: a}]", "managers[0].namespace"),
+            ("managers: [{kind: User, name: a, namespace: b}]", "managers[0].namespace"),
+            ("managers: [{kind: User, name: a, roles: [nope]}]", "managers[0].roles: nope"),
+            ("managers: [{kind: ServiceAccount, namespace: daypass-nodes-view, name: a}]", "managers[0]"),
+            ("managers: [{kind: Group, name: 'system:serviceaccounts:daypass-nodes-view'}]", "managers[0]"),
+            ("roles: {a: {name: a}}", "roles.a has neither rules nor clusterRoles"),
+            ("roles: {a: {clusterRoles: [view], namespaces: [daypass-b]}}", "roles.a.namespaces: daypass-b"),
+            ("tls: {caKey: ca.crt}", "tls.caKey"),
+        ]:
+            with self.subTest(values):
+                self.refused(REQUIRED + values, message)
+        self.refused(REQUIRED, "the release namespace", namespace="daypass-system")
+
+
+class OwnRights(unittest.TestCase):
+    def rules(self):
+        """Every rule that is bound to Daypass's own service account."""
+        objects = render()
+        for binding in of_kind(objects, "ClusterRoleBinding", "RoleBinding"):
+            if DAYPASS in binding["subjects"]:
+                ref, namespace = binding["roleRef"], binding["metadata"].get("namespace")
+                role = one(objects, ref["kind"], ref["name"], namespace if ref["kind"] == "Role" else None)
+                for rule in role["rules"]:
+                    yield role["metadata"].get("namespace", ""), rule
+
+    def test_none_writes_rbac_or_is_a_wildcard(self):
+        rules = list(self.rules())
+        self.assertGreater(len(rules), 20)
+        for _, rule in rules:
+            self.assertNotIn("nonResourceURLs", rule)
+            for names in (rule["apiGroups"], rule["resources"], rule["verbs"]):
+                self.assertNotIn("*", names)
+            self.assertFalse({"impersonate", "bind", "escalate"} & set(rule["verbs"]), rule)
+            if "rbac.authorization.k8s.io" in rule["apiGroups"]:
+                self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"})
+
+    def test_no_rights_to_secrets_outside_role_namespaces(self):
+        for namespace, rule in self.rules():
+            if "secrets" in rule["resources"] and not namespace.startswith("daypass-"):
+                self.assertEqual(namespace, "daypass")
+                self.assertTrue(rule["verbs"] == ["create"] or rule["resourceNames"] == ["daypass-tls"])
+
+    def test_every_rule_says_who_needs_it(self):
+        for template in ("rbac.yaml", "roles/namespaces.yaml", "managers.yaml"):
+            lines = (CHART / "templates" / template).read_text().splitlines()
+            for before, line in zip(lines, lines[1:]):
+                if line.strip().startswith("- apiGroups:"):
+                    self.assertRegex(before, r"^ +# ", f"{template}: {line}")
+
+
+class Managers(unittest.TestCase):
+    def test_of_all_roles_and_of_some(self):
+        objects = render(
+            """
+managers:
+  - {kind: User, name: anna}
+  - {kind: ServiceAccount, namespace: default, name: owner}
+  - {kind: Group, name: storage, roles: [storage-view]}
+  - {kind: User, name: bob, roles: [storage-view, nodes-view]}
+"""
+        )
+        self.assertEqual(
+            bindings_to(objects, "daypass-engines-manage"),
+            [
+                ("ClusterRoleBinding", "", ["anna", "owner"]),
+                ("RoleBinding", "daypass-nodes-view", ["bob"]),
+                ("RoleBinding", "daypass-storage-view", ["storage", "bob"]),
+            ],
+        )
+
+    def test_none(self):
+        self.assertEqual(bindings_to(render(), "daypass-engines-manage"), [])
+
+
+class Roles(unittest.TestCase):
+    OPS = """
+roles:
+  ops:
+    description: "it's \\"quoted\\": yes"
+    rules: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]
+    clusterRoles: ["system:aggregate-to-view"]
+    maxMembers: 3
+"""
+
+    def test_a_role_is_a_namespace_with_its_bindings(self):
+        objects = render(self.OPS)
+        namespace = one(objects, "Namespace", "daypass-ops")["metadata"]
+        self.assertEqual(namespace["labels"]["daypass.dev/role-id"], "ops")
+        self.assertEqual(namespace["labels"]["pod-security.kubernetes.io/enforce"], "restricted")
+        self.assertEqual(
+            namespace["annotations"], {"daypass.dev/name": "ops", "daypass.dev/description": 'it\'s "quoted": yes'}
+        )
+        hard = one(objects, "ResourceQuota", "daypass", "daypass-ops")["spec"]["hard"]
+        self.assertEqual(hard["pods"], "0")
+        self.assertEqual(hard["count/members.daypass.dev"], "3")
+        self.assertEqual(one(objects, "RoleBinding", "daypass", "daypass-ops")["subjects"], [DAYPASS])
+        group = ["system:serviceaccounts:daypass-ops"]
+        for cluster_role in ("daypass-role-ops", "system:aggregate-to-view"):
+            self.assertEqual(bindings_to(objects, cluster_role), [("ClusterRoleBinding", "", group)])
+
+    def test_one_with_namespaces_is_bound_there_only(self):
+        objects = render(self.OPS + "    namespaces: [blue, green]\n")
+        group = ["system:serviceaccounts:daypass-ops"]
+        for cluster_role in ("daypass-role-ops", "system:aggregate-to-view"):
+            self.assertEqual(
+                bindings_to(objects, cluster_role),
+                [("RoleBinding", "blue", group), ("RoleBinding", "green", group)],
+            )
+
+    def test_names_of_bindings_do_not_clash(self):
+        objects = render("roles: {a: {clusterRoles: [b-c]}, a-b: {clusterRoles: [c]}}")
+        names = [(obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace")) for obj in objects]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_a_shipped_role_can_be_dropped(self):
+        objects = render("roles: {nodes-view: null}")
+        self.assertNotIn("nodes-view", yaml.safe_dump_all(objects))
+
+    def test_shipped_roles_list_their_own_rules(self):
+        objects = render()
+        namespaces = of_kind(objects, "Namespace")
+        self.assertEqual(len(namespaces), 4)
+        for namespace in namespaces:
+            group = "system:serviceaccounts:" + namespace["metadata"]["name"]
+            bound = [
+                obj["roleRef"]["name"]
+                for obj in of_kind(objects, "ClusterRoleBinding", "RoleBinding")
+                if group in [subject["name"] for subject in obj["subjects"]]
+            ]
+            self.assertEqual(bound, ["daypass-role-" + namespace["metadata"]["labels"]["daypass.dev/role-id"]])
+        for name in ("projects-view", "nodes-view", "storage-view"):
+            for rule in one(objects, "ClusterRole", f"daypass-role-{name}")["rules"]:
+                self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"})
+                self.assertNotIn("secrets", rule["resources"])
+        view = one(objects, "ClusterRole", "daypass-role-projects-view")["rules"]
+        restart = one(objects, "ClusterRole", "daypass-role-pods-restart")["rules"]
+        self.assertEqual(restart[: len(view)], view)
+
+
+class Crds(unittest.TestCase):
+    def sources(self):
+        crds = [yaml.safe_load(path.read_text()) for path in sorted((CHART / "files").glob("*.yaml"))]
+        self.assertTrue(crds)
+        return crds
+
+    def test_rendered_as_generated(self):
+        rendered = of_kind(render(), "CustomResourceDefinition")
+        self.assertEqual([crd["spec"] for crd in rendered], [crd["spec"] for crd in self.sources()])
+
+    def test_keep_and_enabled(self):
+        for crd in of_kind(render(), "CustomResourceDefinition"):
+            self.assertEqual(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
+        for crd in of_kind(render("crds: {keep: false}"), "CustomResourceDefinition"):
+            self.assertNotIn("helm.sh/resource-policy", crd["metadata"].get("annotations", {}))
+        self.assertEqual(of_kind(render("crds: {enabled: false}"), "CustomResourceDefinition"), [])
+
+
+class Pods(unittest.TestCase):
+    def pod(self, values=""):
+        return one(render(values), "Deployment", "daypass", "daypass")["spec"]["template"]["spec"]
+
+    def test_restricted(self):
+        pod = self.pod()
+        (container,) = pod["containers"]
+        self.assertTrue(pod["securityContext"]["runAsNonRoot"])
+        self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+        self.assertFalse(pod["enableServiceLinks"])
+        self.assertEqual(
+            container["securityContext"],
+            {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        )
+
+    def test_certificate(self):
+        (container,) = self.pod()["containers"]
+        self.assertIn("--tls-dns-name=daypass.daypass.svc", container["args"])
+        pod = self.pod("tls: {secretName: my-tls, caKey: ca.crt}")
+        self.assertEqual(pod["volumes"][0]["secret"]["secretName"], "my-tls")
+        args = pod["containers"][0]["args"]
+        self.assertIn("--tls-cert-file=/etc/daypass/tls/tls.crt", args)
+        self.assertIn("--tls-ca-file=/etc/daypass/tls/ca.crt", args)
+
+    def test_image(self):
+        digest = "sha256:" + "0" * 64
+        image = self.pod(f"image: {{repository: r.example.com/daypass, tag: '1', digest: '{digest}'}}")["containers"][0]
+        self.assertEqual(image["image"], f"r.example.com/daypass@{digest}")
+
+
+class Walls(unittest.TestCase):
+    def test_each_policy_is_bound_fails_closed_and_names_itself(self):
+        objects = render()
+        bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+        policies = of_kind(objects, "ValidatingAdmissionPolicy")
+        self.assertEqual(
+            [(binding["metadata"]["name"], binding["spec"]["validationActions"]) for binding in bindings],
+            [(policy["metadata"]["name"], ["Deny"]) for policy in policies],
+        )
+        for policy in policies:
+            self.assertEqual(policy["spec"]["failurePolicy"], "Fail")
+            for validation in policy["spec"]["validations"]:
+                self.assertTrue(validation["message"].startswith(f"Daypass (policy {policy['metadata']['name']}): "))
+
+    def test_off(self):
+        done = helm("template", "daypass", str(CHART), values=REQUIRED + "walls: {enabled: false}")
+        self.assertNotIn("ValidatingAdmissionPolicy", done.stdout)
+
+    def test_they_know_daypass_under_another_release_name(self):
+        policies = of_kind(render(release="other", namespace="ops"), "ValidatingAdmissionPolicy")
+        self.assertIn("system:serviceaccount:ops:other-daypass", yaml.safe_dump_all(policies))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,82 @@
+//! Probes and metrics, on a plain listener of their own: nothing of it is for the outside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use crate::clock::SKEW_LIMIT;
+use crate::cluster::Cluster;
+
+/// Longer than a few of the calls that keep the Lease, which are made every two seconds.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
+
+/// Whether requests should come here.
+#[derive(Clone)]
+pub struct Readiness {
+    cluster: Cluster,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// Of a process that has just begun.
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster, stopping: Arc::default() }
+    }
+
+    /// Says that this process is about to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Why not, if not.
+    fn check(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("stopping".to_owned());
+        }
+        match self.cluster.silence() {
+            None => return Err("the Kubernetes API has not answered yet".to_owned()),
+            Some(silence) if silence > MAX_SILENCE => {
+                return Err(format!("the Kubernetes API has not answered for {} s", silence.as_secs()));
+            }
+            Some(_) => {}
+        }
+        let offset = self.cluster.clock.offset();
+        if offset.abs() > SKEW_LIMIT {
+            return Err(format!("the clock is {} s from the Kubernetes API's", offset.num_seconds().abs()));
+        }
+        Ok(())
+    }
+}
+
+/// `/livez`, `/readyz` and `/metrics`.
+pub fn admin_router(readiness: Readiness) -> Router {
+    let cluster = readiness.cluster.clone();
+    Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(move || async move { ready(&readiness) }))
+        .route("/metrics", get(move || async move { metrics(&cluster) }))
+}
+
+fn ready(readiness: &Readiness) -> Response {
+    match readiness.check() {
+        Ok(()) => "ok".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+    }
+}
+
+fn metrics(cluster: &Cluster) -> Response {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock's offset")]
+    cluster.metrics.clock_offset_seconds.set(cluster.clock.offset().num_milliseconds() as f64 / 1000.0);
+    match cluster.metrics.encode() {
+        Ok(text) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,103 @@
+//! Bodies and queries, refused with the name of the field at fault.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
+
+/// The largest body; the largest that means anything is a tenth of it.
+pub(super) const MAX_BODY: usize = 64 * 1024;
+
+/// A JSON body.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let content_type =
+            request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes")),
+            _ => Problem::new(Code::MalformedBody),
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        problem(&path, error.inner())
+    })?;
+    json.end().map_err(|error| problem(".", &error))?;
+    Ok(value)
+}
+
+/// serde names a missing, unknown or repeated field in its message only, between backticks.
+fn problem(path: &str, error: &serde_json::Error) -> Problem {
+    if error.is_syntax() || error.is_eof() {
+        return Problem::detailed(Code::MalformedBody, format!("line {}, column {}", error.line(), error.column()));
+    }
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let named = message.split('`').nth(1).unwrap_or_default();
+    match message.split(" field `").next() {
+        Some("missing") => Problem::field(named, "is required"),
+        Some("unknown") => Problem::field(named, "is not a field of this request"),
+        Some("duplicate") => Problem::field(named, "is given twice"),
+        _ if path == "." => Problem::detailed(Code::Validation, "the body must be a JSON object"),
+        _ => Problem::field(path, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::members::CreateMember;
+
+    fn at_fault(body: &str) -> (Code, String) {
+        let problem = parse::<CreateMember>(body.as_bytes()).unwrap_err();
+        let text = format!("{problem:?}");
+        let field = text.split("field: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        (problem.code, field.to_owned())
+    }
+
+    #[test]
+    fn every_refusal_names_its_field() {
+        for (body, field) in [
+            (r#"{"roleId":"r"}"#, "duration"),
+            (r#"{"duration":"1"}"#, "roleId"),
+            (r#"{"duration":null,"roleId":"r"}"#, "duration"),
+            (r#"{"duration":1e3,"roleId":"r"}"#, "duration"),
+            (r#"{"duration":1.5,"roleId":"r"}"#, "duration"),
+            (r#"{"duration":"1e3","roleId":"r"}"#, "duration"),
+            (r#"{"duration":"49","roleId":"r"}"#, "duration"),
+            (r#"{"duration":0,"roleId":"r"}"#, "duration"),
+            (r#"{"duration":-1,"roleId":"r"}"#, "duration"),
+            (r#"{"duration":["1"],"roleId":"r"}"#, "duration"),
+            (r#"{"duration":"1","roleId":7}"#, "roleId"),
+            (r#"{"duration":"1","roleId":"r","owner":"x"}"#, "owner"),
+            (r#"{"duration":"1","duration":"2","roleId":"r"}"#, "duration"),
+            (r#"{"duration":"1","roleId":"r","username":"a\u0007"}"#, "username"),
+            (r#"{"duration":"1","roleId":"r","username":{}}"#, "username"),
+        ] {
+            assert_eq!(at_fault(body), (Code::Validation, field.to_owned()), "{body}");
+        }
+        for body in ["", "{", "nonsense", r#"{"duration":"1","roleId":"r"} x"#] {
+            assert_eq!(at_fault(body).0, Code::MalformedBody, "{body}");
+        }
+        for body in ["[]", "7", "null"] {
+            assert_eq!(at_fault(body).0, Code::Validation, "{body}");
+        }
+    }
+}

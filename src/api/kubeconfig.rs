@@ -1,0 +1,155 @@
+//! The kubeconfig that a member downloads.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, SecondsFormat, Utc};
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+
+use super::settings::Settings;
+use crate::cluster::IssuedToken;
+use crate::domain::member::Member;
+
+/// A kubeconfig to be rendered: it holds a token.
+pub(super) struct Kubeconfig<'a> {
+    settings: &'a Settings,
+    member: &'a Member,
+    issued: &'a IssuedToken,
+    streams_outlive_member: bool,
+}
+
+/// client-go's `Config` (`k8s.io/client-go/tools/clientcmd/api/v1`), as far as it is needed.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Document<'a> {
+    #[serde(rename = "apiVersion")]
+    api_version: &'static str,
+    kind: &'static str,
+    clusters: [Named<'a, ClusterEntry<'a>>; 1],
+    users: [Named<'a, UserEntry<'a>>; 1],
+    contexts: [Named<'a, ContextEntry<'a>>; 1],
+    current_context: &'a str,
+}
+
+#[derive(Serialize)]
+struct Named<'a, T> {
+    name: &'a str,
+    #[serde(flatten)]
+    entry: T,
+}
+
+#[derive(Serialize)]
+struct ClusterEntry<'a> {
+    cluster: ClusterInfo<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ClusterInfo<'a> {
+    server: &'a str,
+    certificate_authority_data: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_server_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_url: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct UserEntry<'a> {
+    user: UserInfo<'a>,
+}
+
+#[derive(Serialize)]
+struct UserInfo<'a> {
+    token: &'a str,
+}
+
+#[derive(Serialize)]
+struct ContextEntry<'a> {
+    context: ContextInfo<'a>,
+}
+
+#[derive(Serialize)]
+struct ContextInfo<'a> {
+    cluster: &'a str,
+    user: &'a str,
+}
+
+impl<'a> Kubeconfig<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        member: &'a Member,
+        issued: &'a IssuedToken,
+        streams_outlive_member: bool,
+    ) -> Self {
+        Self { settings, member, issued, streams_outlive_member }
+    }
+
+    /// The name to save it under.
+    pub(super) fn file_name(&self) -> String {
+        self.settings.file_name(&self.member.id, "kubeconfig")
+    }
+
+    /// The file: comments for whoever opens it, then YAML.
+    pub(super) fn render(&self) -> Result<String, serde_yaml::ser::Error> {
+        let id = self.member.id.to_string();
+        let data_plane = self.settings.data_plane_id.as_str();
+        let target = &self.settings.kubeconfig;
+        let document = Document {
+            api_version: "v1",
+            kind: "Config",
+            clusters: [Named {
+                name: data_plane,
+                entry: ClusterEntry {
+                    cluster: ClusterInfo {
+                        server: &target.server,
+                        certificate_authority_data: STANDARD.encode(&target.ca_certificate),
+                        tls_server_name: target.tls_server_name.as_deref(),
+                        proxy_url: target.proxy_url.as_deref(),
+                    },
+                },
+            }],
+            users: [Named {
+                name: &id,
+                entry: UserEntry { user: UserInfo { token: self.issued.token.expose_secret() } },
+            }],
+            contexts: [Named {
+                name: data_plane,
+                entry: ContextEntry { context: ContextInfo { cluster: data_plane, user: &id } },
+            }],
+            current_context: data_plane,
+        };
+        Ok(format!("{}{}", self.comments(), serde_yaml::to_string(&document)?))
+    }
+
+    fn comments(&self) -> String {
+        let member_end = self.member.expires_at();
+        let token_end = self.issued.claims.exp;
+        let mut text = format!(
+            "# Access to the data plane {} as {}, by Daypass.\n\
+             # The membership ends at {}.\n\
+             # The token in this file ends at {}{}.\n\
+             # To renew it while the membership lasts, download this file again: {}\n",
+            self.settings.data_plane_id,
+            self.member.id,
+            seconds(member_end),
+            seconds(token_end),
+            if member_end - token_end > chrono::TimeDelta::minutes(5) {
+                " (the cluster grants no longer ones)"
+            } else {
+                ""
+            },
+            self.settings.kubeconfig_url(&self.member.id),
+        );
+        if self.streams_outlive_member {
+            text.push_str(
+                "# A watch, a log that is followed or a shell that is open then is not cut by the API server: close it yourself.\n",
+            );
+        }
+        text
+    }
+}
+
+fn seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

@@ -1,0 +1,179 @@
+//! `POST /members`.
+
+use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+
+use super::types::{Credentials, Hours, MemberView, NO_STORE};
+use crate::api::Parts;
+use crate::api::auth::Caller;
+use crate::api::body::Json;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::cluster::{Access, Cluster, Ending, ErrorKind, Lookup, Resource, Verb};
+use crate::crd::MemberSpec;
+use crate::domain::lifetime::{MAX_LIFETIME, format_duration};
+use crate::domain::member::MemberId;
+use crate::domain::role::RoleId;
+use crate::domain::secret::Credential;
+
+/// Characters of a member's name, without those that are read as another.
+const NAME_ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
+const NAME_LEN: usize = 8;
+/// Long enough that no two keys of a caller meet (100 bits).
+const KEYED_NAME_LEN: usize = 20;
+const MAX_KEY: usize = 255;
+
+/// A member to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::api) struct CreateMember {
+    /// How long it lasts.
+    #[schema(example = "1")]
+    duration: Hours,
+    /// The role.
+    #[schema(example = "projects-view", max_length = 55)]
+    role_id: String,
+    /// What it is for.
+    #[serde(default, deserialize_with = "super::types::description")]
+    #[schema(max_length = 1024, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    description: Option<String>,
+    /// Whom it is for.
+    #[serde(default, deserialize_with = "super::types::username")]
+    #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Talend support team")]
+    username: Option<String>,
+}
+
+/// A member that was just made.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreatedMember {
+    #[serde(flatten)]
+    member: MemberView,
+    /// Shown only here.
+    credentials: Credentials,
+}
+
+/// Create a member
+///
+/// Its credential is in the answer and nowhere else. With an `Idempotency-Key`, a repeat creates nothing and is answered with 409
+/// and the `Location` of the member, for as long as that lives.
+#[utoipa::path(
+    post,
+    path = "/members",
+    tag = "members",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Any text of 1 to 255 visible ASCII characters, unique to this creation.")),
+    request_body = CreateMember,
+    responses((status = 201, description = "The member, with its credential", body = CreatedMember,
+        headers(("Location" = String, description = "The member's URL")))),
+    security(("kubernetesToken" = []))
+)]
+pub(super) async fn create_member(
+    context: Context,
+    caller: Caller,
+    headers: HeaderMap,
+    Json(body): Json<CreateMember>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let access = Access { verb: Verb::Create, resource: Resource::Members };
+    let role = context.reach(&caller, access, RoleId::parse(&body.role_id).as_ref()).await?;
+    let role = role.ok_or_else(|| Problem::field("roleId", "is not the id of a role that you may give"))?;
+
+    let Parts { cluster, settings } = &*context.state;
+    let id = match &key {
+        Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
+        None => random_id(cluster, role.id)?,
+    };
+    if key.is_some() {
+        make_way(&context, &caller, &id).await?;
+    }
+    let now = cluster.clock.now();
+    let spec = MemberSpec {
+        duration: format_duration(body.duration.0),
+        not_after: Some(
+            (now + MAX_LIFETIME + TimeDelta::seconds(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        ),
+        username: body.username,
+        description: body.description,
+        created_by: Some(caller.identity.username.clone()),
+    };
+    let credential = Credential::new(id.clone(), &cluster.entropy.bytes()?);
+    let location = settings.member_url(&id);
+    let member = match cluster.create(&id, &spec, &credential, caller.cause(&context)).await {
+        Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
+        result => result?,
+    };
+    let created = CreatedMember {
+        member: MemberView::new(&member, cluster.clock.now()),
+        credentials: Credentials::new(&member, &credential, settings),
+    };
+    Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], axum::Json(created)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let valid = (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if !valid || values.next().is_some() {
+        return Err(Problem::field("Idempotency-Key", "must be one text of 1 to 255 visible ASCII characters"));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The same caller's same key makes the same name, and the API server lets a name be created once: that is the lock.
+fn keyed_id(role: RoleId, caller: &str, key: &str) -> Result<MemberId, Problem> {
+    let mut hash = Sha256::new();
+    for part in [caller, "\0", key] {
+        hash.update(part.as_bytes());
+    }
+    named(role, &hash.finalize()[..KEYED_NAME_LEN])
+}
+
+fn random_id(cluster: &Cluster, role: RoleId) -> Result<MemberId, Problem> {
+    named(role, &cluster.entropy.bytes::<NAME_LEN>()?)
+}
+
+/// A name with five bits of each byte.
+fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
+    let name: String = bytes.iter().map(|byte| char::from(NAME_ALPHABET[usize::from(byte & 31)])).collect();
+    MemberId::new(role, &name).ok_or_else(|| Problem::new(Code::Internal))
+}
+
+/// A member that has ended but is not removed yet still holds the name of its key: it is removed now.
+async fn make_way(context: &Context, caller: &Caller, id: &MemberId) -> Result<(), Problem> {
+    let cluster = &context.state.cluster;
+    let Lookup::Found(member) = cluster.member(id).await? else { return Ok(()) };
+    let now = cluster.clock.now();
+    if member.is_live(now) {
+        return Err(Problem::done_before(&context.state.settings.member_url(id)));
+    }
+    if member.deleting {
+        return Err(Problem::detailed(
+            Code::Conflict,
+            "the member of this Idempotency-Key is being removed; try again",
+        ));
+    }
+    let ending = if member.is_expired(now) { Ending::Expired } else { Ending::Revoked };
+    Ok(cluster.end(&member, ending, caller.cause(context)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_one_member_of_one_caller() {
+        let role = || RoleId::parse("view").unwrap();
+        let keyed_id = |role, caller, key| keyed_id(role, caller, key).unwrap();
+        let id = keyed_id(role(), "alice", "k");
+        assert_eq!(MemberId::parse(&id.to_string()), Some(id.clone()), "a name that the CRD admits");
+        assert_eq!(id, keyed_id(role(), "alice", "k"));
+        assert_ne!(id, keyed_id(role(), "bob", "k"));
+        assert_ne!(keyed_id(role(), "a", "bk"), keyed_id(role(), "ab", "k"));
+    }
+}

@@ -1,0 +1,32 @@
+//! `DELETE /members/{id}`.
+
+use axum::extract::Path;
+use http::StatusCode;
+
+use crate::api::MemberPath;
+use crate::api::auth::Caller;
+use crate::api::context::Context;
+use crate::api::problem::Problem;
+use crate::cluster::{Access, Ending, Resource, Verb};
+
+/// Revoke a member now
+///
+/// When this answers, the member, its service account and its kubeconfigs are gone; the API server remembers a token for 10 seconds.
+#[utoipa::path(
+    delete,
+    path = "/members/{id}",
+    tag = "members",
+    params(MemberPath),
+    responses((status = 204, description = "It is gone")),
+    security(("kubernetesToken" = []))
+)]
+pub(super) async fn delete_member(
+    context: Context,
+    caller: Caller,
+    Path(path): Path<MemberPath>,
+) -> Result<StatusCode, Problem> {
+    let access = Access { verb: Verb::Delete, resource: Resource::Members };
+    let member = context.member(&caller, access, &path.id).await?;
+    context.state.cluster.end(&member, Ending::Revoked, caller.cause(&context)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,29 @@
+//! `GET /members/{id}`.
+
+use axum::extract::Path;
+
+use super::types::MemberView;
+use crate::api::MemberPath;
+use crate::api::auth::Caller;
+use crate::api::context::Context;
+use crate::api::problem::Problem;
+use crate::cluster::{Access, Resource, Verb};
+
+/// Get a member
+#[utoipa::path(
+    get,
+    path = "/members/{id}",
+    tag = "members",
+    params(MemberPath),
+    responses((status = 200, description = "The member", body = MemberView)),
+    security(("kubernetesToken" = []))
+)]
+pub(super) async fn get_member(
+    context: Context,
+    caller: Caller,
+    Path(path): Path<MemberPath>,
+) -> Result<axum::Json<MemberView>, Problem> {
+    let access = Access { verb: Verb::Get, resource: Resource::Members };
+    let member = context.member(&caller, access, &path.id).await?;
+    Ok(axum::Json(MemberView::new(&member, context.state.cluster.clock.now())))
+}

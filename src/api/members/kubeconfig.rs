@@ -1,0 +1,61 @@
+//! `GET /members/{id}/kubeconfig`.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+
+use super::types::NO_STORE;
+use crate::api::MemberPath;
+use crate::api::auth::MemberSession;
+use crate::api::context::Context;
+use crate::api::kubeconfig::Kubeconfig;
+use crate::api::problem::{Code, Problem};
+use crate::cluster::IssueError;
+use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
+
+/// Download a kubeconfig, with the member's credential
+///
+/// Its token ends 70 seconds before the member, so that the API server refuses it from the member's end on, whoever else is down.
+#[utoipa::path(
+    get,
+    path = "/members/{id}/kubeconfig",
+    tag = "kubeconfigs",
+    params(MemberPath),
+    responses((status = 200, description = "The kubeconfig", body = String, content_type = "application/yaml")),
+    security(("memberCredential" = []))
+)]
+pub(super) async fn get_kubeconfig(context: Context, session: MemberSession) -> Result<Response, Problem> {
+    let cluster = &context.state.cluster;
+    let issued = cluster.issue_token(&session.member, &session.credential, session.cause(&context)).await?;
+    let rights = cluster.role_rights(std::slice::from_ref(&session.member.id.role)).await;
+    let streams_outlive = rights.first().is_none_or(|role| role.rights.streams_outlive_member);
+    let kubeconfig = Kubeconfig::new(&context.state.settings, &session.member, &issued, streams_outlive);
+    let headers = [
+        (CONTENT_TYPE, "application/yaml".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", kubeconfig.file_name())),
+    ];
+    let text = kubeconfig.render().map_err(|_| Problem::new(Code::Internal))?;
+    Ok(([NO_STORE], headers, text).into_response())
+}
+
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::TooLate => Self::detailed(
+                Code::MembershipTooShort,
+                format!(
+                    "a kubeconfig's token lives at least {} seconds and ends {} seconds before the member: less is left; have the membership extended",
+                    MIN_TOKEN_LIFETIME.num_seconds(),
+                    TOKEN_LEEWAY.num_seconds()
+                ),
+            ),
+            IssueError::TooMany => Self::detailed(
+                Code::TooManyKubeconfigs,
+                format!("at most {MAX_KUBECONFIGS} live ones; revoke one by DELETE …/kubeconfigs/{{jti}}"),
+            ),
+            IssueError::Ended => {
+                Self::detailed(Code::Conflict, "the membership or its credential was changed at the same time")
+            }
+            IssueError::Cluster(error) => error.into(),
+        }
+    }
+}

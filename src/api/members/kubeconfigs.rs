@@ -1,0 +1,113 @@
+//! `GET /members/{id}/kubeconfigs` and `DELETE /members/{id}/kubeconfigs/{jti}`.
+
+use axum::extract::Path;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::api::MemberPath;
+use crate::api::auth::CallerOrMember;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::cluster::{Access, Resource, Verb};
+use crate::domain::member::Member;
+
+/// An issued kubeconfig whose token is alive.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Kubeconfig)]
+pub(super) struct KubeconfigView {
+    /// The token's id, as in the API server's audit log.
+    jti: String,
+    /// When it was issued.
+    issued_at: DateTime<Utc>,
+    /// When its token ends.
+    expires_at: DateTime<Utc>,
+    /// The address it was issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    from: Option<String>,
+}
+
+/// The issued kubeconfigs.
+#[derive(Serialize, ToSchema)]
+pub(super) struct KubeconfigList {
+    /// The kubeconfigs, the oldest first.
+    items: Vec<KubeconfigView>,
+}
+
+/// One kubeconfig of a member.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct KubeconfigPath {
+    /// The member's id.
+    #[param(example = "projects-view.k7f3x9qm")]
+    id: String,
+    /// The token's id.
+    jti: String,
+}
+
+/// The member that is meant: the member itself, or one in the caller's reach.
+async fn member_of(context: &Context, who: &CallerOrMember, access: Access, id: &str) -> Result<Member, Problem> {
+    match who {
+        CallerOrMember::Member(session) => Ok(session.member.clone()),
+        CallerOrMember::Caller(caller) => context.member(caller, access, id).await,
+    }
+}
+
+/// List the member's kubeconfigs
+#[utoipa::path(
+    get,
+    path = "/members/{id}/kubeconfigs",
+    tag = "kubeconfigs",
+    params(MemberPath),
+    responses((status = 200, description = "The kubeconfigs", body = KubeconfigList)),
+    security(("kubernetesToken" = []), ("memberCredential" = []))
+)]
+pub(super) async fn list_kubeconfigs(
+    context: Context,
+    who: CallerOrMember,
+    Path(path): Path<MemberPath>,
+) -> Result<axum::Json<KubeconfigList>, Problem> {
+    let access = Access { verb: Verb::Get, resource: Resource::Members };
+    let member = member_of(&context, &who, access, &path.id).await?;
+    let secrets = context.state.cluster.live_kubeconfigs(&member).await?;
+    let items = secrets.into_iter().filter_map(|secret| {
+        let issued = secret.issued?;
+        Some(KubeconfigView {
+            jti: issued.jti,
+            issued_at: secret.created_at,
+            expires_at: issued.expires_at,
+            from: issued.from,
+        })
+    });
+    Ok(axum::Json(KubeconfigList { items: items.collect() }))
+}
+
+/// Revoke one kubeconfig
+#[utoipa::path(
+    delete,
+    path = "/members/{id}/kubeconfigs/{jti}",
+    tag = "kubeconfigs",
+    params(KubeconfigPath),
+    responses((status = 204, description = "It is dead, but for the 10 seconds that the API server remembers a token")),
+    security(("kubernetesToken" = []), ("memberCredential" = []))
+)]
+pub(super) async fn delete_kubeconfig(
+    context: Context,
+    who: CallerOrMember,
+    Path(path): Path<KubeconfigPath>,
+) -> Result<StatusCode, Problem> {
+    let access = Access { verb: Verb::Delete, resource: Resource::MembersKubeconfigs };
+    let member = member_of(&context, &who, access, &path.id).await?;
+    let cause = match &who {
+        CallerOrMember::Caller(caller) => caller.cause(&context),
+        CallerOrMember::Member(session) => session.cause(&context),
+    };
+    if context.state.cluster.revoke_kubeconfig(&member, &path.jti, cause).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::new(Code::NotFound))
+    }
+}

@@ -1,0 +1,76 @@
+//! `GET /members/{id}/me` and `DELETE /members/{id}/me`.
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::MemberPath;
+use crate::api::auth::MemberSession;
+use crate::api::context::Context;
+use crate::api::problem::Problem;
+use crate::cluster::Ending;
+
+/// What a member may see of itself.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Me {
+    /// The member's id.
+    id: String,
+    /// The data plane.
+    data_plane_id: String,
+    /// The role.
+    role_id: String,
+    /// Whom the membership is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    username: Option<String>,
+    /// When it was created.
+    created_at: DateTime<Utc>,
+    /// When it ends.
+    expires_at: DateTime<Utc>,
+    /// Seconds from now to its end.
+    #[schema(minimum = 0, maximum = 172800)]
+    seconds_left: i64,
+    /// Where a kubeconfig is downloaded.
+    #[schema(format = Uri)]
+    kubeconfig_url: String,
+}
+
+/// See one's own membership
+#[utoipa::path(
+    get,
+    path = "/members/{id}/me",
+    tag = "me",
+    params(MemberPath),
+    responses((status = 200, description = "The membership", body = Me)),
+    security(("memberCredential" = []))
+)]
+pub(super) async fn get_me(context: Context, session: MemberSession) -> axum::Json<Me> {
+    let (member, settings) = (&session.member, &context.state.settings);
+    let expires_at = member.expires_at();
+    axum::Json(Me {
+        id: member.id.to_string(),
+        data_plane_id: settings.data_plane_id.clone(),
+        role_id: member.id.role.to_string(),
+        username: member.username.clone(),
+        created_at: member.created_at,
+        expires_at: expires_at.trunc_subsecs(0),
+        seconds_left: (expires_at - context.state.cluster.clock.now()).num_seconds().max(0),
+        kubeconfig_url: settings.kubeconfig_url(&member.id),
+    })
+}
+
+/// End one's own membership early
+#[utoipa::path(
+    delete,
+    path = "/members/{id}/me",
+    tag = "me",
+    params(MemberPath),
+    responses((status = 204, description = "It is gone")),
+    security(("memberCredential" = []))
+)]
+pub(super) async fn delete_me(context: Context, session: MemberSession) -> Result<StatusCode, Problem> {
+    context.state.cluster.end(&session.member, Ending::Revoked, session.cause(&context)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,34 @@
+//! The calls on members, one file each, and the types that they share.
+
+mod create;
+mod credentials;
+mod delete;
+mod get;
+mod kubeconfig;
+mod kubeconfigs;
+mod list;
+mod me;
+mod roles;
+mod types;
+mod update;
+
+#[cfg(test)]
+pub(super) use create::CreateMember;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::State;
+
+/// The calls, by their paths below the data plane's base.
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list_members, create::create_member))
+        .routes(routes!(roles::list_roles))
+        .routes(routes!(get::get_member, update::update_member, delete::delete_member))
+        .routes(routes!(credentials::create_credentials))
+        .routes(routes!(kubeconfig::get_kubeconfig))
+        .routes(routes!(kubeconfigs::list_kubeconfigs))
+        .routes(routes!(kubeconfigs::delete_kubeconfig))
+        .routes(routes!(me::get_me, me::delete_me))
+}

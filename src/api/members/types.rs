@@ -1,0 +1,193 @@
+//! What members look like on the wire.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, HeaderName};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{OneOfBuilder, Schema, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::settings::Settings;
+use crate::domain::lifetime::{InvalidDuration, MAX_LIFETIME};
+use crate::domain::member::{MAX_DESCRIPTION, MAX_USERNAME, Member, Phase, check_text};
+use crate::domain::secret::Credential;
+
+/// For every answer that carries a secret.
+pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// How far a member has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum MemberStatus {
+    /// Being made ready.
+    Pending,
+    /// In force.
+    Active,
+}
+
+/// A temporary member.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Member)]
+pub(super) struct MemberView {
+    /// The member's id: its role's id, a dot, its name.
+    #[schema(example = "projects-view.k7f3x9qm")]
+    pub(super) id: String,
+    /// The role.
+    #[schema(example = "projects-view")]
+    pub(super) role_id: String,
+    /// Whom the membership is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    pub(super) username: Option<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    pub(super) description: Option<String>,
+    /// The caller that created it; absent where nobody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    pub(super) created_by: Option<String>,
+    /// When it was created.
+    pub(super) created_at: DateTime<Utc>,
+    /// When it ends.
+    pub(super) expires_at: DateTime<Utc>,
+    /// Seconds from its creation to its end.
+    #[schema(minimum = 1, maximum = 172800)]
+    pub(super) duration_seconds: i64,
+    /// Seconds from now to its end.
+    #[schema(minimum = 0, maximum = 172800)]
+    pub(super) seconds_left: i64,
+    /// How far it has got.
+    pub(super) status: MemberStatus,
+}
+
+impl MemberView {
+    pub(super) fn new(member: &Member, now: DateTime<Utc>) -> Self {
+        let expires_at = member.expires_at();
+        let active = member.status.phase == Some(Phase::Active);
+        Self {
+            id: member.id.to_string(),
+            role_id: member.id.role.to_string(),
+            username: member.username.clone(),
+            description: member.description.clone(),
+            created_by: member.created_by.clone(),
+            created_at: member.created_at,
+            // A notAfter of kubectl's may have fractions; times here are whole seconds.
+            expires_at: expires_at.trunc_subsecs(0),
+            duration_seconds: (expires_at - member.created_at).num_seconds().max(0),
+            seconds_left: (expires_at - now).num_seconds().max(0),
+            status: if active { MemberStatus::Active } else { MemberStatus::Pending },
+        }
+    }
+}
+
+/// What a member logs on with: shown once, in the answer that makes it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Credentials {
+    /// The member's id.
+    username: String,
+    /// The secret. It is not stored and cannot be shown again.
+    password: String,
+    /// Where the kubeconfig is downloaded with it.
+    #[schema(format = Uri)]
+    kubeconfig_url: String,
+    /// The certificate (PEM) that Daypass serves with, or its CA; absent where the public ones do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    ca_certificate: Option<String>,
+    /// A text to forward, without the password: how to get the kubeconfig, and when the access ends.
+    handover: String,
+}
+
+impl Credentials {
+    pub(super) fn new(member: &Member, credential: &Credential, settings: &Settings) -> Self {
+        Self {
+            username: member.id.to_string(),
+            password: credential.expose().to_owned(),
+            kubeconfig_url: settings.kubeconfig_url(&member.id),
+            ca_certificate: settings.ca_certificate.clone(),
+            handover: settings.handover(member),
+        }
+    }
+}
+
+/// A duration in whole hours, 1 to 48, as a number or as a string of digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hours(pub(super) chrono::TimeDelta);
+
+impl Hours {
+    fn new(hours: i64) -> Result<Self, InvalidDuration> {
+        match hours {
+            ..=0 => Err(InvalidDuration::Zero),
+            _ if hours > MAX_LIFETIME.num_hours() => Err(InvalidDuration::TooLong),
+            _ => Ok(Self(chrono::TimeDelta::hours(hours))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HoursVisitor;
+
+        impl Visitor<'_> for HoursVisitor {
+            type Value = Hours;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("whole hours from 1 to 48")
+            }
+
+            fn visit_i64<E: de::Error>(self, hours: i64) -> Result<Hours, E> {
+                Hours::new(hours).map_err(|_| E::custom("must be whole hours from 1 to 48"))
+            }
+
+            fn visit_u64<E: de::Error>(self, hours: u64) -> Result<Hours, E> {
+                self.visit_i64(i64::try_from(hours).unwrap_or(i64::MAX))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Hours, E> {
+                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                self.visit_i64(if digits { text.parse().unwrap_or(i64::MAX) } else { -1 })
+            }
+        }
+        deserializer.deserialize_any(HoursVisitor)
+    }
+}
+
+impl PartialSchema for Hours {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^([1-9]|[1-3][0-9]|4[0-8])$"));
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(48));
+        let either = OneOfBuilder::new().item(text).item(number);
+        either.description(Some("Whole hours, 1 to 48, as a string or a number.")).into()
+    }
+}
+
+impl ToSchema for Hours {
+    fn name() -> Cow<'static, str> {
+        "Hours".into()
+    }
+}
+
+/// A text of at most [`MAX_USERNAME`] characters.
+pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer, MAX_USERNAME)
+}
+
+/// A text of at most [`MAX_DESCRIPTION`] characters.
+pub(super) fn description<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer, MAX_DESCRIPTION)
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    if let Some(text) = &text {
+        check_text(text, max).map_err(de::Error::custom)?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,91 @@
+//! `PATCH /members/{id}`.
+
+use axum::extract::Path;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::types::{Hours, MemberView};
+use crate::api::MemberPath;
+use crate::api::auth::Caller;
+use crate::api::body::Json;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::cluster::{Access, Resource, Verb};
+use crate::domain::lifetime::check_seconds;
+use crate::domain::member::Member;
+
+/// How often a change is tried again on what somebody else changed meanwhile.
+const CONFLICT_RETRIES: usize = 5;
+
+/// A new end: exactly one of the two.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct UpdateMember {
+    /// Hours from the creation, in total.
+    #[schema(required = false, nullable = false, example = "4")]
+    duration: Option<Hours>,
+    /// The end itself (RFC 3339), at most 48 hours from the creation.
+    #[schema(required = false, nullable = false)]
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// Extend or shorten a member
+///
+/// A kubeconfig that would outlive the new end is dead when this answers, but for the 10 seconds that the API server remembers a token.
+#[utoipa::path(
+    patch,
+    path = "/members/{id}",
+    tag = "members",
+    params(MemberPath),
+    request_body = UpdateMember,
+    responses((status = 200, description = "The member", body = MemberView)),
+    security(("kubernetesToken" = []))
+)]
+pub(super) async fn update_member(
+    context: Context,
+    caller: Caller,
+    Path(path): Path<MemberPath>,
+    Json(body): Json<UpdateMember>,
+) -> Result<axum::Json<MemberView>, Problem> {
+    match (&body.duration, &body.expires_at) {
+        (Some(_), Some(_)) => return Err(Problem::field("expiresAt", "cannot be given together with duration")),
+        (None, None) => return Err(Problem::field("duration", "is required, or expiresAt")),
+        _ => {}
+    }
+    let access = Access { verb: Verb::Update, resource: Resource::Members };
+    let mut member = context.member(&caller, access, &path.id).await?;
+    let cluster = &context.state.cluster;
+    for _ in 0..CONFLICT_RETRIES {
+        let duration = body.duration_of(&member, cluster.clock.now())?;
+        match cluster.change_duration(&member, duration, caller.cause(&context)).await {
+            Err(error) if error.is_conflict() => {
+                let now = context.live_member(&member.id).await?.filter(|now| now.uid == member.uid);
+                member = now.ok_or_else(|| Problem::new(Code::NotFound))?;
+            }
+            result => return Ok(axum::Json(MemberView::new(&result?, cluster.clock.now()))),
+        }
+    }
+    Err(Problem::new(Code::Conflict))
+}
+
+impl UpdateMember {
+    /// The duration from the creation that is asked for, if the member may have it.
+    fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<TimeDelta, Problem> {
+        let field = if self.duration.is_some() { "duration" } else { "expiresAt" };
+        let asked = match (self.duration, self.expires_at) {
+            (Some(Hours(duration)), _) => duration,
+            (None, end) => end.unwrap_or(now).trunc_subsecs(0) - member.created_at,
+        };
+        let end = member.created_at.checked_add_signed(asked).unwrap_or(now);
+        if end <= now {
+            return Err(Problem::field(field, "is in the past; use DELETE to end the membership now"));
+        }
+        if let Some(bound) = member.not_after.filter(|bound| end > *bound) {
+            let bound = bound.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            return Err(Problem::field(field, format!("is later than the membership may last: {bound}")));
+        }
+        check_seconds(asked.num_seconds())
+            .map_err(|_| Problem::field(field, "must be at most 48 hours from the creation"))
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens around every request.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use http::header::{ALLOW, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method};
+
+use super::State;
+use super::context::RequestId;
+use super::problem::{Code, Problem};
+use crate::metrics::RequestLabels;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longer than any request takes whose calls to the API server all answer just in time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Gives the request its id, makes every error a problem, counts and logs. Nothing of the headers or the query is logged.
+pub(super) async fn finish(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let Ok(id) = state.cluster.entropy.uuid() else {
+        return Problem::new(Code::Unavailable).render(request.uri().path(), "");
+    };
+    let id = id.to_string();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = label(request.method());
+
+    let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))).catch_unwind().await;
+    let response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Problem::new(Code::Unavailable).into_response(),
+        Err(_) => Problem::new(Code::Internal).into_response(),
+    };
+    let mut response = as_problem(response, &path, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    tracing::info!(request_id = id, method, route, status, ms = took.as_millis(), "answered");
+    state.cluster.metrics.observe_request(&RequestLabels { route, method, status }, took);
+    response
+}
+
+/// A handler's problem, or the bare status that axum answered with, as a body.
+fn as_problem(mut response: Response, path: &str, id: &str) -> Response {
+    let status = response.status();
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if status.is_client_error() || status.is_server_error() => Problem::of_status(status),
+        None => return response,
+    };
+    let mut rendered = problem.render(path, id);
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        rendered.headers_mut().insert(ALLOW, allow);
+    }
+    rendered
+}
+
+fn label(method: &Method) -> &'static str {
+    [
+        ("GET", Method::GET),
+        ("POST", Method::POST),
+        ("PATCH", Method::PATCH),
+        ("DELETE", Method::DELETE),
+        ("HEAD", Method::HEAD),
+        ("PUT", Method::PUT),
+        ("OPTIONS", Method::OPTIONS),
+    ]
+    .into_iter()
+    .find_map(|(label, known)| (*method == known).then_some(label))
+    .unwrap_or("OTHER")
+}
+
+/// Another data plane's id is not here.
+pub(super) async fn check_data_plane(
+    Extract(state): Extract<State>,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let ours = params.iter().any(|(key, value)| key == "dataPlaneId" && value == state.settings.data_plane_id);
+    if ours { next.run(request).await } else { Problem::new(Code::NotFound).into_response() }
+}

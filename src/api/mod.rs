@@ -1,0 +1,78 @@
+//! The REST API.
+
+mod access;
+mod admin;
+mod auth;
+mod body;
+mod context;
+mod kubeconfig;
+mod members;
+mod middleware;
+mod openapi;
+mod problem;
+mod settings;
+
+pub use admin::{Readiness, admin_router};
+pub use openapi::document;
+pub use settings::{KubeconfigSettings, Settings};
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, head};
+use axum::{Json, Router};
+use http::HeaderValue;
+use http::header::ALLOW;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use self::problem::{Code, Problem};
+use crate::cluster::Cluster;
+
+/// What every request needs.
+pub struct Parts {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// What was configured.
+    pub settings: Settings,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Shared by all requests.
+pub type State = Arc<Parts>;
+
+/// A member in a path. The data plane's id in front of it was checked before.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct MemberPath {
+    /// The member's id.
+    #[param(example = "projects-view.k7f3x9qm")]
+    id: String,
+}
+
+/// The whole API.
+pub fn router(state: State) -> Router {
+    let document = document(Some(&state.settings.data_plane_id));
+    let (members, _) = members::router().split_for_parts();
+    let members = members
+        // axum would answer HEAD as GET, and mint a token that nobody gets to see.
+        .route(
+            "/members/{id}/kubeconfig",
+            head(|| async { ([(ALLOW, HeaderValue::from_static("GET"))], Problem::new(Code::MethodNotAllowed)) }),
+        )
+        .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
+    Router::new()
+        .nest("/processing/data-planes/{dataPlaneId}", members.clone())
+        .nest("/{dataPlaneId}", members)
+        .route("/openapi.json", get(move || async move { Json(document) }))
+        .fallback(|| async { Problem::new(Code::NotFound) })
+        .layer(DefaultBodyLimit::max(body::MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::finish))
+        .with_state(state)
+}

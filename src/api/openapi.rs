@@ -1,0 +1,78 @@
+//! The OpenAPI 3.1 document, made from the handlers.
+
+use utoipa::OpenApi as _;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::server::{ServerBuilder, ServerVariableBuilder};
+use utoipa::openapi::{Content, OpenApi, Ref, Response};
+
+use super::members;
+use super::problem::{Code, FieldError, ProblemBody};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Daypass",
+        description = "Temporary members of a Kubernetes cluster: one role, at most 48 hours, gone at the end.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ProblemBody, FieldError, Code)),
+    tags(
+        (name = "members", description = "For the owner of the cluster"),
+        (name = "kubeconfigs", description = "For the engineer, and for the owner"),
+        (name = "me", description = "For the engineer")
+    )
+)]
+struct Base;
+
+/// What may answer any operation.
+const PROBLEMS: [(&str, &str); 9] = [
+    ("400", "The request does not have the right content; `errors` names the fields"),
+    ("401", "Not authenticated; `WWW-Authenticate` says how to"),
+    ("403", "The caller has this right on no role at all"),
+    ("404", "No such thing, or out of the caller's reach"),
+    ("405", "The method is not allowed here"),
+    ("409", "The state of the thing does not allow it; `code` says why"),
+    ("413", "The body is too large"),
+    ("415", "The body is not application/json"),
+    ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),
+];
+
+/// The document; with a data plane's id it is that one's.
+pub fn document(data_plane_id: Option<&str>) -> OpenApi {
+    let mut document = Base::openapi();
+    document.merge(members::router().into_openapi());
+    let id = data_plane_id.unwrap_or("my-data-plane");
+    let server = |base: &str| {
+        let variable = ServerVariableBuilder::new().default_value(id).description(Some("The data plane's id"));
+        ServerBuilder::new().url(format!("{base}/{{dataPlaneId}}")).parameter("dataPlaneId", variable).build()
+    };
+    document.servers = Some(vec![server("/processing/data-planes"), server("")]);
+    let components = document.components.get_or_insert_default();
+    let mut scheme = |name: &str, scheme, description: &str| {
+        let mut http = Http::new(scheme);
+        http.description = Some(description.to_owned());
+        components.add_security_scheme(name, SecurityScheme::Http(http));
+    };
+    scheme(
+        "kubernetesToken",
+        HttpAuthScheme::Bearer,
+        "A Kubernetes service-account token for the audience `daypass`: `kubectl create token NAME --audience=daypass`.",
+    );
+    scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential.");
+    for path in document.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete] {
+            operation.iter_mut().for_each(add_problems);
+        }
+    }
+    document
+}
+
+fn add_problems(operation: &mut Operation) {
+    for (status, description) in PROBLEMS {
+        let mut response = Response::new(description);
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        response.content.insert("application/problem+json".to_owned(), content.into());
+        operation.responses.responses.insert(status.to_owned(), response.into());
+    }
+}

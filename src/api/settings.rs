@@ -1,0 +1,89 @@
+//! What the operator configured, and the URLs and texts that are made of it.
+
+use chrono::SecondsFormat;
+use ipnet::IpNet;
+
+use crate::domain::member::{Member, MemberId};
+
+/// What the API was configured with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The data plane's id.
+    pub data_plane_id: String,
+    /// The base URL of Daypass as its users see it, without a slash at the end.
+    pub public_url: String,
+    /// What kubeconfigs are made of.
+    pub kubeconfig: KubeconfigSettings,
+    /// The certificate that callers should trust, PEM.
+    pub ca_certificate: Option<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The audience of callers' tokens.
+    pub token_audience: String,
+    /// Whether tokens for the API server itself are accepted too. Whoever is sent such a token can replay it against the
+    /// cluster: off unless the operator takes that risk.
+    pub accept_api_server_audience: bool,
+}
+
+/// What kubeconfigs are made of.
+#[derive(Debug, Clone)]
+pub struct KubeconfigSettings {
+    /// The API server's public address.
+    pub server: String,
+    /// Its CA, PEM.
+    pub ca_certificate: String,
+    /// The name that its certificate is checked against, where that is not the address.
+    pub tls_server_name: Option<String>,
+    /// A proxy to reach it through.
+    pub proxy_url: Option<String>,
+}
+
+impl Settings {
+    /// The member's URL.
+    pub fn member_url(&self, id: &MemberId) -> String {
+        format!("{}/processing/data-planes/{}/members/{id}", self.public_url, self.data_plane_id)
+    }
+
+    /// Where the member downloads its kubeconfig.
+    pub fn kubeconfig_url(&self, id: &MemberId) -> String {
+        format!("{}/kubeconfig", self.member_url(id))
+    }
+
+    /// The name of a file of the member's, safe in a shell and in a header.
+    pub(super) fn file_name(&self, id: &MemberId, suffix: &str) -> String {
+        format!("{}-{id}.{suffix}", self.data_plane_id)
+    }
+
+    /// A text to forward to the engineer. It has no secret: curl asks for the password, which is sent another way.
+    pub(super) fn handover(&self, member: &Member) -> String {
+        let id = &member.id;
+        let kubeconfig = self.file_name(id, "kubeconfig");
+        let url = self.kubeconfig_url(id);
+        let end = member.expires_at().to_rfc3339_opts(SecondsFormat::Secs, true);
+        // In a subshell, so that the engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.
+        let download =
+            |trust: &str| format!("( umask 077 && curl --fail{trust} --user '{id}' --output '{kubeconfig}' '{url}' )");
+        let steps = match &self.ca_certificate {
+            None => download(""),
+            Some(pem) => {
+                let file = self.file_name(id, "ca.pem");
+                let trust = format!(" --cacert '{file}'");
+                format!("cat > '{file}' <<'EOF'\n{}\nEOF\n{}", pem.trim_end(), download(&trust))
+            }
+        };
+        format!(
+            "Access to the Kubernetes cluster '{}' with the role '{}', until {end}.\n\
+             Run this in a shell; it asks for the password, which you get separately:\n\n\
+             {steps}\n\n\
+             Then:\n\n\
+             kubectl --kubeconfig '{kubeconfig}' auth whoami\n\n\
+             The access ends by itself at {end}. To end it earlier: curl{} --user '{id}' -X DELETE '{}/me'\n",
+            self.data_plane_id,
+            id.role,
+            self.ca_certificate
+                .as_ref()
+                .map_or(String::new(), |_| format!(" --cacert '{}'", self.file_name(id, "ca.pem"))),
+            self.member_url(id),
+        )
+    }
+}

@@ -1,0 +1,196 @@
+//! The audit trail: one JSON line an event, on standard output. `docs/audit.md` is its schema.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use crate::clock::{Clock, Entropy};
+use crate::domain::member::Member;
+
+/// The version of the schema. A field may be added under it; none is removed or changes its meaning.
+const API_VERSION: &str = "audit.daypass.dev/v1";
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "docs/audit.md describes each")]
+pub enum Kind {
+    MemberCreated,
+    Extended,
+    Shortened,
+    CredentialIssued,
+    KubeconfigIssued,
+    KubeconfigRevoked,
+    Expired,
+    Revoked,
+    Denied,
+    AuthFailed,
+}
+
+/// Who caused an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Actor {
+    /// A caller of the REST API.
+    Caller {
+        /// Its Kubernetes user name.
+        username: String,
+    },
+    /// A member, by its credential.
+    Member {
+        /// Its id.
+        username: String,
+    },
+    /// Daypass itself: the end of the time.
+    Daypass,
+    /// Somebody with access to the Kubernetes API: its own audit log knows who.
+    Kubernetes,
+    /// Nobody that could be told.
+    Anonymous,
+}
+
+/// Where an event came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address.
+    pub address: Option<String>,
+    /// The request's id, as in `x-request-id`.
+    pub request_id: Option<String>,
+}
+
+/// An event, but for what every event has.
+#[derive(Debug, Clone)]
+pub struct Event<'a> {
+    /// What happened.
+    pub kind: Kind,
+    /// Who caused it.
+    pub actor: Actor,
+    /// On whose rights it was decided: the caller itself, or the owner of the token that it used.
+    pub owner: Option<&'a str>,
+    /// From where.
+    pub origin: &'a Origin,
+    /// The member concerned.
+    pub member: Option<&'a Member>,
+    /// The kubeconfig concerned.
+    pub jti: Option<&'a str>,
+    /// What was refused, or why: an error code, never a message.
+    pub reason: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    /// An event about a member.
+    pub fn about(kind: Kind, actor: Actor, origin: &'a Origin, member: &'a Member) -> Self {
+        Self { kind, actor, owner: None, origin, member: Some(member), jti: None, reason: None }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    api_version: &'static str,
+    id: String,
+    time: String,
+    event: Kind,
+    data_plane_id: &'a str,
+    actor: &'a Actor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<Grant<'a>>,
+}
+
+/// The whole grant, in every event about a member: the record of the end alone answers who, why, from when to when.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Grant<'a> {
+    id: String,
+    uid: &'a str,
+    role_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_by: Option<&'a str>,
+    created_at: String,
+    expires_at: String,
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub struct Audit {
+    data_plane_id: Arc<str>,
+    clock: Clock,
+    entropy: Entropy,
+    sink: Arc<Mutex<dyn std::io::Write + Send>>,
+}
+
+impl Audit {
+    /// Events of this data plane, written to `sink`.
+    pub fn new(data_plane_id: &str, clock: Clock, sink: impl std::io::Write + Send + 'static) -> Self {
+        Self {
+            data_plane_id: data_plane_id.into(),
+            clock,
+            entropy: Entropy::default(),
+            sink: Arc::new(Mutex::new(sink)),
+        }
+    }
+
+    /// Writes an event. A failure is logged: the deed that it records is done already.
+    pub fn record(&self, event: &Event<'_>) {
+        if let Err(error) = self.write(event) {
+            tracing::error!(%error, event = ?event.kind, "an audit event could not be written");
+        }
+    }
+
+    fn write(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        let line = Line {
+            api_version: API_VERSION,
+            id: self.entropy.uuid()?.to_string(),
+            time: self.clock.now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            event: event.kind,
+            data_plane_id: &self.data_plane_id,
+            actor: &event.actor,
+            owner: event.owner,
+            source_address: event.origin.address.as_deref(),
+            request_id: event.origin.request_id.as_deref(),
+            jti: event.jti,
+            reason: event.reason,
+            member: event.member.map(Grant::of),
+        };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        // One write a line, so that no two lines mix.
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        sink.write_all(&text)?;
+        Ok(sink.flush()?)
+    }
+}
+
+impl<'a> Grant<'a> {
+    fn of(member: &'a Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            uid: &member.uid,
+            role_id: member.id.role.as_str(),
+            username: member.username.as_deref(),
+            description: member.description.as_deref(),
+            created_by: member.created_by.as_deref(),
+            created_at: seconds(member.created_at),
+            expires_at: seconds(member.expires_at()),
+        }
+    }
+}
+
+fn seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

@@ -1,0 +1,210 @@
+//! The Secrets that tokens are bound to, one a kubeconfig: deleting one revokes that kubeconfig. They hold no data.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::accounts::{owned_labels, owner_reference};
+use super::members::uid_precondition;
+use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
+use crate::crd::chrono_of;
+use crate::domain::member::{Member, MemberId};
+use crate::domain::role::RoleId;
+use crate::domain::secret::CredentialHash;
+use crate::domain::token::TokenClaims;
+
+const JTI_LABEL: &str = "daypass.dev/jti";
+const CREDENTIAL_LABEL: &str = "daypass.dev/credential";
+const EXPIRES_ANNOTATION: &str = "daypass.dev/expires-at";
+const FROM_ANNOTATION: &str = "daypass.dev/from";
+
+/// A Secret in a role namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeconfigSecret {
+    /// Its name: the member's, a dot, a slot from 0 to 9.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The name of the member it says it belongs to.
+    pub member: Option<String>,
+    /// The UID of that member.
+    pub member_uid: Option<String>,
+    /// The fingerprint of the credential it was exchanged for.
+    pub credential: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// What was issued on it; `None` while the token is being asked for.
+    pub issued: Option<Issued>,
+}
+
+/// A token that was issued and recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The token's id.
+    pub jti: String,
+    /// When the token ends (its `exp`).
+    pub expires_at: DateTime<Utc>,
+    /// The address it was issued to.
+    pub from: Option<String>,
+}
+
+impl Cluster {
+    fn secrets(&self, role: &RoleId) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &role.namespace())
+    }
+
+    /// The Secrets of all members of a name.
+    pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigSecret>, Error> {
+        self.list_secrets(&id.role, &ListParams::default().labels(&format!("{MEMBER_LABEL}={}", id.name()))).await
+    }
+
+    /// All Secrets of a role.
+    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigSecret>, Error> {
+        self.list_secrets(role, &ListParams::default()).await
+    }
+
+    async fn list_secrets(&self, role: &RoleId, params: &ListParams) -> Result<Vec<KubeconfigSecret>, Error> {
+        let api = self.secrets(role);
+        // Metadata only: Daypass has no business with what a Secret holds.
+        let found = self.call("list_secrets", role.as_str(), api.list_metadata(params)).await?;
+        Ok(found.into_iter().map(|secret| read(secret.metadata)).collect())
+    }
+
+    /// Takes the slot of this name for a kubeconfig. The conflict of names is the lock that keeps their number.
+    pub(super) async fn create_kubeconfig_secret(
+        &self,
+        member: &Member,
+        name: &str,
+        credential: &CredentialHash,
+    ) -> Result<KubeconfigSecret, Error> {
+        let mut labels = owned_labels(member);
+        labels.insert(CREDENTIAL_LABEL.to_owned(), credential.fingerprint().to_owned());
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(labels),
+                owner_references: Some(vec![owner_reference(member)]),
+                ..ObjectMeta::default()
+            },
+            type_: Some("Opaque".to_owned()),
+            ..Secret::default()
+        };
+        let api = self.secrets(&member.id.role);
+        let created =
+            self.call("create_secret", &member.id.to_string(), api.create(&PostParams::default(), &secret)).await?;
+        Ok(read(created.metadata))
+    }
+
+    /// Records on the Secret what was issued on it.
+    pub(super) async fn record_issued(
+        &self,
+        role: &RoleId,
+        secret: &KubeconfigSecret,
+        claims: &TokenClaims,
+        from: Option<&str>,
+    ) -> Result<(), Error> {
+        let patch = json!({ "metadata": {
+            // A UID that is not the object's is a conflict: the Secret was replaced meanwhile.
+            "uid": secret.uid,
+            "labels": { JTI_LABEL: claims.jti },
+            "annotations": { EXPIRES_ANNOTATION: claims.exp, FROM_ANNOTATION: from },
+        }});
+        let api = self.secrets(role);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let call = api.patch_metadata(&secret.name, &params, &patch);
+        self.call("patch_secret", &format!("{role}.{}", secret.name), call).await.map(drop)
+    }
+
+    /// Deletes exactly this Secret; with it dies the token that is bound to it.
+    pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
+        let api = self.secrets(role);
+        let params = uid_precondition(&secret.uid);
+        let call = api.delete(&secret.name, &params);
+        gone(self.call("delete_secret", &format!("{role}.{}", secret.name), call).await)
+    }
+
+    /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
+    pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&CredentialHash>) -> Result<(), Error> {
+        let mut selector = format!("{MEMBER_UID_LABEL}={}", member.uid);
+        if let Some(hash) = keep {
+            selector.push_str(&format!(",{CREDENTIAL_LABEL}!={}", hash.fingerprint()));
+        }
+        let api = self.secrets(&member.id.role);
+        let params = ListParams::default().labels(&selector);
+        let delete = DeleteParams::default();
+        let call = api.delete_collection(&delete, &params);
+        self.call("delete_secrets", &member.id.to_string(), call).await.map(drop)
+    }
+
+    /// Has the role's quota counted again. Kubernetes' quota controller finds a new CRD within half a minute, but a quota that it
+    /// counted before that knows no Members, and refuses them, until it is counted again: after five minutes, or when
+    /// something in the namespace is deleted.
+    pub(super) async fn nudge_quota(&self, role: &RoleId) -> Result<(), Error> {
+        let name = format!("quota-{}", u64::from_be_bytes(self.entropy.bytes().unwrap_or_default()));
+        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        let secret = Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() };
+        let api = self.secrets(role);
+        self.call("create_secret", role.as_str(), api.create(&PostParams::default(), &secret)).await?;
+        let params = DeleteParams::default();
+        gone(self.call("delete_secret", role.as_str(), api.delete(&name, &params)).await)
+    }
+
+    /// Asks for a token of the member's service account for the API server itself, bound to the Secret.
+    pub(super) async fn request_token(
+        &self,
+        id: &MemberId,
+        secret: &KubeconfigSecret,
+        lifetime: chrono::TimeDelta,
+    ) -> Result<SecretString, Error> {
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                // None: the API server's own audience.
+                audiences: Vec::new(),
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Secret".to_owned()),
+                    name: Some(secret.name.clone()),
+                    uid: Some(secret.uid.clone()),
+                }),
+                expiration_seconds: Some(lifetime.num_seconds()),
+            },
+            ..TokenRequest::default()
+        };
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &id.role.namespace());
+        let params = PostParams::default();
+        let call = api.create_token_request(id.name(), &params, &request);
+        let answer = self.call("create_token", &id.to_string(), call).await?;
+        let missing =
+            || Error::new("create_token", &id.to_string(), ErrorKind::UnreadableAnswer, "no token in the answer");
+        answer.status.map(|status| status.token.into()).ok_or_else(missing)
+    }
+}
+
+fn read(meta: ObjectMeta) -> KubeconfigSecret {
+    let labels = meta.labels.unwrap_or_default();
+    let annotations = meta.annotations.unwrap_or_default();
+    let label = |key: &str| labels.get(key).cloned();
+    let exp = annotations.get(EXPIRES_ANNOTATION).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    KubeconfigSecret {
+        name: meta.name.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default(),
+        member: label(MEMBER_LABEL),
+        member_uid: label(MEMBER_UID_LABEL),
+        credential: label(CREDENTIAL_LABEL),
+        // One without a date counts as old.
+        created_at: meta.creation_timestamp.as_ref().and_then(chrono_of).unwrap_or_default(),
+        deleting: meta.deletion_timestamp.is_some(),
+        issued: label(JTI_LABEL).zip(exp).map(|(jti, exp)| Issued {
+            jti,
+            expires_at: exp.to_utc(),
+            from: annotations.get(FROM_ANNOTATION).cloned(),
+        }),
+    }
+}

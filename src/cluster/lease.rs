@@ -1,0 +1,127 @@
+//! Leader election by a Lease: one replica reaps.
+//!
+//! As in client-go, the holder's record is judged by when this process saw it change, never by the time written in it, so that
+//! clocks need not agree. The loser of a race gets a conflict, since every write names the version that it replaces.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+
+use super::{Cluster, Error, ErrorKind, optional};
+
+/// How long a holder is believed after its last renewal. A dead leader is replaced within this and one renewal.
+pub const LEASE_DURATION: Duration = Duration::from_secs(10);
+/// How often the holder renews and the others look.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+
+const NAME: &str = "daypass";
+
+/// What this process knows of the Lease.
+#[derive(Debug)]
+pub struct LeaseState {
+    identity: String,
+    seen: Option<(String, Instant)>,
+}
+
+impl LeaseState {
+    /// For a process of this identity, unique among the replicas.
+    pub fn new(identity: String) -> Self {
+        Self { identity, seen: None }
+    }
+
+    /// Whether the record may be taken over: nobody's, or unchanged for its whole duration.
+    fn is_free(&mut self, spec: &LeaseSpec, version: &str, now: Instant) -> bool {
+        if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
+            return true;
+        }
+        match &self.seen {
+            Some((seen, since)) if seen == version => now.duration_since(*since) > LEASE_DURATION,
+            _ => {
+                self.seen = Some((version.to_owned(), now));
+                false
+            }
+        }
+    }
+}
+
+impl Cluster {
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Takes or renews the Lease where that is possible; whether this process holds it now.
+    pub async fn acquire_lease(&self, state: &mut LeaseState) -> Result<bool, Error> {
+        let api = self.leases();
+        let Some(mut lease) = optional(self.call("get_lease", NAME, api.get(NAME)).await)? else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.held(state, None)) };
+            return won(self.call("create_lease", NAME, api.create(&PostParams::default(), &lease)).await);
+        };
+        let spec = lease.spec.take().unwrap_or_default();
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let own = spec.holder_identity.as_deref() == Some(&state.identity);
+        if !own && !state.is_free(&spec, &version, Instant::now()) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.held(state, Some(&spec)));
+        won(self.call("update_lease", NAME, api.replace(NAME, &PostParams::default(), &lease)).await)
+    }
+
+    /// Gives the Lease up, so that the next replica need not wait for it to run out.
+    pub async fn release_lease(&self, state: &LeaseState) -> Result<(), Error> {
+        let api = self.leases();
+        let Some(mut lease) = optional(self.call("get_lease", NAME, api.get(NAME)).await)? else {
+            return Ok(());
+        };
+        if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&state.identity))
+        {
+            spec.holder_identity = None;
+            won(self.call("update_lease", NAME, api.replace(NAME, &PostParams::default(), &lease)).await)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self, state: &LeaseState, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = Timestamp::from_microsecond(self.clock.now().timestamp_micros()).ok().map(MicroTime);
+        let kept = before.filter(|spec| spec.holder_identity.as_deref() == Some(&state.identity));
+        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(state.identity.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            acquire_time: kept.map_or(now.clone(), |spec| spec.acquire_time.clone()),
+            renew_time: now,
+            lease_transitions: Some(if kept.is_some() { transitions } else { transitions.saturating_add(1) }),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// Losing a race is an answer, not an error.
+fn won<T>(result: Result<T, Error>) -> Result<bool, Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::AlreadyExists) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_believed_until_its_record_stood_still_for_the_whole_duration() {
+        let mut state = LeaseState::new("me".into());
+        let held = LeaseSpec { holder_identity: Some("other".into()), ..LeaseSpec::default() };
+        let start = Instant::now();
+        assert!(!state.is_free(&held, "1", start), "first seen now, whatever its times say");
+        assert!(!state.is_free(&held, "1", start + LEASE_DURATION));
+        assert!(!state.is_free(&held, "2", start + LEASE_DURATION * 2), "renewed meanwhile");
+        assert!(state.is_free(&held, "2", start + LEASE_DURATION * 4));
+        assert!(state.is_free(&LeaseSpec::default(), "3", start));
+    }
+}

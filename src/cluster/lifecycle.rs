@@ -1,0 +1,257 @@
+//! A member's life in the cluster: the order of every step, so that a process killed between two of them leaves nothing that the
+//! controller does not finish.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Cluster, Error, ErrorKind, Lookup};
+use crate::audit::{Actor, Event, Kind, Origin};
+use crate::clock::SKEW_WARNING;
+use crate::crd::MemberSpec;
+use crate::domain::member::{Member, MemberId, Phase};
+use crate::domain::secret::{Credential, CredentialHash};
+use crate::domain::token::dies_in_time;
+
+/// How often a write that somebody else's write overtook is tried again on the newer version.
+const CONFLICT_RETRIES: usize = 5;
+
+/// How often, and how long apart, a creation is tried again that the quota had not been counted for.
+const QUOTA_RETRIES: usize = 5;
+const QUOTA_PAUSE: Duration = Duration::from_millis(500);
+
+/// Who causes a change, for the audit trail.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause<'a> {
+    /// Who.
+    pub actor: &'a Actor,
+    /// On whose rights.
+    pub owner: Option<&'a str>,
+    /// From where.
+    pub origin: &'a Origin,
+}
+
+/// How a membership ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its time is over.
+    Expired,
+    /// Somebody ended it early.
+    Revoked,
+}
+
+impl Cluster {
+    /// Records an event about a member.
+    pub fn report(&self, kind: Kind, member: &Member, cause: Cause<'_>, jti: Option<&str>) {
+        self.audit.record(&Event {
+            owner: cause.owner,
+            jti,
+            ..Event::about(kind, cause.actor.clone(), cause.origin, member)
+        });
+    }
+
+    /// Whether the clocks disagree enough to say so.
+    pub fn clock_skewed(&self) -> bool {
+        self.clock.offset().abs() > SKEW_WARNING
+    }
+
+    /// Creates a member with its credential: Member, service account, status, in this order. What fails half-way is ended;
+    /// what is killed half-way becomes a member without a credential.
+    pub async fn create(
+        &self,
+        id: &MemberId,
+        spec: &MemberSpec,
+        credential: &Credential,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        let mut created = self.create_member(id, spec).await;
+        for _ in 0..QUOTA_RETRIES {
+            match &created {
+                Err(error) if error.kind == ErrorKind::QuotaUnknown => self.nudge_quota(&id.role).await?,
+                _ => break,
+            }
+            tokio::time::sleep(QUOTA_PAUSE).await;
+            created = self.create_member(id, spec).await;
+        }
+        let member = created?;
+        match self.provision(&member, Some(&credential.hash()), cause).await {
+            Ok(member) => Ok(member),
+            Err(error) => {
+                if let Err(error) = self.end(&member, Ending::Revoked, cause).await {
+                    tracing::warn!(%error, "a member that could not be created is left to the sweep");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes sure that a live member has its service account and that its status is recorded, with a new credential where one
+    /// is given. Reports what the record shows to be new.
+    pub async fn provision(
+        &self,
+        member: &Member,
+        credential: Option<&CredentialHash>,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        self.ensure_account(member).await?;
+        let mut member = member.clone();
+        for _ in 0..CONFLICT_RETRIES {
+            let skewed = self.clock_skewed();
+            if credential.is_none() && member.is_recorded(skewed) {
+                return Ok(member);
+            }
+            let conditions = self.ready(&member, skewed);
+            match self.write_status(&member, "Active", credential, &conditions).await {
+                Ok(recorded) => {
+                    self.report_transition(&member, cause);
+                    return Ok(recorded);
+                }
+                Err(error) if error.is_conflict() => member = self.reread(&member).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new("patch_member_status", &member.id.to_string(), ErrorKind::Conflict, "changed too often"))
+    }
+
+    /// The member as it is now, if it is still the same and alive.
+    async fn reread(&self, member: &Member) -> Result<Member, Error> {
+        match self.member(&member.id).await? {
+            Lookup::Found(now) if now.uid == member.uid && now.is_live(self.clock.now()) => Ok(*now),
+            _ => Err(Error::new("get_member", &member.id.to_string(), ErrorKind::NotFound, "it has ended meanwhile")),
+        }
+    }
+
+    /// Reports what was not recorded in the status before.
+    fn report_transition(&self, before: &Member, cause: Cause<'_>) {
+        let end = before.expires_at();
+        let kind = match before.status.expires_at {
+            None => Kind::MemberCreated,
+            Some(recorded) if recorded < end => Kind::Extended,
+            Some(recorded) if recorded > end => Kind::Shortened,
+            Some(_) => return,
+        };
+        self.report(kind, before, cause, None);
+    }
+
+    /// Gives a member a new credential; the old one, and every kubeconfig it was exchanged for, dies.
+    pub async fn renew_credential(
+        &self,
+        member: &Member,
+        credential: &Credential,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        let hash = credential.hash();
+        let renewed = self.provision(member, Some(&hash), cause).await?;
+        self.delete_kubeconfigs(&renewed, Some(&hash)).await?;
+        self.report(Kind::CredentialIssued, &renewed, cause, None);
+        Ok(renewed)
+    }
+
+    /// Changes the duration of exactly this version of a member; every kubeconfig that would outlive the new end is dead
+    /// when this returns.
+    pub async fn change_duration(
+        &self,
+        member: &Member,
+        duration: TimeDelta,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        let changed = self.set_duration(member, duration).await?;
+        for secret in self.list_kubeconfigs(&changed.id).await? {
+            let outlives =
+                secret.issued.as_ref().is_some_and(|issued| !dies_in_time(issued.expires_at, changed.expires_at()));
+            if outlives && secret.member_uid.as_ref() == Some(&changed.uid) {
+                self.delete_secret(&changed.id.role, &secret).await?;
+            }
+        }
+        self.provision(&changed, None, cause).await
+    }
+
+    /// Ends a member: the Member first, which is the durable decision, then what it may still be used with. Every step can be
+    /// repeated; the sweep repeats what is missing.
+    pub async fn end(&self, member: &Member, ending: Ending, cause: Cause<'_>) -> Result<(), Error> {
+        self.mark_ended(member, ending, cause).await;
+        self.delete_member(member).await?;
+        self.delete_remains(member).await
+    }
+
+    /// The service account and the Secrets of exactly this member.
+    async fn delete_remains(&self, member: &Member) -> Result<(), Error> {
+        if let Some(account) = self.account(&member.id).await?
+            && account.member_uid.as_ref() == Some(&member.uid)
+        {
+            self.delete_account(&member.id.role, &account).await?;
+        }
+        self.delete_kubeconfigs(member, None).await
+    }
+
+    /// Says in the status that the member has ended. Of all that end it at the same time, the one whose mark is written reports
+    /// it. A mark that cannot be written holds nothing up.
+    async fn mark_ended(&self, member: &Member, ending: Ending, cause: Cause<'_>) {
+        let mut current = member.clone();
+        for _ in 0..CONFLICT_RETRIES {
+            if current.uid != member.uid || current.status.phase == Some(Phase::Terminating) {
+                return;
+            }
+            let conditions = [self.condition("Ready", "False", reason(ending), self.clock.now())];
+            match self.write_status(&current, "Terminating", None, &conditions).await {
+                Ok(_) => break,
+                Err(error) if error.is_gone() => return,
+                Err(error) if error.is_conflict() => match self.member(&member.id).await {
+                    Ok(Lookup::Found(newer)) => current = *newer,
+                    Ok(Lookup::Missing) => return,
+                    _ => break,
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the end of a member could not be marked; it is ended all the same");
+                    break;
+                }
+            }
+        }
+        self.report_end(&current, ending, cause);
+    }
+
+    /// Reports the end of a member.
+    pub fn report_end(&self, member: &Member, ending: Ending, cause: Cause<'_>) {
+        let kind = match ending {
+            Ending::Expired => Kind::Expired,
+            Ending::Revoked => Kind::Revoked,
+        };
+        self.report(kind, member, cause, None);
+    }
+
+    fn ready(&self, member: &Member, skewed: bool) -> Vec<Condition> {
+        let now = self.clock.now();
+        let mut conditions =
+            vec![self.condition("Ready", "True", "Provisioned", member.status.ready_since.unwrap_or(now))];
+        if skewed {
+            conditions.push(self.condition("ClockSkewed", "True", "OffsetOverFiveSeconds", now));
+        }
+        conditions
+    }
+
+    fn condition(&self, kind: &str, status: &str, reason: &str, since: DateTime<Utc>) -> Condition {
+        let message = match reason {
+            "Provisioned" => "The service account exists",
+            "Expired" => "The membership's time is over",
+            "Revoked" => "The membership was ended early",
+            _ => "The clocks of Daypass and the API server disagree by over 5 s",
+        };
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_transition_time: Time(Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+            observed_generation: None,
+        }
+    }
+}
+
+fn reason(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Expired => "Expired",
+        Ending::Revoked => "Revoked",
+    }
+}

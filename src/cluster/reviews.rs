@@ -1,0 +1,123 @@
+//! Who a caller is (TokenReview) and what it may do (SubjectAccessReview). Anything that fails to be decided is refused.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::PostParams;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Cluster, Error};
+use crate::crd::GROUP;
+use crate::domain::role::RoleId;
+
+/// An identity that Kubernetes has vouched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user name.
+    pub username: String,
+    uid: Option<String>,
+    /// The groups.
+    pub groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The verb.
+    pub verb: Verb,
+    /// On what.
+    pub resource: Resource,
+}
+
+/// A verb of RBAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Kubernetes' own names")]
+pub enum Verb {
+    Create,
+    Get,
+    List,
+    Update,
+    Delete,
+}
+
+/// What callers are given rights on; the subresources exist only as names in RBAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Resource {
+    Members,
+    MembersCredentials,
+    MembersKubeconfigs,
+}
+
+impl Access {
+    fn attributes(self, namespace: Option<String>) -> ResourceAttributes {
+        let verb = match self.verb {
+            Verb::Create => "create",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Update => "update",
+            Verb::Delete => "delete",
+        };
+        let subresource = match self.resource {
+            Resource::Members => None,
+            Resource::MembersCredentials => Some("credentials"),
+            Resource::MembersKubeconfigs => Some("kubeconfigs"),
+        };
+        ResourceAttributes {
+            group: Some(GROUP.to_owned()),
+            resource: Some("members".to_owned()),
+            subresource: subresource.map(str::to_owned),
+            verb: Some(verb.to_owned()),
+            namespace,
+            ..ResourceAttributes::default()
+        }
+    }
+}
+
+impl Cluster {
+    /// Whose token this is, if it is one for `audience` (for the API server's own where that is `None`).
+    pub async fn review_token(&self, token: &SecretString, audience: Option<&str>) -> Result<Option<Identity>, Error> {
+        let audiences = audience.map(|audience| vec![audience.to_owned()]);
+        let spec = TokenReviewSpec { audiences, token: Some(token.expose_secret().to_owned()) };
+        let api: Api<TokenReview> = Api::all(self.client.clone());
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let answer = self.call("create_token_review", "-", api.create(&PostParams::default(), &review)).await?;
+        let Some(status) = answer.status.filter(|status| status.authenticated == Some(true)) else {
+            return Ok(None);
+        };
+        // An authenticator that does not know audiences answers "authenticated" without naming ours.
+        let for_us = audience.is_none_or(|ours| status.audiences.iter().flatten().any(|granted| granted == ours));
+        let user = status.user.filter(|_| for_us);
+        Ok(user.and_then(|user| {
+            Some(Identity {
+                username: user.username.filter(|name| !name.is_empty())?,
+                uid: user.uid,
+                groups: user.groups.unwrap_or_default(),
+                extra: user.extra.unwrap_or_default(),
+            })
+        }))
+    }
+
+    /// Whether `identity` may do this in a role, or in all of them where `role` is `None`.
+    pub async fn is_allowed(&self, identity: &Identity, access: Access, role: Option<&RoleId>) -> Result<bool, Error> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(identity.username.clone()),
+                uid: identity.uid.clone(),
+                groups: Some(identity.groups.clone()),
+                extra: Some(identity.extra.clone()),
+                resource_attributes: Some(access.attributes(role.map(RoleId::namespace))),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let object = role.map_or("-", RoleId::as_str);
+        let answer =
+            self.call("create_subject_access_review", object, api.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+    }
+}

@@ -1,0 +1,119 @@
+//! The controller: it provisions members however they were made, and ends them, exactly. Level-triggered: an event, an expiry and
+//! the sweep all lead to the same look at what is there.
+
+mod leader;
+mod plan;
+mod queue;
+mod reconcile;
+mod sweep;
+
+pub use leader::lead;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use kube::Api;
+use kube::api::ApiResource;
+use kube::core::DynamicObject;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::time::MissedTickBehavior;
+
+use self::queue::Queue;
+use self::reconcile::{actor, reconcile};
+use self::sweep::sweep;
+use crate::audit::Origin;
+use crate::cluster::{Cause, Cluster, Ending};
+use crate::crd::{self, read_member};
+use crate::domain::member::{Member, MemberId, Phase};
+use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
+
+/// How often everything is looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs for as long as this replica leads.
+async fn run(cluster: &Cluster) {
+    let members: Api<DynamicObject> = Api::all_with(cluster.watch_client(), &ApiResource::erase::<crd::Member>(&()));
+    let mut events = watcher(members, watcher::Config::default()).default_backoff().boxed();
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut queue = Queue::new(cluster.clock.clone(), cluster.entropy.clone());
+    // Unbounded, so that no end ever waits behind a creation; the queue runs one at a time for each member.
+    let mut running = FuturesUnordered::new();
+    let mut sweeping = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(event) = events.next() => match event {
+                Ok(event) => on_event(cluster, &mut queue, event),
+                Err(error) => tracing::warn!(%error, "the watch of Members was interrupted; it is started again"),
+            },
+            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
+            Some(swept) = sweeping.next(), if !sweeping.is_empty() => match swept {
+                Ok(found) => {
+                    for error in &found.failures {
+                        tracing::error!(%error, "a role could not be swept; it is swept again");
+                    }
+                    found.due.into_iter().for_each(|id| queue.now(id));
+                    found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "nothing could be swept; it is tried again");
+                    ticks.reset_after(Duration::from_secs(5));
+                }
+            },
+            id = queue.next() => {
+                running.push(async move {
+                    let outcome = reconcile(cluster, &id).await;
+                    (id, outcome)
+                });
+            }
+            Some((id, outcome)) = running.next(), if !running.is_empty() => match outcome {
+                Ok(wake) => queue.done(id, wake),
+                Err(error) => {
+                    tracing::warn!(member = %id, %error, "a member could not be reconciled; it is tried again");
+                    cluster.metrics.reconcile_failures.inc();
+                    queue.failed(id);
+                }
+            },
+        }
+    }
+}
+
+fn on_event(cluster: &Cluster, queue: &mut Queue, event: watcher::Event<DynamicObject>) {
+    match event {
+        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+            let Some(id) = member_id(&object) else { return };
+            match read_member(&id.role, &object) {
+                // In order: only its end is still to come. Its account and Secrets are the sweep's business.
+                Ok(member) if member.is_live(cluster.clock.now()) && member.is_recorded(cluster.clock_skewed()) => {
+                    queue.at(id, member.expires_at());
+                }
+                _ => queue.now(id),
+            }
+        }
+        watcher::Event::Delete(object) => {
+            let Some(id) = member_id(&object) else { return };
+            if let Ok(member) = read_member(&id.role, &object) {
+                report_deletion(cluster, &member);
+            }
+            queue.now(id);
+        }
+        watcher::Event::Init | watcher::Event::InitDone => {}
+    }
+}
+
+/// One that Daypass ended was marked, and reported then.
+fn report_deletion(cluster: &Cluster, member: &Member) {
+    if member.status.phase == Some(Phase::Terminating) {
+        return;
+    }
+    let ending = if member.is_expired(cluster.clock.now()) { Ending::Expired } else { Ending::Revoked };
+    let origin = Origin::default();
+    cluster.report_end(member, ending, Cause { actor: &actor(ending), owner: None, origin: &origin });
+}
+
+/// The id of an object; whether its namespace is a role is asked when it is reconciled.
+fn member_id(object: &DynamicObject) -> Option<MemberId> {
+    let role = object.metadata.namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)?;
+    MemberId::new(RoleId::parse(role)?, object.metadata.name.as_deref()?)
+}

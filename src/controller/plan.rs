@@ -1,0 +1,256 @@
+//! What is to be done about a member, decided from what is there: pure, and without a hint about what changed.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::cluster::{Account, Ending, KubeconfigSecret, Lookup};
+use crate::domain::member::{Member, Phase};
+use crate::domain::token::{TOKEN_LEEWAY, dies_in_time};
+
+/// How long a Secret may wait for its token; the request that made it has long been answered or has failed by then.
+const PENDING: TimeDelta = TimeDelta::minutes(2);
+
+/// What is there under a member's name. The Member must be read last: then an account or Secret without one has none.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) member: Lookup,
+    pub(super) account: Option<Account>,
+    pub(super) secrets: Vec<KubeconfigSecret>,
+    pub(super) clock_skewed: bool,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// End the member, with all that it may still be used with.
+    End(Ending),
+    /// Delete the service account: it is no living member's.
+    DeleteAccount(Account),
+    /// Delete a Secret: it is no living kubeconfig's.
+    DeleteSecret(KubeconfigSecret),
+    /// Make the service account, record the status.
+    Provision,
+}
+
+/// What to do now, and when to look again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    pub(super) wake: Option<DateTime<Utc>>,
+}
+
+impl Observed {
+    pub(super) fn plan(&self, now: DateTime<Utc>) -> Plan {
+        match &self.member {
+            Lookup::Found(member) if member.is_live(now) => self.keep(member, now),
+            Lookup::Found(member) => Plan { steps: self.end(member, now).collect(), wake: None },
+            Lookup::Unreadable(_) | Lookup::Missing => Plan { steps: self.remove_all().collect(), wake: None },
+        }
+    }
+
+    fn keep(&self, member: &Member, now: DateTime<Utc>) -> Plan {
+        let foreign =
+            self.account.iter().filter(|account| !account.deleting && account.member_uid.as_ref() != Some(&member.uid));
+        let dead = self.secrets.iter().filter(|secret| !secret.deleting && !is_wanted(secret, member, now));
+        let mut plan = Plan {
+            steps: foreign.cloned().map(Step::DeleteAccount).chain(dead.cloned().map(Step::DeleteSecret)).collect(),
+            wake: Some(member.expires_at()),
+        };
+        let own = self
+            .account
+            .as_ref()
+            .is_some_and(|account| account.member_uid.as_ref() == Some(&member.uid) && !account.deleting);
+        if !own || !member.is_recorded(self.clock_skewed) {
+            if member.is_claimed(now) {
+                plan.wake = member.claimed_until.into_iter().chain(plan.wake).min();
+            } else {
+                plan.steps.push(Step::Provision);
+            }
+        }
+        plan
+    }
+
+    /// Ends it, unless all is done and only a foreign finalizer still holds the object.
+    fn end(&self, member: &Member, now: DateTime<Utc>) -> impl Iterator<Item = Step> {
+        let done = member.deleting && member.status.phase == Some(Phase::Terminating);
+        let ending = if member.is_expired(now) { Ending::Expired } else { Ending::Revoked };
+        (!done).then_some(Step::End(ending)).into_iter().chain(self.remove_all())
+    }
+
+    fn remove_all(&self) -> impl Iterator<Item = Step> {
+        let account = self.account.iter().filter(|account| !account.deleting).cloned().map(Step::DeleteAccount);
+        let secrets = self.secrets.iter().filter(|secret| !secret.deleting).cloned().map(Step::DeleteSecret);
+        account.chain(secrets)
+    }
+}
+
+/// Whether a Secret is a kubeconfig of this very member, from its present credential, alive and dead in time.
+fn is_wanted(secret: &KubeconfigSecret, member: &Member, now: DateTime<Utc>) -> bool {
+    let fingerprint = member.status.credential.as_ref().map(|hash| hash.fingerprint());
+    let owned = secret.member_uid.as_ref() == Some(&member.uid)
+        && fingerprint.is_some()
+        && secret.credential.as_deref() == fingerprint;
+    owned
+        && match &secret.issued {
+            Some(issued) => {
+                dies_in_time(issued.expires_at, member.expires_at()) && now < issued.expires_at + TOKEN_LEEWAY
+            }
+            None => now < secret.created_at + PENDING,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Issued;
+    use crate::crd::Unreadable;
+    use crate::domain::member::{MemberId, Status};
+    use crate::domain::secret::{Credential, CredentialHash};
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 3600;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn hash(byte: u8) -> CredentialHash {
+        Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
+    }
+
+    /// Created at zero, for an hour, recorded, with a credential.
+    fn member() -> Member {
+        Member {
+            id: MemberId::parse("view.a").unwrap(),
+            uid: "m1".into(),
+            resource_version: "1".into(),
+            generation: 1,
+            created_at: at(0),
+            deleting: false,
+            duration: TimeDelta::hours(1),
+            not_after: None,
+            username: None,
+            description: None,
+            created_by: None,
+            claimed_until: None,
+            status: Status {
+                credential: Some(hash(1)),
+                expires_at: Some(at(HOUR)),
+                phase: Some(Phase::Active),
+                observed_generation: Some(1),
+                ready_since: None,
+                clock_skewed: false,
+            },
+        }
+    }
+
+    fn account(uid: &str) -> Account {
+        Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), deleting: false }
+    }
+
+    fn secret(exp: Option<i64>) -> KubeconfigSecret {
+        KubeconfigSecret {
+            name: "a.0".into(),
+            uid: "k".into(),
+            member: Some("a".into()),
+            member_uid: Some("m1".into()),
+            credential: Some(hash(1).fingerprint().into()),
+            created_at: at(0),
+            deleting: false,
+            issued: exp.map(|exp| Issued { jti: "j".into(), expires_at: at(exp), from: None }),
+        }
+    }
+
+    fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigSecret>) -> Observed {
+        Observed { member: Lookup::Found(Box::new(member)), account, secrets, clock_skewed: false }
+    }
+
+    #[test]
+    fn a_member_in_order_needs_nothing_until_its_end() {
+        let plan = observed(member(), Some(account("m1")), vec![secret(Some(HOUR - 70))]).plan(at(5));
+        assert_eq!(plan, Plan { steps: vec![], wake: Some(at(HOUR)) });
+    }
+
+    #[test]
+    fn the_end_has_no_grace() {
+        let one_before = observed(member(), Some(account("m1")), vec![]).plan(at(HOUR - 1));
+        assert_eq!(one_before.steps, []);
+        let plan = observed(member(), Some(account("m1")), vec![secret(Some(9))]).plan(at(HOUR));
+        assert_eq!(plan.steps[0], Step::End(Ending::Expired));
+        assert_eq!(plan.steps.len(), 3);
+    }
+
+    #[test]
+    fn a_deletion_timestamp_means_dead_whatever_holds_the_object() {
+        let mut held = Member { deleting: true, ..member() };
+        let plan = observed(held.clone(), Some(account("m1")), vec![]).plan(at(5));
+        assert_eq!(plan.steps, [Step::End(Ending::Revoked), Step::DeleteAccount(account("m1"))]);
+        held.status.phase = Some(Phase::Terminating);
+        assert_eq!(observed(held, None, vec![]).plan(at(5)).steps, []);
+    }
+
+    #[test]
+    fn nothing_lives_without_a_readable_member() {
+        for lookup in [Lookup::Missing, Lookup::Unreadable(Unreadable::Id)] {
+            let observed = Observed {
+                member: lookup,
+                account: Some(account("m1")),
+                secrets: vec![secret(None)],
+                clock_skewed: false,
+            };
+            assert_eq!(
+                observed.plan(at(5)).steps,
+                [Step::DeleteAccount(account("m1")), Step::DeleteSecret(secret(None))]
+            );
+        }
+    }
+
+    #[test]
+    fn an_account_of_an_earlier_member_of_the_name_is_never_adopted() {
+        let plan = observed(member(), Some(account("m0")), vec![]).plan(at(5));
+        assert_eq!(plan.steps, [Step::DeleteAccount(account("m0")), Step::Provision]);
+    }
+
+    #[test]
+    fn a_kubeconfig_must_be_of_the_present_credential_and_die_in_time() {
+        let other = KubeconfigSecret { credential: Some(hash(2).fingerprint().into()), ..secret(Some(100)) };
+        let stranger = KubeconfigSecret { member_uid: Some("m0".into()), ..secret(Some(100)) };
+        for (dead, now) in
+            [(other, 5), (stranger, 5), (secret(Some(HOUR - 69)), 5), (secret(Some(100)), 170), (secret(None), 120)]
+        {
+            let plan = observed(member(), Some(account("m1")), vec![dead.clone()]).plan(at(now));
+            assert_eq!(plan.steps, [Step::DeleteSecret(dead)]);
+        }
+        for (alive, now) in [(secret(Some(100)), 169), (secret(None), 119)] {
+            assert_eq!(observed(member(), Some(account("m1")), vec![alive]).plan(at(now)).steps, []);
+        }
+    }
+
+    #[test]
+    fn a_request_at_work_is_not_overtaken_but_holds_no_end_up() {
+        let mut fresh = Member { status: Status::default(), claimed_until: Some(at(10)), ..member() };
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), Plan { steps: vec![], wake: Some(at(10)) });
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(10)).steps, [Step::Provision]);
+        fresh.claimed_until = Some(at(HOUR));
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)).steps, [Step::Provision], "no claim is that long");
+        fresh.claimed_until = Some(at(HOUR + 5));
+        assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(Ending::Expired)]);
+    }
+
+    proptest! {
+        /// Whatever is there: nothing is provisioned for one that is not live, and nothing of one stays.
+        #[test]
+        fn the_dead_are_never_provisioned(now in -10i64..2 * HOUR, deleting: bool, terminating: bool, has_account: bool, exp in proptest::option::of(0..2 * HOUR)) {
+            let mut member = Member { deleting, ..member() };
+            if terminating { member.status.phase = Some(Phase::Terminating); }
+            let live = member.is_live(at(now));
+            let account = has_account.then(|| account("m1"));
+            let plan = observed(member, account.clone(), vec![secret(exp)]).plan(at(now));
+            prop_assert!(live || !plan.steps.contains(&Step::Provision));
+            if !live {
+                prop_assert!(plan.steps.contains(&Step::DeleteSecret(secret(exp))));
+                prop_assert!(account.is_none_or(|account| plan.steps.contains(&Step::DeleteAccount(account))));
+            }
+            prop_assert_eq!(plan.wake.is_some(), live);
+        }
+    }
+}

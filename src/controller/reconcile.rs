@@ -1,0 +1,57 @@
+//! One member brought to what it should be.
+
+use chrono::{DateTime, Utc};
+
+use super::plan::{Observed, Step};
+use crate::audit::{Actor, Origin};
+use crate::cluster::{Cause, Cluster, Ending, Error, Lookup};
+use crate::domain::member::MemberId;
+
+/// What the end of this member, or a change of it that no REST request reported, is put down to.
+pub(super) fn actor(ending: Ending) -> Actor {
+    match ending {
+        Ending::Expired => Actor::Daypass,
+        Ending::Revoked => Actor::Kubernetes,
+    }
+}
+
+/// Looks at a member live and does what is to be done; when to look again.
+///
+/// # Errors
+/// The first call that failed; what was done before it stays done, and all of it can be repeated.
+pub(super) async fn reconcile(cluster: &Cluster, id: &MemberId) -> Result<Option<DateTime<Utc>>, Error> {
+    // Not a role (any more): nothing in the namespace is Daypass's business.
+    if cluster.role(&id.role).await?.is_none() {
+        return Ok(None);
+    }
+    let secrets = cluster.list_kubeconfigs(id).await?;
+    let account = cluster.account(id).await?;
+    let observed =
+        Observed { member: cluster.member(id).await?, account, secrets, clock_skewed: cluster.clock_skewed() };
+    if let Lookup::Unreadable(why) = &observed.member {
+        tracing::warn!(member = %id, %why, "a Member cannot be read; it is treated as ended");
+    }
+    let plan = observed.plan(cluster.clock.now());
+    for step in plan.steps {
+        tracing::debug!(member = %id, ?step, "reconciling");
+        run(cluster, id, step, &observed.member).await?;
+    }
+    Ok(plan.wake)
+}
+
+async fn run(cluster: &Cluster, id: &MemberId, step: Step, member: &Lookup) -> Result<(), Error> {
+    let origin = Origin::default();
+    match (step, member) {
+        (Step::DeleteAccount(account), _) => cluster.delete_account(&id.role, &account).await,
+        (Step::DeleteSecret(secret), _) => cluster.delete_secret(&id.role, &secret).await,
+        (Step::End(ending), Lookup::Found(member)) => {
+            let cause = Cause { actor: &actor(ending), owner: None, origin: &origin };
+            cluster.end(member, ending, cause).await
+        }
+        (Step::Provision, Lookup::Found(member)) => {
+            let cause = Cause { actor: &Actor::Kubernetes, owner: None, origin: &origin };
+            cluster.provision(member, None, cause).await.map(drop)
+        }
+        (Step::End(_) | Step::Provision, _) => Ok(()),
+    }
+}

@@ -1,0 +1,247 @@
+//! `Member`: its schema, its CEL rules, and how one is read into the domain.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::DynamicObject;
+use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::lifetime::parse_duration;
+use crate::domain::member::{self, MemberId, Phase};
+use crate::domain::role::RoleId;
+use crate::domain::secret::CredentialHash;
+
+/// Annotation that a REST request writes with its change: until then (RFC 3339) it is at work on the member itself, so the
+/// controller leaves provisioning and reporting to it. It never holds up an end.
+pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
+
+/// A field that stays as it was made. At the root and with `has()`: a rule on the field itself is dodged by removing the
+/// field in one update and adding it again in the next.
+macro_rules! immutable {
+    ($field:literal) => {
+        Rule::new(concat!(
+            "has(self.spec.",
+            $field,
+            ") == has(oldSelf.spec.",
+            $field,
+            ") && ",
+            "(!has(self.spec.",
+            $field,
+            ") || self.spec.",
+            $field,
+            " == oldSelf.spec.",
+            $field,
+            ")"
+        ))
+        .message(concat!("spec.", $field, " is immutable"))
+    };
+}
+
+/// A temporary member: one role (its namespace) for at most 48 hours from its creation.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
+#[kube(
+    group = "daypass.dev",
+    version = "v1alpha1",
+    kind = "Member",
+    plural = "members",
+    shortname = "dpm",
+    namespaced,
+    status = "MemberStatus",
+    doc = "A temporary member of this cluster: one role (its namespace) for at most 48 hours from its creation.",
+    printcolumn(name = "Role", type_ = "string", json_path = ".metadata.namespace", description = "The role's namespace"),
+    printcolumn(name = "Username", type_ = "string", json_path = ".spec.username"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt", description = "When the membership ends"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$') && self.metadata.name != 'default'")
+        .message("metadata.name must be lower-case letters, digits and inner dashes, at most 40, and not 'default'"),
+    validation = immutable!("notAfter"),
+    validation = immutable!("username"),
+    validation = immutable!("description"),
+    validation = immutable!("createdBy"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberSpec {
+    /// How long the membership lasts from the creation of this object: hours, minutes and seconds, like 4h or 1h30m;
+    /// over zero and at most 48h. A change extends or shortens it, always measured from the creation.
+    #[schemars(schema_with = "duration_schema")]
+    #[x_kube(validation = Rule::new("duration(self) > duration('0s') && duration(self) <= duration('48h')")
+        .message("must be over zero and at most 48h"))]
+    pub duration: String,
+    /// A hard end, whatever the duration: keeps a restored or re-applied object from starting its time again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
+    pub not_after: Option<String>,
+    /// Whom the membership is for, as shown to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text_schema::<255>")]
+    pub username: Option<String>,
+    /// What the membership is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text_schema::<1024>")]
+    pub description: Option<String>,
+    /// The caller that created the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text_schema::<1024>")]
+    pub created_by: Option<String>,
+}
+
+/// What Daypass alone writes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Hex SHA-256 of the member's credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub credential_hash: Option<String>,
+    /// When the membership ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Active, or Terminating once the end is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub phase: Option<String>,
+    /// Ready; ClockSkewed while the clocks of Daypass and the API server disagree by over 5 s.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The generation of the spec that this status was written for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub observed_generation: Option<i64>,
+}
+
+/// No `format: duration`: the API server's own reading of that format overflows silently.
+fn duration_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 2, "maxLength": 20, "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
+    })
+}
+
+fn date_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time", "maxLength": 40 })
+}
+
+fn text_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": MAX, "pattern": "^\\P{Cc}*$" })
+}
+
+/// Why an object could not be read as a member. It is treated as ended: nothing is provisioned for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Not of the schema: an older version wrote it, or the CRD was changed.
+    #[error("does not parse: {0}")]
+    Schema(String),
+    /// The namespace and the name make no member id.
+    #[error("its namespace and name make no member id")]
+    Id,
+    /// A field does not hold what it must.
+    #[error("{0} cannot be read")]
+    Field(&'static str),
+}
+
+/// Reads one object of a list by itself, so that a bad one never blinds the list.
+///
+/// # Errors
+/// [`Unreadable`], which says what is wrong with the object.
+pub fn read_member(role: &RoleId, object: &DynamicObject) -> Result<member::Member, Unreadable> {
+    let meta = &object.metadata;
+    let part = |key: &str| object.data.get(key).cloned().unwrap_or_default();
+    let spec: MemberSpec = serde_json::from_value(part("spec")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let status: Option<MemberStatus> =
+        serde_json::from_value(part("status")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let not_after = spec.not_after.as_deref().map(DateTime::parse_from_rfc3339).transpose();
+    Ok(member::Member {
+        id: meta.name.as_deref().and_then(|name| MemberId::new(role.clone(), name)).ok_or(Unreadable::Id)?,
+        uid: meta.uid.clone().ok_or(Unreadable::Field("metadata.uid"))?,
+        resource_version: meta.resource_version.clone().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
+        generation: meta.generation.unwrap_or_default(),
+        created_at: meta
+            .creation_timestamp
+            .as_ref()
+            .and_then(chrono_of)
+            .ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
+        deleting: meta.deletion_timestamp.is_some(),
+        duration: parse_duration(&spec.duration).map_err(|_| Unreadable::Field("spec.duration"))?,
+        not_after: not_after.map_err(|_| Unreadable::Field("spec.notAfter"))?.map(|date| date.to_utc()),
+        username: spec.username,
+        description: spec.description,
+        created_by: spec.created_by,
+        claimed_until: meta.annotations.as_ref().and_then(|all| date(all.get(CLAIM_ANNOTATION)?)),
+        status: read_status(status.unwrap_or_default())?,
+    })
+}
+
+fn read_status(status: MemberStatus) -> Result<member::Status, Unreadable> {
+    let is_true = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && c.status == "True");
+    let credential = status.credential_hash.as_ref().map(|hex| CredentialHash::from_hex(hex));
+    Ok(member::Status {
+        // A hash that is none must not read as "no credential issued yet".
+        credential: credential.map(|hash| hash.ok_or(Unreadable::Field("status.credentialHash"))).transpose()?,
+        expires_at: status.expires_at,
+        phase: match status.phase.as_deref() {
+            None | Some("") => None,
+            Some("Active") => Some(Phase::Active),
+            Some("Terminating") => Some(Phase::Terminating),
+            Some(_) => return Err(Unreadable::Field("status.phase")),
+        },
+        observed_generation: status.observed_generation,
+        ready_since: is_true("Ready").and_then(|condition| chrono_of(&condition.last_transition_time)),
+        clock_skewed: is_true("ClockSkewed").is_some(),
+    })
+}
+
+fn date(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|date| date.to_utc())
+}
+
+/// A Kubernetes time in the domain's type; `None` when the calendar cannot hold it.
+pub fn chrono_of(time: &Time) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.0.as_second(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(spec: serde_json::Value, status: serde_json::Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
+            "metadata": {"name": "a", "namespace": "daypass-view", "uid": "u", "resourceVersion": "7",
+                         "creationTimestamp": "2026-11-23T00:00:00Z"},
+            "spec": spec, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn read(spec: serde_json::Value, status: serde_json::Value) -> Result<member::Member, Unreadable> {
+        read_member(&RoleId::parse("view").unwrap(), &object(spec, status))
+    }
+
+    #[test]
+    fn the_hard_end_holds_against_a_longer_duration() {
+        let member = read(json!({"duration": "4h", "notAfter": "2026-11-23T02:00:00+01:00"}), json!(null)).unwrap();
+        assert_eq!(member.expires_at().to_rfc3339(), "2026-11-23T01:00:00+00:00");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_never_a_longer_life() {
+        for spec in [
+            json!(null),
+            json!({}),
+            json!({"duration": 3}),
+            json!({"duration": "30000 weeks"}),
+            json!({"duration": "49h"}),
+            json!({"duration": "1h", "notAfter": "never"}),
+            json!({"duration": "1h", "notAfter": "+10000-01-01T00:00:00Z"}),
+        ] {
+            assert!(read(spec.clone(), json!({})).is_err(), "{spec}");
+        }
+        for status in [json!({"credentialHash": "x"}), json!({"phase": "Forever"}), json!({"expiresAt": "soon"})] {
+            assert!(read(json!({"duration": "1h"}), status.clone()).is_err(), "{status}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A member: who, with which role, from when to when.
+
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::lifetime;
+use super::role::{RoleId, is_dns_label};
+use super::secret::CredentialHash;
+
+/// The longest member name.
+const MAX_NAME: usize = 40;
+/// The longest display name, in characters.
+pub const MAX_USERNAME: usize = 255;
+/// The longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 1024;
+
+/// A member's id, `<roleId>.<name>`; neither part has a dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId {
+    /// The role, which is the namespace.
+    pub role: RoleId,
+    name: String,
+}
+
+impl MemberId {
+    /// The id of the member `name` of `role`, if that is a member's name.
+    pub fn new(role: RoleId, name: &str) -> Option<Self> {
+        // Kubernetes makes a `default` service account in every namespace: no member may stand beside it.
+        let valid = name.len() <= MAX_NAME && is_dns_label(name) && name != "default";
+        valid.then(|| Self { role, name: name.to_owned() })
+    }
+
+    /// Reads `<roleId>.<name>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (role, name) = text.split_once('.')?;
+        Self::new(RoleId::parse(role)?, name)
+    }
+
+    /// The name in the role: of the Member and of its service account.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.role, self.name)
+    }
+}
+
+/// The longest that a REST request may claim a member for; a later date in the annotation counts for nothing.
+pub const MAX_CLAIM: TimeDelta = TimeDelta::seconds(15);
+
+/// How far a member's life has got, as its status records it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The service account exists.
+    Active,
+    /// The end is decided; what is left of the member is being removed.
+    Terminating,
+}
+
+/// A Member as the rules see it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Role and name.
+    pub id: MemberId,
+    /// The object's UID: two members of one name are two members.
+    pub uid: String,
+    /// The object's version, for optimistic concurrency.
+    pub resource_version: String,
+    /// The generation of the spec.
+    pub generation: i64,
+    /// When it was created, by the API server.
+    pub created_at: DateTime<Utc>,
+    /// Whether it has a deletionTimestamp: then it is dead, whatever finalizer holds it.
+    pub deleting: bool,
+    /// Membership from `created_at`.
+    pub duration: TimeDelta,
+    /// A hard end.
+    pub not_after: Option<DateTime<Utc>>,
+    /// Display name.
+    pub username: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The caller that created it.
+    pub created_by: Option<String>,
+    /// Until when a REST request is at work on it.
+    pub claimed_until: Option<DateTime<Utc>>,
+    /// What Daypass recorded.
+    pub status: Status,
+}
+
+/// What Daypass recorded of a member. Empty for one that was just made, by whatever means.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The hash of the credential, once one was issued.
+    pub credential: Option<CredentialHash>,
+    /// The end as last recorded; the end that counts is [`Member::expires_at`].
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The recorded phase.
+    pub phase: Option<Phase>,
+    /// The generation it was recorded for.
+    pub observed_generation: Option<i64>,
+    /// Since when the member has been ready.
+    pub ready_since: Option<DateTime<Utc>>,
+    /// Whether the status says that the clocks disagree.
+    pub clock_skewed: bool,
+}
+
+impl Member {
+    /// When the membership ends, by the API server's clock.
+    pub fn expires_at(&self) -> DateTime<Utc> {
+        lifetime::expires_at(self.created_at, self.duration, self.not_after)
+    }
+
+    /// Whether it has ended by its time. There is no grace.
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        now >= self.expires_at()
+    }
+
+    /// Whether a REST request is at work on it.
+    pub fn is_claimed(&self, now: DateTime<Utc>) -> bool {
+        self.claimed_until.is_some_and(|until| now < until && until - now <= MAX_CLAIM)
+    }
+
+    /// Whether the recorded status is that of the spec.
+    pub fn is_recorded(&self, clock_skewed: bool) -> bool {
+        self.status.phase == Some(Phase::Active)
+            && self.status.expires_at == Some(self.expires_at())
+            && self.status.observed_generation == Some(self.generation)
+            && self.status.clock_skewed == clock_skewed
+    }
+
+    /// Whether it is a member at all: neither expired, nor deleted, nor being ended.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        !self.deleting && self.status.phase != Some(Phase::Terminating) && !self.is_expired(now)
+    }
+}
+
+/// Why a text was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidText {
+    /// Too long; the bound in characters.
+    #[error("must be at most {0} characters")]
+    TooLong(usize),
+    /// Holds a control character (Unicode Cc), which could forge a line of a log or a terminal sequence.
+    #[error("must not contain control characters")]
+    Control,
+}
+
+/// Checks a text that is shown to people.
+pub fn check_text(text: &str, max: usize) -> Result<(), InvalidText> {
+    if text.chars().count() > max {
+        return Err(InvalidText::TooLong(max));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidText::Control);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_has_one_dot_and_two_names() {
+        let id = MemberId::parse("projects-view.k7f3x9qm").unwrap();
+        assert_eq!((id.role.as_str(), id.name()), ("projects-view", "k7f3x9qm"));
+        assert!(MemberId::parse(&format!("r.{}", "a".repeat(40))).is_some());
+        for text in
+            ["", ".", "a", "a.", ".a", "a.b.c", "a.default", "A.b", "a.B", "a.-b", &format!("r.{}", "a".repeat(41))]
+        {
+            assert!(MemberId::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_bounded_in_characters_and_free_of_control_characters() {
+        assert_eq!(check_text(&"ü".repeat(255), MAX_USERNAME), Ok(()));
+        assert_eq!(check_text(&"ü".repeat(256), MAX_USERNAME), Err(InvalidText::TooLong(255)));
+        for text in ["a\nb", "\u{1b}[2J", "a\0", "\u{85}"] {
+            assert_eq!(check_text(text, 10), Err(InvalidText::Control));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_prints_the_same(text in "\\PC{0,20}|[a-z0-9.-]{1,20}") {
+            if let Some(id) = MemberId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The rules of Daypass, pure: no Kubernetes client, no HTTP, no reading of clocks or random sources.
+
+pub mod lifetime;
+pub mod member;
+pub mod rights;
+pub mod role;
+pub mod secret;
+pub mod token;

@@ -1,0 +1,175 @@
+//! Secrets: a member's credential, later the access tokens.
+//!
+//! `dpm_<id>_<43 base62><6 base62 CRC-32>`: a prefix that secret scanners can match, a checksum that refuses a typo
+//! without a look-up, 256 random bits. Only the SHA-256 of the whole text is ever stored; a fast hash is right
+//! for a secret of 256 random bits, which no dictionary holds.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::member::MemberId;
+
+/// What a member's credential begins with.
+pub const CREDENTIAL_PREFIX: &str = "dpm_";
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 62^43 > 2^256: all random bits fit.
+const RANDOM_LEN: usize = 43;
+/// 62^6 > 2^32.
+const CHECKSUM_LEN: usize = 6;
+
+/// A member's credential in clear: shown once, never stored, never printed (`Debug` shows nothing, dropped memory is zeroed).
+#[derive(Debug, Clone)]
+pub struct Credential {
+    member: MemberId,
+    text: SecretString,
+}
+
+impl Credential {
+    /// The credential of `member` that carries these random bits.
+    pub fn new(member: MemberId, random: &[u8; 32]) -> Self {
+        let body = format!("{CREDENTIAL_PREFIX}{member}_{}", base62(random, RANDOM_LEN));
+        let text = format!("{body}{}", checksum(&body));
+        Self { member, text: text.into() }
+    }
+
+    /// Reads a credential; `None` when the form or the checksum is wrong.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, random) = text.strip_prefix(CREDENTIAL_PREFIX)?.rsplit_once('_')?;
+        if random.len() != RANDOM_LEN + CHECKSUM_LEN || !random.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let (body, given) = text.split_at(text.len() - CHECKSUM_LEN);
+        if checksum(body) != given {
+            return None;
+        }
+        Some(Self { member: MemberId::parse(id)?, text: text.into() })
+    }
+
+    /// The member that the credential claims to be of; proven only by [`CredentialHash::matches`].
+    pub fn member(&self) -> &MemberId {
+        &self.member
+    }
+
+    /// The text, for the one answer that shows it.
+    pub fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+
+    /// What is stored.
+    pub fn hash(&self) -> CredentialHash {
+        let digest = Sha256::digest(self.expose().as_bytes());
+        CredentialHash(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// The hex SHA-256 of a credential. Not a secret (256 random bits cannot be searched), but shown to nobody either.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CredentialHash(String);
+
+impl CredentialHash {
+    /// The stored form back; `None` unless it is 64 lower-case hex digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        valid.then(|| Self(hex.to_owned()))
+    }
+
+    /// Hex, as stored in the Member's status.
+    pub fn as_hex(&self) -> &str {
+        &self.0
+    }
+
+    /// Names the credential on the Secrets of the kubeconfigs it was exchanged for; as a label value it must be short (63).
+    pub fn fingerprint(&self) -> &str {
+        &self.0[..16]
+    }
+
+    /// Whether `credential` is the one that was hashed, in constant time.
+    pub fn matches(&self, credential: &Credential) -> bool {
+        self.0.as_bytes().ct_eq(credential.hash().0.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for CredentialHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialHash(..)")
+    }
+}
+
+/// The base-62 digits of a big-endian number, left-padded to `len`.
+fn base62(number: &[u8], len: usize) -> String {
+    let mut number = number.to_vec();
+    let mut digits = vec![ALPHABET[0]; len];
+    for digit in digits.iter_mut().rev() {
+        let mut remainder = 0u32;
+        for byte in &mut number {
+            let value = remainder << 8 | u32::from(*byte);
+            *byte = (value / 62) as u8;
+            remainder = value % 62;
+        }
+        *digit = ALPHABET[remainder as usize];
+    }
+    digits.into_iter().map(char::from).collect()
+}
+
+fn checksum(body: &str) -> String {
+    base62(&crc32fast::hash(body.as_bytes()).to_be_bytes(), CHECKSUM_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id() -> MemberId {
+        MemberId::parse("projects-view.k7f3x9qm").unwrap()
+    }
+
+    #[test]
+    fn base62_keeps_every_bit() {
+        assert_eq!(base62(&[0; 32], RANDOM_LEN), "0".repeat(43));
+        assert_eq!(base62(&[61], 2), "0z");
+        assert_eq!(base62(&[1, 0], 2), "48"); // 256 = 4 * 62 + 8
+        // The largest number needs the 43rd digit, so none is lost.
+        assert_ne!(&base62(&[255; 32], RANDOM_LEN)[..1], "0");
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let credential = Credential::new(id(), &[7; 32]);
+        let shown = format!("{credential:?} {:?}", credential.hash());
+        assert!(!shown.contains(credential.expose()), "{shown}");
+        assert!(!shown.contains(credential.hash().as_hex()), "{shown}");
+    }
+
+    #[test]
+    fn a_typo_is_refused_without_a_look_up() {
+        let text = Credential::new(id(), &[42; 32]).expose().to_owned();
+        for at in 0..text.len() {
+            let mut typo = text.clone().into_bytes();
+            typo[at] = if typo[at] == b'x' { b'y' } else { b'x' };
+            assert!(Credential::parse(std::str::from_utf8(&typo).unwrap()).is_none(), "changed at {at}");
+        }
+        assert!(Credential::parse(&text[..text.len() - 1]).is_none());
+        assert!(Credential::parse("dpm__").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_can_be_read_and_matches_only_itself(a: [u8; 32], b: [u8; 32]) {
+            let made = Credential::new(id(), &a);
+            let read = Credential::parse(made.expose()).unwrap();
+            prop_assert_eq!(read.member(), &id());
+            prop_assert!(made.hash().matches(&read));
+            prop_assert_eq!(made.hash().matches(&Credential::new(id(), &b)), a == b);
+        }
+
+        #[test]
+        fn parse_never_panics(text in "\\PC{0,80}|dpm_[a-z.]{0,9}_[0-9a-zA-Z]{40,50}") {
+            let _ = Credential::parse(&text);
+        }
+    }
+}

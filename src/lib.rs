@@ -1,0 +1,17 @@
+//! Daypass: temporary members of a Kubernetes cluster, which end by themselves.
+//!
+//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `controller` the reaper and `api`
+//! the REST API; `runtime` puts them together. Dependencies run one way: domain ← crd ← cluster ← {controller, api} ← runtime.
+
+pub mod api;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod cluster;
+pub mod controller;
+pub mod crd;
+pub mod domain;
+pub mod metrics;
+pub mod runtime;
+pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,240 @@
+//! Puts everything together: the only place that starts tasks, and that decides when the process ends.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::{Client, Config};
+use secrecy::ExposeSecret as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
+use crate::audit::Audit;
+use crate::cli::ServeArgs;
+use crate::clock::{Clock, Entropy};
+use crate::cluster::{Cluster, KeyPair, LeaseState};
+use crate::metrics::Metrics;
+use crate::{controller, telemetry, tls};
+
+/// How long requests that are under way at the end may take.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long a client may take for the head of a request, or for TLS before it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries to get the serving certificate while the API server does not answer.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs Daypass until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a part that must run has ended.
+pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    telemetry::init(args.log_format);
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        bail!("a TLS provider was installed before");
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
+}
+
+async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+    let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let clock = Clock::default();
+    let audit = Audit::new(&args.data_plane_id, clock.clone(), io::stdout());
+    let kubeconfig = kubeconfig_settings(&args, &config)?;
+    let cluster = Cluster::new(config, namespace, clock, audit, Metrics::default())?;
+
+    // Bound before anything else: a port that is taken is the most likely reason not to start.
+    let listener = bind(args.listen)?;
+    let admin_listener = bind(args.admin_listen)?;
+    let identity = match args.identity.clone() {
+        Some(identity) => identity,
+        None => format!("daypass-{}", Entropy::default().uuid()?),
+    };
+
+    let mut tasks = JoinSet::new();
+    let stop = CancellationToken::new();
+    let readiness = Readiness::new(cluster.clone());
+    let admin_handle = Handle::new();
+    let admin = axum_server::from_tcp(admin_listener)?.handle(admin_handle.clone());
+    let admin_service = admin_router(readiness.clone()).into_make_service();
+    tasks.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
+    tasks.spawn(lead(cluster.clone(), identity, stop.clone()));
+    tasks.spawn(probe(kubeconfig.clone()));
+
+    let handle = Handle::new();
+    tasks.spawn(serve_api(args, cluster, kubeconfig, listener, handle.clone(), stop.clone()));
+
+    let ended = tokio::select! {
+        signal = told_to_stop() => signal.map(|name| tracing::info!(signal = name, "stopping")),
+        Some(ended) = failed(&mut tasks) => ended,
+    };
+    readiness.stop();
+    stop.cancel();
+    handle.graceful_shutdown(Some(DRAIN));
+    // The last to go, so that probes see the truth meanwhile.
+    while handle.connection_count() > 0 && tasks.len() > 1 {
+        tasks.join_next().await;
+    }
+    admin_handle.graceful_shutdown(Some(Duration::from_secs(1)));
+    while tasks.join_next().await.is_some() {}
+    ended
+}
+
+/// The first task that ends with an error; those that end well have done what they were for.
+async fn failed(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Result<()>> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(error) => return Some(error),
+            Err(panic) => return Some(Err(panic.into())),
+        }
+    }
+    None
+}
+
+async fn told_to_stop() -> anyhow::Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+async fn lead(cluster: Cluster, identity: String, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut lease = LeaseState::new(identity);
+    tokio::select! {
+        () = controller::lead(&cluster, &mut lease) => {}
+        () = stop.cancelled() => {}
+    }
+    if let Err(error) = cluster.release_lease(&lease).await {
+        tracing::warn!(%error, "the lease could not be given up; it runs out by itself");
+    }
+    Ok(())
+}
+
+async fn serve_api(
+    args: ServeArgs,
+    cluster: Cluster,
+    kubeconfig: KubeconfigSettings,
+    listener: TcpListener,
+    handle: Handle<SocketAddr>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let pair = tokio::select! {
+        pair = key_pair(&args, &cluster) => pair?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let certificate = tls::leaf(&pair.certificate)?;
+    let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    tracing::info!(sha256 = tls::fingerprint(&certificate), "serving with this certificate");
+    if !tls::covers(&certificate, host) {
+        tracing::warn!(host, "the certificate does not name the host of the public URL: clients will refuse it");
+    }
+    let ca_certificate = match (&args.tls_ca_file, &args.tls_cert_file) {
+        (Some(file), _) => Some(fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
+        // A given certificate without a CA is taken for one that everybody trusts.
+        (None, Some(_)) => None,
+        (None, None) => Some(pair.certificate.clone()),
+    };
+    let settings = Settings {
+        data_plane_id: args.data_plane_id,
+        public_url: args.public_url.as_str().trim_end_matches('/').to_owned(),
+        kubeconfig,
+        ca_certificate,
+        trusted_proxies: args.trusted_proxies,
+        token_audience: args.token_audience,
+        accept_api_server_audience: args.accept_api_server_audience,
+    };
+    let tls = RustlsConfig::from_pem(pair.certificate.into_bytes(), pair.key.expose_secret().as_bytes().to_vec()).await;
+    let mut server =
+        axum_server::from_tcp_rustls(listener, tls.context("the certificate and the key cannot be used")?)?
+            .handle(handle)
+            .first_request_timeout(HEAD_TIMEOUT);
+    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+    let service =
+        api::router(Arc::new(Parts { cluster, settings })).into_make_service_with_connect_info::<SocketAddr>();
+    tracing::info!(address = %args.listen, "listening");
+    server.serve(service).await.context("the API listener failed")
+}
+
+/// The given certificate and key, or the self-signed pair that all replicas share.
+async fn key_pair(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<KeyPair> {
+    if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
+        let read = |path: &std::path::Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
+        return Ok(KeyPair { certificate: read(certificate)?, key: read(key)?.into() });
+    }
+    let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let mut names = vec![host.to_owned()];
+    names.extend(args.tls_dns_name.iter().filter(|name| *name != host).cloned());
+    loop {
+        let pair = cluster.shared_key_pair(&args.tls_secret, || tls::self_signed(&names, cluster.clock.now())).await;
+        match pair {
+            Ok(pair) => return Ok(pair),
+            Err(error) => tracing::warn!(%error, "no certificate to serve with yet; it is tried again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn kubeconfig_settings(args: &ServeArgs, config: &Config) -> anyhow::Result<KubeconfigSettings> {
+    let ca_certificate = match &args.data_plane_ca_data {
+        Some(data) => {
+            let pem = STANDARD.decode(data.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            pem.context("--data-plane-ca-data is not base64 of PEM")?
+        }
+        None => tls::to_pem(config.root_cert.as_deref().unwrap_or_default()),
+    };
+    tls::certificates(&ca_certificate).context("the CA for kubeconfigs")?;
+    Ok(KubeconfigSettings {
+        server: args.data_plane_server.as_str().trim_end_matches('/').to_owned(),
+        ca_certificate,
+        tls_server_name: args.data_plane_tls_server_name.clone(),
+        proxy_url: args.data_plane_proxy_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+    })
+}
+
+/// Asks the API server at its public address, as a kubeconfig would. From inside a cluster that can fail although the address is
+/// right, so it only warns.
+async fn probe(target: KubeconfigSettings) -> anyhow::Result<()> {
+    let inside = |host: &str| {
+        host == "kubernetes" || [".svc", ".default", ".cluster.local"].iter().any(|end| host.ends_with(end))
+    };
+    let url: http::Uri = target.server.parse().context("the public address of the API server")?;
+    if url.host().is_some_and(inside) {
+        tracing::warn!(
+            server = target.server,
+            "the public address of the API server points into the cluster: kubeconfigs are useless outside"
+        );
+    }
+    let mut config = Config::new(url);
+    config.root_cert = Some(tls::certificates(&target.ca_certificate)?);
+    config.tls_server_name.clone_from(&target.tls_server_name);
+    config.proxy_url = target.proxy_url.as_deref().map(str::parse).transpose().context("the proxy's URL")?;
+    config.default_retry = false;
+    let client = Client::try_from(config).context("the public address of the API server")?;
+    let request = http::Request::get("/version").body(Vec::new())?;
+    match tokio::time::timeout(HEAD_TIMEOUT, client.request_text(request)).await {
+        // A refusal is an answer too: the address and the CA are right.
+        Ok(Ok(_) | Err(kube::Error::Api(_))) => {
+            tracing::info!(server = target.server, "the API server answers at its public address")
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(server = target.server, %error, "the API server cannot be reached at its public address")
+        }
+        Err(_) => tracing::warn!(server = target.server, "the API server does not answer at its public address"),
+    }
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
