@@ -60,31 +60,27 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => format!("daypass-{}", Entropy::default().uuid()?),
     };
 
-    let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
     let readiness = Readiness::new(cluster.clone());
-    let admin_handle = Handle::new();
-    let admin = axum_server::from_tcp(admin_listener)?.handle(admin_handle.clone());
-    let admin_service = admin_router(readiness.clone()).into_make_service();
-    tasks.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
-    tasks.spawn(lead(cluster.clone(), identity, stop.clone()));
-    tasks.spawn(probe(kubeconfig.clone()));
-
     let handle = Handle::new();
+    // Probes are answered to the very end, so they are in a set of their own, which is dropped last.
+    let mut background = JoinSet::new();
+    let admin = axum_server::from_tcp(admin_listener)?;
+    let admin_service = admin_router(readiness.clone()).into_make_service();
+    background.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
+    background.spawn(probe(kubeconfig.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(lead(cluster.clone(), identity, stop.clone()));
     tasks.spawn(serve_api(args, cluster, kubeconfig, listener, handle.clone(), stop.clone()));
 
     let ended = tokio::select! {
         signal = told_to_stop() => signal.map(|name| tracing::info!(signal = name, "stopping")),
         Some(ended) = failed(&mut tasks) => ended,
+        Some(ended) = failed(&mut background) => ended,
     };
     readiness.stop();
     stop.cancel();
     handle.graceful_shutdown(Some(DRAIN));
-    // The last to go, so that probes see the truth meanwhile.
-    while handle.connection_count() > 0 && tasks.len() > 1 {
-        tasks.join_next().await;
-    }
-    admin_handle.graceful_shutdown(Some(Duration::from_secs(1)));
     while tasks.join_next().await.is_some() {}
     ended
 }

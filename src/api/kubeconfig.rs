@@ -119,7 +119,9 @@ impl<'a> Kubeconfig<'a> {
             }],
             current_context: data_plane,
         };
-        Ok(format!("{}{}", self.comments(), serde_yaml::to_string(&document)?))
+        // One line a value: what greps or templates a kubeconfig does not fold lines.
+        let plain = serde_yaml::ser_options! { prefer_block_scalars: false };
+        Ok(format!("{}{}", self.comments(), serde_yaml::to_string_with_options(&document, plain)?))
     }
 
     fn comments(&self) -> String {

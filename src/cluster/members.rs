@@ -1,6 +1,6 @@
 //! Reading and writing Members.
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     fn claim(&self) -> String {
-        (self.clock.now() + CLAIM).to_rfc3339()
+        (self.clock.now() + CLAIM).to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
     /// Writes the status of exactly this version of a Member; a conflict when it has changed since. Whoever succeeds in

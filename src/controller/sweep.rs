@@ -62,7 +62,7 @@ async fn sweep_role(cluster: &Cluster, role: &RoleId, found: &mut Found) -> Resu
     for member in listed.members {
         if member.is_live(now) {
             found.members += 1;
-        } else {
+        } else if !member.deleting {
             found.overdue_seconds = found.overdue_seconds.max((now - member.expires_at()).num_seconds());
         }
         let entry = names.entry(member.id.clone()).or_insert_with(nothing);

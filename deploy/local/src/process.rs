@@ -20,8 +20,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(50);
 ///
 /// Linux sends a "parent death signal" for that. `setpriv` asks for it in the child, just before it becomes the program,
 /// so that the pid is the program's own. Where `setpriv` is missing, a child of a parent that was killed with SIGKILL lives on
-/// until the next start on the same state folder, which ends it (see [`crate::state`]).
-pub(crate) fn guarded(program: &Path) -> Command {
+/// until the next start on the same state folder, which ends it (see `state.rs`).
+pub fn guarded(program: &Path) -> Command {
     if !can_guard() {
         return Command::new(program);
     }
@@ -68,7 +68,7 @@ pub(crate) fn spawn(command: Command) -> io::Result<Child> {
 
 /// A long-running child with a log file.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -79,7 +79,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` in a process group of its own, so that a Ctrl-C in the terminal reaches us alone and we decide the
     /// order in which things stop. Its stderr is appended to `log`, and its stdout too unless `stdout` names another file.
-    pub(crate) fn start(name: &str, mut command: Command, log: &Path, stdout: Option<&Path>) -> Result<Self> {
+    pub fn start(name: &str, mut command: Command, log: &Path, stdout: Option<&Path>) -> Result<Self> {
         let append = |path: &Path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
             file.with_context(|| format!("cannot open {}", path.display()))
@@ -95,12 +95,13 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned(), log_start })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Fails with the end of the log when the process is no longer there.
-    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
+    pub fn ensure_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(self.died(status)),
@@ -122,7 +123,7 @@ impl Process {
     }
 
     /// SIGTERM, then SIGKILL after `grace`. Returns when the process is gone and reaped.
-    pub(crate) fn stop(&mut self, grace: Duration) -> Result<()> {
+    pub fn stop(&mut self, grace: Duration) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
@@ -138,7 +139,7 @@ impl Process {
     }
 
     /// SIGKILL; returns when the process is gone and reaped.
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

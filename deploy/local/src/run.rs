@@ -3,13 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -17,13 +16,12 @@ use serde_json::json;
 use crate::control_plane::{ControlPlane, Options, free_port};
 use crate::env::Running;
 use crate::process::{POLL, Process, guarded, output};
+use crate::release::{Chart, RELEASE};
 use crate::state::write_private;
 use crate::tools::Tools;
 
 /// The state folder of `make run` when none is named: `target/run` of this repository.
 pub const DEFAULT_STATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/run");
-/// Release, namespace and ServiceAccount.
-const DAYPASS: &str = "daypass";
 const DATA_PLANE: &str = "local";
 /// The ServiceAccount in `default` whose token calls the API.
 const OWNER: &str = "data-plane-owner";
@@ -53,13 +51,12 @@ pub struct RunOptions {
 /// When something does not start, and when Daypass or a component dies by itself; the end of its log is in the message.
 pub fn run(tools: &Tools, options: &RunOptions) -> Result<()> {
     // First of all, since building it the first time takes minutes.
-    let helm = Tools::helm()?;
+    let chart = Chart::new(&options.chart)?;
     say("starting the control plane")?;
     let plane_options = Options { interrupt: Arc::clone(&options.interrupt), ..Options::default() };
     let plane = ControlPlane::start(tools, &options.state_dir, plane_options)?;
-    let run = Run { options, helm, port: port()?, admin_port: free_port()?, plane };
+    let run = Run { options, chart, port: port()?, admin_port: free_port()?, plane };
     run.install()?;
-    run.write_kubeconfig()?;
     let mut daypass = run.start_daypass()?;
     if !run.plane.interrupted() {
         say(&run.flow())?;
@@ -74,7 +71,7 @@ pub fn run(tools: &Tools, options: &RunOptions) -> Result<()> {
 
 struct Run<'a> {
     options: &'a RunOptions,
-    helm: PathBuf,
+    chart: Chart,
     port: u16,
     admin_port: u16,
     plane: ControlPlane,
@@ -112,26 +109,9 @@ impl Run<'_> {
             "server": {"publicUrl": self.url()},
             "managers": [{"kind": "ServiceAccount", "namespace": "default", "name": OWNER}],
         });
-        let file = self.file("values.json");
-        write_private(&file, &serde_json::to_string_pretty(&values)?)?;
-        let mut helm = Command::new(&self.helm);
-        helm.env("KUBECONFIG", self.plane.kubeconfig());
-        for folder in ["CACHE", "CONFIG", "DATA"] {
-            helm.env(format!("HELM_{folder}_HOME"), self.file("helm"));
-        }
-        helm.args(["install", DAYPASS])
-            .arg(&self.options.chart)
-            .args(["-n", DAYPASS, "--create-namespace", "-f"])
-            .arg(file);
-        output(&mut helm).context("the chart could not be installed")?;
+        self.chart.install(&self.plane, &values)?;
         output(self.plane.kubectl().args(["create", "serviceaccount", OWNER, "-n", "default"]))?;
-        Ok(())
-    }
-
-    /// Daypass has the rights that the chart gives it, and no others.
-    fn write_kubeconfig(&self) -> Result<()> {
-        let token = output(self.plane.kubectl().args(["create", "token", DAYPASS, "-n", DAYPASS, "--duration=720h"]))?;
-        self.plane.write_token_kubeconfig(&self.file("daypass.kubeconfig"), token.trim())
+        self.chart.write_kubeconfig(&self.plane, &self.file("daypass.kubeconfig"))
     }
 
     /// Starts Daypass, waits until it is ready and says so in the state folder.
@@ -139,11 +119,11 @@ impl Run<'_> {
         say("starting Daypass")?;
         let mut command = guarded(&self.options.daypass);
         command.env("KUBECONFIG", self.file("daypass.kubeconfig"));
-        command.args(["serve", "--namespace", DAYPASS, "--data-plane-id", DATA_PLANE]);
+        command.args(["serve", "--namespace", RELEASE, "--data-plane-id", DATA_PLANE]);
         command.args(["--data-plane-server", &self.plane.server_url(), "--public-url", &self.url()]);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--admin-listen", &format!("127.0.0.1:{}", self.admin_port)]);
-        let mut daypass = Process::start(DAYPASS, command, &self.plane.log(DAYPASS), Some(&self.plane.log("audit")))?;
+        let mut daypass = Process::start(RELEASE, command, &self.plane.log(RELEASE), Some(&self.plane.log("audit")))?;
         self.plane.record_pid(daypass.id())?;
         self.wait_ready(&mut daypass)?;
         let running = Running {
@@ -155,7 +135,7 @@ impl Run<'_> {
             data_plane: DATA_PLANE.to_owned(),
             admin_url: self.admin_url(),
             daypass_pid: daypass.id(),
-            path: [self.plane.tools().dir()].into_iter().chain(self.helm.parent()).map(Path::to_owned).collect(),
+            path: [self.plane.tools().dir()].into_iter().chain(self.chart.helm_dir()).map(Path::to_owned).collect(),
         };
         running.write(self.plane.state_dir())?;
         Ok(daypass)
@@ -170,7 +150,7 @@ impl Run<'_> {
                 bail!("interrupted while Daypass was starting");
             }
             if Instant::now() >= deadline {
-                bail!("Daypass was not ready within {READY_TIMEOUT:?}; see {}", self.plane.log(DAYPASS).display());
+                bail!("Daypass was not ready within {READY_TIMEOUT:?}; see {}", self.plane.log(RELEASE).display());
             }
             thread::sleep(POLL);
         }
@@ -180,7 +160,7 @@ impl Run<'_> {
     /// The certificate that Daypass made for itself: what `curl --cacert` needs.
     fn write_ca(&self) -> Result<PathBuf> {
         let mut kubectl = self.plane.kubectl();
-        kubectl.args(["get", "secret", "daypass-tls", "-n", DAYPASS, "-o", r"jsonpath={.data.tls\.crt}"]);
+        kubectl.args(["get", "secret", "daypass-tls", "-n", RELEASE, "-o", r"jsonpath={.data.tls\.crt}"]);
         let pem = STANDARD.decode(output(&mut kubectl)?.trim())?;
         let file = self.file("daypass-ca.crt");
         write_private(&file, &String::from_utf8(pem)?)?;

@@ -1,0 +1,122 @@
+//! A Daypass process.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daypass_local::{Process, RELEASE, guarded};
+use serde_json::Value;
+
+use super::http::Http;
+use super::lab::Lab;
+use super::{DEADLINE, eventually};
+
+/// A running Daypass; killed when dropped.
+pub struct Daypass {
+    process: Process,
+    pub url: String,
+    pub admin_url: String,
+    folder: PathBuf,
+    /// The owner of the data plane: a client with every right on members.
+    pub owner: Http,
+}
+
+/// How a Daypass is started.
+#[derive(Default, Clone)]
+pub struct Launch {
+    /// Another kubeconfig than the one with the chart's rights.
+    pub kubeconfig: Option<PathBuf>,
+    /// More options of `daypass serve`.
+    pub args: Vec<String>,
+    /// Do not wait until it is ready.
+    pub impatient: bool,
+}
+
+impl Daypass {
+    /// Starts one beside `lab` and waits until it is ready. Several may run beside the same one, as replicas do.
+    pub fn start(lab: &Lab, launch: &Launch) -> Self {
+        let folder = lab.fresh_folder("daypass");
+        let (port, admin_port) = (free_port(), free_port());
+        let url = format!("https://127.0.0.1:{port}");
+        let admin_url = format!("http://127.0.0.1:{admin_port}");
+        let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
+        command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&lab.kubeconfig));
+        command.env("RUST_LOG", "daypass=debug,info");
+        command.args(["serve", "--namespace", RELEASE, "--data-plane-id", "dp-1"]);
+        command.args(["--data-plane-server", &lab.plane.server_url(), "--public-url", &url]);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
+        command.args(&launch.args);
+        let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
+        let mut daypass =
+            Self { process, owner: Http::new(&format!("{url}/dp-1"), lab.plane.ca_pem()), url, admin_url, folder };
+        if !launch.impatient {
+            daypass.wait_ready();
+            let base = format!("{}/dp-1", daypass.url);
+            daypass.owner =
+                Http::new(&base, &lab.serving_certificate()).with_token(&lab.token("default", "owner", "daypass"));
+        }
+        daypass
+    }
+
+    pub fn wait_ready(&mut self) {
+        eventually("Daypass is ready", || {
+            self.process.ensure_alive().unwrap();
+            let admin = reqwest::blocking::get(format!("{}/readyz", self.admin_url)).ok();
+            // The probe answers before the API listens, which waits for its certificate.
+            admin.filter(|answer| answer.status().is_success() && self.log().contains("\"listening\""))
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) {
+        self.process.stop(DEADLINE).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.process.ensure_alive().is_ok()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
+    /// The audit events that it recorded about a member, by the member's id.
+    pub fn audit(&self, member: &str) -> Vec<Value> {
+        self.audit_events().into_iter().filter(|event| event["member"]["id"] == member).collect()
+    }
+
+    /// All audit events that it recorded.
+    pub fn audit_events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join("audit")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The value of a metric without labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::blocking::get(format!("{}/metrics", self.admin_url)).unwrap().text().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+    }
+
+    /// The status and text of a probe.
+    pub fn probe(&self, path: &str) -> (u16, String) {
+        let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        let answer = client.get(format!("{}{path}", self.admin_url)).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,121 @@
+//! The REST API's client.
+
+use reqwest::Method;
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+/// A client of one Daypass.
+#[derive(Clone)]
+pub struct Http {
+    client: Client,
+    base: String,
+    token: Option<String>,
+    basic: Option<(String, String)>,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Http {
+    /// For the base URL of a data plane, trusting this certificate alone, without credentials.
+    pub fn new(base: &str, ca_pem: &str) -> Self {
+        let certificate = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
+        let client = Client::builder().tls_certs_only([certificate]).build().unwrap();
+        Self { client, base: base.to_owned(), token: None, basic: None }
+    }
+
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), basic: None, ..self.clone() }
+    }
+
+    pub fn with_basic(&self, username: &str, password: &str) -> Self {
+        Self { token: None, basic: Some((username.to_owned(), password.to_owned())), ..self.clone() }
+    }
+
+    pub fn anonymous(&self) -> Self {
+        Self { token: None, basic: None, ..self.clone() }
+    }
+
+    /// A request to a path below the base, or to a whole URL.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let url = if path.starts_with("https:") { path.to_owned() } else { format!("{}{path}", self.base) };
+        let request = self.client.request(Method::from_bytes(method.as_bytes()).unwrap(), url);
+        match (&self.token, &self.basic) {
+            (Some(token), _) => request.bearer_auth(token),
+            (None, Some((username, password))) => request.basic_auth(username, Some(password)),
+            (None, None) => request,
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request("GET", path))
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request("DELETE", path))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request("POST", path).json(body))
+    }
+
+    pub fn patch(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request("PATCH", path).json(body))
+    }
+}
+
+impl Answer {
+    pub fn of(request: RequestBuilder) -> Self {
+        Self::try_of(request).unwrap()
+    }
+
+    /// An error when the connection broke.
+    pub fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
+        let response = request.send()?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Self { status, headers, text: response.text()? })
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The body, if this is the status; else a panic with all that was answered.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// Checks that this is a problem of this status and code, in full form (RFC 9457).
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.json();
+        assert_eq!((&body["code"], &body["status"]), (&code.into(), &status.into()), "{body}");
+        for field in ["type", "title", "detail", "instance", "requestId"] {
+            assert!(body[field].is_string(), "{field} in {body}");
+        }
+        assert_eq!(body["requestId"], self.header("x-request-id"));
+        body
+    }
+
+    /// Checks that this is a 400 for this field.
+    #[track_caller]
+    pub fn refused_field(&self, field: &str) {
+        let body = self.problem(400, "DP_ERR_VALIDATION");
+        assert_eq!(body["errors"][0]["field"], field, "{body}");
+        assert!(!body["errors"][0]["message"].as_str().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,195 @@
+//! A control plane with the chart in it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use daypass_local::{Chart, ControlPlane, Options, Tools, fresh_state_dir};
+use serde_json::{Value, json};
+
+use super::daypass::{Daypass, Launch};
+use super::http::Http;
+
+/// A control plane with the chart in it, and no Daypass but those that are started.
+pub struct Lab {
+    pub plane: ControlPlane,
+    chart: Chart,
+    /// The chart's rights for Daypass.
+    pub kubeconfig: PathBuf,
+}
+
+/// A role namespace that a test made for itself.
+#[derive(Clone)]
+pub struct Role {
+    pub id: String,
+    pub namespace: String,
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl Lab {
+    /// The control plane and the Daypass that all tests share which do not take anything away.
+    pub fn shared() -> (&'static Self, &'static Daypass) {
+        static LAB: OnceLock<Lab> = OnceLock::new();
+        static DAYPASS: OnceLock<Daypass> = OnceLock::new();
+        let lab = LAB.get_or_init(Self::private);
+        (lab, DAYPASS.get_or_init(|| Daypass::start(lab, &Launch::default())))
+    }
+
+    /// A control plane for one test, without a Daypass.
+    pub fn private() -> Self {
+        let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+        let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
+        let chart = Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
+        let lab = Self { kubeconfig: state.join("daypass.kubeconfig"), plane, chart };
+        lab.chart.install(&lab.plane, &lab.values()).unwrap();
+        lab.chart.write_kubeconfig(&lab.plane, &lab.kubeconfig).unwrap();
+        lab.kubectl(&["create", "serviceaccount", "owner", "-n", "default"]);
+        lab
+    }
+
+    /// The values that the chart was installed with.
+    pub fn values(&self) -> Value {
+        json!({
+            "replicas": 0,
+            "dataPlane": {"id": "dp-1", "server": self.plane.server_url()},
+            "server": {"publicUrl": "https://127.0.0.1:8443"},
+            "managers": [{"kind": "ServiceAccount", "namespace": "default", "name": "owner"}],
+        })
+    }
+
+    /// Changes the release to these values.
+    pub fn upgrade(&self, values: &Value) {
+        self.chart.install(&self.plane, values).unwrap();
+    }
+
+    /// A role namespace of the test's own, as the chart renders it, with these rules for its members.
+    pub fn role(&self, rules: Value) -> Role {
+        let id = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut values = self.values();
+        values["roles"] = json!({
+            "projects-view": null, "nodes-view": null, "storage-view": null, "pods-restart": null,
+            (&id): {"name": format!("Role {id}"), "description": "A test's", "rules": rules},
+        });
+        let templates = ["templates/roles/namespaces.yaml", "templates/roles/bindings.yaml"];
+        self.apply(&self.chart.render(&self.plane, &values, &templates).unwrap());
+        Role { namespace: format!("daypass-{id}"), id }
+    }
+
+    /// A role that reads pods and namespaces.
+    pub fn reader(&self) -> Role {
+        self.role(json!([{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["get", "list"]}]))
+    }
+
+    /// Runs kubectl as the administrator; panics when it fails.
+    #[track_caller]
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        success(self.try_kubectl(args))
+    }
+
+    pub fn try_kubectl(&self, args: &[&str]) -> Output {
+        self.plane.kubectl().args(args).output().unwrap()
+    }
+
+    /// Applies manifests as the administrator.
+    #[track_caller]
+    pub fn apply(&self, manifests: &str) -> String {
+        success(self.try_apply(&[], manifests))
+    }
+
+    /// `kubectl apply` with more arguments (`--as=…`).
+    pub fn try_apply(&self, args: &[&str], manifests: &str) -> Output {
+        let mut command = self.plane.kubectl();
+        command.args(["apply", "-f", "-"]).args(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// kubectl with a member's kubeconfig alone.
+    pub fn kubectl_with(&self, kubeconfig: &Path, args: &[&str]) -> Output {
+        let mut command: Command = self.plane.kubectl();
+        command.env("KUBECONFIG", kubeconfig).args(args).output().unwrap()
+    }
+
+    /// A kubeconfig as a file.
+    pub fn save(&self, kubeconfig: &str) -> PathBuf {
+        let file = self.fresh_folder("kubeconfig").join("config");
+        fs::write(&file, kubeconfig).unwrap();
+        file
+    }
+
+    /// An object as JSON; `None` when it is not there.
+    pub fn object(&self, namespace: &str, kind: &str, name: &str) -> Option<Value> {
+        let output = self.try_kubectl(&["get", kind, name, "-n", namespace, "-o", "json"]);
+        if output.status.success() {
+            return Some(serde_json::from_slice(&output.stdout).unwrap());
+        }
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("NotFound"), "{error}");
+        None
+    }
+
+    /// The names of all objects of a kind in a namespace.
+    pub fn names(&self, namespace: &str, kind: &str) -> Vec<String> {
+        let text = self.kubectl(&["get", kind, "-n", namespace, "-o", "name"]);
+        text.lines()
+            .map(|line| line.split('/').next_back().unwrap().to_owned())
+            .filter(|name| name != "default")
+            .collect()
+    }
+
+    /// A token of a service account.
+    pub fn token(&self, namespace: &str, account: &str, audience: &str) -> String {
+        let audience = format!("--audience={audience}");
+        let args = ["create", "token", account, "-n", namespace, "--duration=2h"];
+        let args: Vec<&str> =
+            if audience == "--audience=" { args.to_vec() } else { [&args[..], &[&audience]].concat() };
+        self.kubectl(&args).trim().to_owned()
+    }
+
+    /// A caller with these verbs on members (and subresources) in one role, or everywhere where that is `None`.
+    pub fn caller(&self, daypass: &Daypass, verbs: &[&str], resources: &[&str], role: Option<&Role>) -> Http {
+        let name = format!("caller{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.kubectl(&["create", "serviceaccount", &name, "-n", "default"]);
+        if !verbs.is_empty() {
+            let rules = json!([{"apiGroups": ["daypass.dev"], "resources": resources, "verbs": verbs}]);
+            let meta = json!({"name": name, "namespace": role.map(|role| &role.namespace)});
+            let (kind, binding) =
+                if role.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
+            let group = "rbac.authorization.k8s.io";
+            let version = format!("{group}/v1");
+            let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [
+                {"apiVersion": version, "kind": kind, "metadata": meta, "rules": rules},
+                {"apiVersion": version, "kind": binding, "metadata": meta,
+                 "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+                 "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}]},
+            ]});
+            self.apply(&manifests.to_string());
+        }
+        daypass.owner.with_token(&self.token("default", &name, "daypass"))
+    }
+
+    /// The certificate that Daypass serves with.
+    pub fn serving_certificate(&self) -> String {
+        let data = self.kubectl(&["get", "secret", "daypass-tls", "-n", "daypass", "-o", r"jsonpath={.data.tls\.crt}"]);
+        String::from_utf8(STANDARD.decode(data).unwrap()).unwrap()
+    }
+
+    pub fn fresh_folder(&self, name: &str) -> PathBuf {
+        let folder = self.plane.state_dir().join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+}
+
+#[track_caller]
+fn success(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,26 @@
+//! A control plane with Daypass in it, and what tests do with it.
+
+mod daypass;
+mod http;
+mod lab;
+
+pub use daypass::{Daypass, Launch};
+pub use http::{Answer, Http};
+pub use lab::{Lab, Role};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that is waited for. Never part of what a test claims.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Polls until there is an answer.
+pub fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = poll() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
