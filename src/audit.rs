@@ -22,6 +22,7 @@ pub enum Kind {
     CredentialIssued,
     KubeconfigIssued,
     KubeconfigRevoked,
+    RoleWidened,
     Expired,
     Revoked,
     Denied,

@@ -3,12 +3,13 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::telemetry::LogFormat;
-use crate::{api, crd, runtime};
+use crate::{api, crd, lint, runtime};
 
 /// Day passes to a Kubernetes cluster: temporary members that end by themselves.
 #[derive(Debug, Parser)]
@@ -26,6 +27,18 @@ enum Command {
     Crds,
     /// Print the OpenAPI document as JSON
     Openapi,
+    /// Look at roles
+    #[command(subcommand)]
+    Roles(RolesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum RolesCommand {
+    /// Say what each role can do, and end with 1 when one is not contained
+    Lint {
+        /// Rendered manifests (`helm template …`; `-` is standard input); the live cluster where there are none
+        files: Vec<PathBuf>,
+    },
 }
 
 /// The options of `daypass serve`.
@@ -95,12 +108,18 @@ impl Cli {
     ///
     /// # Errors
     /// What went wrong, for whoever started the command.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(args) => runtime::serve(*args),
-            Command::Crds => print(&crd::yaml()?),
-            Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?)),
+            Command::Serve(args) => runtime::serve(*args)?,
+            Command::Crds => print(&crd::yaml()?)?,
+            Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
+            Command::Roles(RolesCommand::Lint { files }) => {
+                let report = lint::lint(&files)?;
+                print(&report.table)?;
+                return Ok(if report.all_contained { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

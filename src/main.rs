@@ -7,10 +7,11 @@ use daypass::cli::Cli;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("daypass: {error:#}");
-            ExitCode::FAILURE
+            // 1 is an answer of `roles lint`.
+            ExitCode::from(2)
         }
     }
 }

@@ -46,6 +46,7 @@ pub struct Metrics {
     pub sweeps: Counter,
     pub reconcile_failures: Counter,
     pub leader: Gauge<i64, AtomicI64>,
+    pub walls: Gauge<i64, AtomicI64>,
     registry: Arc<Registry>,
 }
 
@@ -64,6 +65,7 @@ impl Default for Metrics {
             sweeps: Counter::default(),
             reconcile_failures: Counter::default(),
             leader: Gauge::default(),
+            walls: Gauge::default(),
             registry: Arc::default(),
         };
         let mut r = Registry::with_prefix("daypass");
@@ -104,6 +106,11 @@ impl Default for Metrics {
             metrics.reconcile_failures.clone(),
         );
         r.register("leader", "1 while this replica is the one that reaps", metrics.leader.clone());
+        r.register(
+            "walls",
+            "1 where the admission policies around roles are in force (leader only)",
+            metrics.walls.clone(),
+        );
         metrics.registry = Arc::new(r);
         metrics
     }

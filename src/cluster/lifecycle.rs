@@ -7,11 +7,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::members::StatusUpdate;
 use super::{Cluster, Error, ErrorKind, Lookup};
 use crate::audit::{Actor, Event, Kind, Origin};
 use crate::clock::SKEW_WARNING;
 use crate::crd::MemberSpec;
 use crate::domain::member::{Member, MemberId, Phase};
+use crate::domain::rights::fingerprint;
+use crate::domain::role::RoleId;
 use crate::domain::secret::{Credential, CredentialHash};
 use crate::domain::token::dies_in_time;
 
@@ -96,14 +99,23 @@ impl Cluster {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         self.ensure_account(member).await?;
+        let role_hash = match &member.status.role_hash {
+            Some(_) => None,
+            None => self.role_hash(&member.id.role).await,
+        };
         let mut member = member.clone();
         for _ in 0..CONFLICT_RETRIES {
             let skewed = self.clock_skewed();
             if credential.is_none() && member.is_recorded(skewed) {
                 return Ok(member);
             }
-            let conditions = self.ready(&member, skewed);
-            match self.write_status(&member, "Active", credential, &conditions).await {
+            let update = StatusUpdate {
+                phase: "Active",
+                credential,
+                role_hash: role_hash.as_deref(),
+                conditions: self.ready(&member, skewed),
+            };
+            match self.write_status(&member, &update).await {
                 Ok(recorded) => {
                     self.report_transition(&member, cause);
                     return Ok(recorded);
@@ -121,6 +133,40 @@ impl Cluster {
             Lookup::Found(now) if now.uid == member.uid && now.is_live(self.clock.now()) => Ok(*now),
             _ => Err(Error::new("get_member", &member.id.to_string(), ErrorKind::NotFound, "it has ended meanwhile")),
         }
+    }
+
+    /// Names what a role can do now; `None` when that cannot be read, which holds no member up: the next sweep writes it.
+    async fn role_hash(&self, role: &RoleId) -> Option<String> {
+        match self.rbac().await {
+            Ok(rbac) => Some(fingerprint(&rbac.grants(role).rules)),
+            Err(error) => {
+                tracing::warn!(%error, "the rights of a role cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Records that the role of a living member can do something else now. Somebody else's write meanwhile leaves it to the next
+    /// sweep.
+    pub async fn record_role_change(
+        &self,
+        member: &Member,
+        hash: &str,
+        widened: bool,
+        cause: Cause<'_>,
+    ) -> Result<(), Error> {
+        let mut changed = member.clone();
+        if widened {
+            changed.status.role_widened = Some(self.clock.now());
+        }
+        let conditions = self.ready(&changed, self.clock_skewed());
+        let update = StatusUpdate { phase: "Active", credential: None, role_hash: Some(hash), conditions };
+        match self.write_status(member, &update).await {
+            Ok(_) if widened => self.report(Kind::RoleWidened, member, cause, None),
+            Err(error) if !error.is_conflict() && !error.is_gone() => return Err(error),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Reports what was not recorded in the status before.
@@ -194,8 +240,9 @@ impl Cluster {
             if current.uid != member.uid || current.status.phase == Some(Phase::Terminating) {
                 return;
             }
-            let conditions = [self.condition("Ready", "False", reason(ending), self.clock.now())];
-            match self.write_status(&current, "Terminating", None, &conditions).await {
+            let conditions = vec![self.condition("Ready", "False", reason(ending), self.clock.now())];
+            let update = StatusUpdate { phase: "Terminating", credential: None, role_hash: None, conditions };
+            match self.write_status(&current, &update).await {
                 Ok(_) => break,
                 Err(error) if error.is_gone() => return,
                 Err(error) if error.is_conflict() => match self.member(&member.id).await {
@@ -225,6 +272,9 @@ impl Cluster {
         let now = self.clock.now();
         let mut conditions =
             vec![self.condition("Ready", "True", "Provisioned", member.status.ready_since.unwrap_or(now))];
+        if let Some(since) = member.status.role_widened {
+            conditions.push(self.condition("RoleWidened", "True", "RightsAdded", since));
+        }
         if skewed {
             conditions.push(self.condition("ClockSkewed", "True", "OffsetOverFiveSeconds", now));
         }
@@ -236,6 +286,7 @@ impl Cluster {
             "Provisioned" => "The service account exists",
             "Expired" => "The membership's time is over",
             "Revoked" => "The membership was ended early",
+            "RightsAdded" => "The role can do more than when it was given",
             _ => "The clocks of Daypass and the API server disagree by over 5 s",
         };
         Condition {

@@ -28,6 +28,15 @@ pub enum Lookup {
     Missing,
 }
 
+/// What is written into a status; what is `None` stays as it is.
+#[derive(Debug)]
+pub(super) struct StatusUpdate<'a> {
+    pub(super) phase: &'static str,
+    pub(super) credential: Option<&'a CredentialHash>,
+    pub(super) role_hash: Option<&'a str>,
+    pub(super) conditions: Vec<Condition>,
+}
+
 /// The Members of a role.
 #[derive(Debug, Default)]
 pub struct Listed {
@@ -98,21 +107,18 @@ impl Cluster {
 
     /// Writes the status of exactly this version of a Member; a conflict when it has changed since. Whoever succeeds in
     /// recording a change is the one who reports it, so that each is in the audit trail once.
-    pub(super) async fn write_status(
-        &self,
-        member: &Member,
-        phase: &str,
-        credential: Option<&CredentialHash>,
-        conditions: &[Condition],
-    ) -> Result<Member, Error> {
+    pub(super) async fn write_status(&self, member: &Member, update: &StatusUpdate<'_>) -> Result<Member, Error> {
         let mut status = json!({
-            "phase": phase,
+            "phase": update.phase,
             "expiresAt": member.expires_at(),
             "observedGeneration": member.generation,
-            "conditions": conditions,
+            "conditions": update.conditions,
         });
-        if let Some(hash) = credential {
+        if let Some(hash) = update.credential {
             status["credentialHash"] = hash.as_hex().into();
+        }
+        if let Some(hash) = update.role_hash {
+            status["roleHash"] = hash.into();
         }
         let patch = json!({ "metadata": { "resourceVersion": member.resource_version }, "status": status });
         let api = self.members(&member.id.role);

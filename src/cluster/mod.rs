@@ -18,7 +18,7 @@ pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use lifecycle::{Cause, Ending};
 pub use members::{Listed, Lookup};
 pub use reviews::{Access, Identity, Resource, Verb};
-pub use rights::RoleRights;
+pub use rights::{Grants, Rbac};
 pub use roles::RoleNamespaces;
 pub use serving_cert::KeyPair;
 

@@ -2,51 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, PostParams};
 use kube::core::ObjectMeta;
 
-use super::{Cluster, Error};
-use crate::domain::rights::{Rights, Rule};
+use super::{Cluster, Error, ErrorKind};
+use crate::domain::rights::Rule;
 use crate::domain::role::RoleId;
 
 /// What Kubernetes labels the bindings with that it makes itself at every start.
 const BOOTSTRAP_LABEL: &str = "kubernetes.io/bootstrapping";
 
-/// The rights of a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleRights {
-    /// What its members can do.
-    pub rights: Rights,
+/// What a role is granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// All rules that hold for its members.
+    pub rules: Vec<Rule>,
     /// The namespaces its bindings reach; `None` is all of them.
     pub namespaces: Option<BTreeSet<String>>,
 }
 
-/// All of the cluster's RBAC, read at one time.
-struct Rbac {
-    cluster_bindings: Vec<ClusterRoleBinding>,
-    bindings: Vec<RoleBinding>,
-    cluster_roles: BTreeMap<String, Vec<PolicyRule>>,
-    roles: BTreeMap<(String, String), Vec<PolicyRule>>,
+/// All of a cluster's RBAC, read at one time, or that of a set of manifests.
+#[derive(Debug, Default)]
+pub struct Rbac {
+    /// ClusterRoleBindings.
+    pub cluster_bindings: Vec<ClusterRoleBinding>,
+    /// RoleBindings.
+    pub bindings: Vec<RoleBinding>,
+    /// ClusterRoles.
+    pub cluster_roles: Vec<ClusterRole>,
+    /// Roles.
+    pub roles: Vec<RbacRole>,
 }
 
 impl Cluster {
-    /// The rights of each of these roles. What cannot be read counts as the worse.
-    pub async fn role_rights(&self, roles: &[RoleId]) -> Vec<RoleRights> {
-        match self.rbac().await {
-            Ok(rbac) => roles.iter().map(|role| rbac.rights(role)).collect(),
-            Err(error) => {
-                tracing::warn!(%error, "the rights of roles cannot be read");
-                let unknown = RoleRights { rights: Rights::UNKNOWN, namespaces: None };
-                vec![unknown; roles.len()]
-            }
-        }
-    }
-
-    async fn rbac(&self) -> Result<Rbac, Error> {
+    /// The cluster's RBAC.
+    pub async fn rbac(&self) -> Result<Rbac, Error> {
         let all = ListParams::default();
         let (cluster_bindings, bindings): (Api<ClusterRoleBinding>, Api<RoleBinding>) =
             (Api::all(self.client.clone()), Api::all(self.client.clone()));
@@ -58,67 +53,88 @@ impl Cluster {
             self.call("list_cluster_roles", "-", cluster_roles.list(&all)),
             self.call("list_roles", "-", roles.list(&all)),
         )?;
-        let name = |meta: ObjectMeta| meta.name.unwrap_or_default();
         Ok(Rbac {
             cluster_bindings: cluster_bindings.items,
             bindings: bindings.items,
-            cluster_roles: cluster_roles
-                .into_iter()
-                .map(|role| (name(role.metadata), role.rules.unwrap_or_default()))
-                .collect(),
-            roles: roles
-                .into_iter()
-                .map(|role| {
-                    let namespace = role.metadata.namespace.clone().unwrap_or_default();
-                    ((namespace, name(role.metadata)), role.rules.unwrap_or_default())
-                })
-                .collect(),
+            cluster_roles: cluster_roles.items,
+            roles: roles.items,
         })
+    }
+
+    /// Whether the admission policies stand around this role: they are asked, by a dry run of what they exist to refuse.
+    pub async fn has_walls(&self, role: &RoleId) -> Result<bool, Error> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &role.namespace());
+        let metadata = ObjectMeta { name: Some("walls-probe".to_owned()), ..ObjectMeta::default() };
+        let stray = ServiceAccount { metadata, ..ServiceAccount::default() };
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        match self.call("probe_walls", role.as_str(), api.create(&params, &stray)).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind == ErrorKind::Forbidden && error.detail.contains("Daypass (policy ") => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Rbac {
-    fn rights(&self, role: &RoleId) -> RoleRights {
+    /// What this role is granted.
+    pub fn grants(&self, role: &RoleId) -> Grants {
         let own = format!("system:serviceaccounts:{}", role.namespace());
         let groups = [own.as_str(), "system:serviceaccounts", "system:authenticated"];
+        let roles = Roles::of(self);
         let mut rules = Vec::new();
         let mut everywhere = false;
         let mut namespaces = BTreeSet::new();
         for binding in &self.cluster_bindings {
-            if !reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
-                continue;
+            if reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
+                everywhere |= names(binding.subjects.as_ref(), &groups[..1]);
+                rules.extend(roles.rules(&binding.role_ref, None));
             }
-            everywhere |= names(binding.subjects.as_ref(), &[&own]);
-            rules.extend(self.rules(&binding.role_ref, ""));
         }
         for binding in &self.bindings {
-            if !reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
-                continue;
-            }
-            let namespace = binding.metadata.namespace.clone().unwrap_or_default();
-            rules.extend(self.rules(&binding.role_ref, &namespace));
-            if names(binding.subjects.as_ref(), &[&own]) {
-                namespaces.insert(namespace);
+            if reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
+                let namespace = binding.metadata.namespace.clone().unwrap_or_default();
+                rules.extend(roles.rules(&binding.role_ref, Some(&namespace)));
+                if names(binding.subjects.as_ref(), &groups[..1]) {
+                    namespaces.insert(namespace);
+                }
             }
         }
-        RoleRights { rights: Rights::of(&rules), namespaces: (!everywhere).then_some(namespaces) }
-    }
-
-    /// The rules behind a binding; none where the role it names does not exist, which then grants nothing.
-    fn rules(&self, role: &RoleRef, namespace: &str) -> Vec<Rule> {
-        let rules = match role.kind.as_str() {
-            "ClusterRole" => self.cluster_roles.get(&role.name),
-            _ => self.roles.get(&(namespace.to_owned(), role.name.clone())),
-        };
-        rules.into_iter().flatten().map(rule).collect()
+        Grants { rules, namespaces: (!everywhere).then_some(namespaces) }
     }
 }
 
-fn rule(rule: &PolicyRule) -> Rule {
+/// The rules of roles by namespace (empty for ClusterRoles) and name.
+struct Roles<'a>(BTreeMap<(&'a str, &'a str), &'a [PolicyRule]>);
+
+impl<'a> Roles<'a> {
+    fn of(rbac: &'a Rbac) -> Self {
+        let cluster_roles = rbac.cluster_roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
+        let roles = rbac.roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
+        Self(cluster_roles.chain(roles).collect())
+    }
+
+    /// The rules behind a binding; none where the role it names does not exist, which then grants nothing.
+    fn rules(&self, role: &RoleRef, namespace: Option<&str>) -> Vec<Rule> {
+        let home = if role.kind == "ClusterRole" { "" } else { namespace.unwrap_or_default() };
+        let rules = self.0.get(&(home, role.name.as_str())).copied().unwrap_or_default();
+        rules.iter().map(|rule| read(rule, namespace)).collect()
+    }
+}
+
+fn entry<'a>(meta: &'a ObjectMeta, rules: Option<&'a Vec<PolicyRule>>) -> ((&'a str, &'a str), &'a [PolicyRule]) {
+    let key = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    (key, rules.map(Vec::as_slice).unwrap_or_default())
+}
+
+fn read(rule: &PolicyRule, namespace: Option<&str>) -> Rule {
+    let set = |items: Option<&Vec<String>>| items.into_iter().flatten().cloned().collect();
     Rule {
-        verbs: rule.verbs.clone(),
-        api_groups: rule.api_groups.clone().unwrap_or_default(),
-        resources: rule.resources.clone().unwrap_or_default(),
+        namespace: namespace.map(str::to_owned),
+        verbs: rule.verbs.iter().cloned().collect(),
+        api_groups: set(rule.api_groups.as_ref()),
+        resources: set(rule.resources.as_ref()),
+        resource_names: set(rule.resource_names.as_ref()),
+        urls: set(rule.non_resource_urls.as_ref()),
     }
 }
 

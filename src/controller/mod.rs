@@ -5,6 +5,7 @@ mod leader;
 mod plan;
 mod queue;
 mod reconcile;
+mod rights_watch;
 mod sweep;
 
 pub use leader::lead;
@@ -17,19 +18,22 @@ use kube::Api;
 use kube::api::ApiResource;
 use kube::core::DynamicObject;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
-use self::sweep::sweep;
+use self::rights_watch::RightsWatch;
+use self::sweep::{Found, sweep};
 use crate::audit::Origin;
-use crate::cluster::{Cause, Cluster, Ending};
+use crate::cluster::{Cause, Cluster, Ending, Error};
 use crate::crd::{self, read_member};
 use crate::domain::member::{Member, MemberId, Phase};
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 
 /// How often everything is looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How soon after it could not be.
+const SWEEP_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs for as long as this replica leads.
 async fn run(cluster: &Cluster) {
@@ -41,26 +45,18 @@ async fn run(cluster: &Cluster) {
     // Unbounded, so that no end ever waits behind a creation; the queue runs one at a time for each member.
     let mut running = FuturesUnordered::new();
     let mut sweeping = FuturesUnordered::new();
+    let mut rights = RightsWatch::default();
     loop {
         tokio::select! {
             Some(event) = events.next() => match event {
                 Ok(event) => on_event(cluster, &mut queue, event),
                 Err(error) => tracing::warn!(%error, "the watch of Members was interrupted; it is started again"),
             },
-            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
-            Some(swept) = sweeping.next(), if !sweeping.is_empty() => match swept {
-                Ok(found) => {
-                    for error in &found.failures {
-                        tracing::error!(%error, "a role could not be swept; it is swept again");
-                    }
-                    found.due.into_iter().for_each(|id| queue.now(id));
-                    found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "nothing could be swept; it is tried again");
-                    ticks.reset_after(Duration::from_secs(5));
-                }
-            },
+            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster, std::mem::take(&mut rights))),
+            Some((watched, swept)) = sweeping.next(), if !sweeping.is_empty() => {
+                rights = watched;
+                on_swept(&mut queue, &mut ticks, swept);
+            }
             id = queue.next() => {
                 running.push(async move {
                     let outcome = reconcile(cluster, &id).await;
@@ -75,6 +71,22 @@ async fn run(cluster: &Cluster) {
                     queue.failed(id);
                 }
             },
+        }
+    }
+}
+
+fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) {
+    match swept {
+        Ok(found) => {
+            for error in &found.failures {
+                tracing::error!(%error, "a role could not be swept; it is swept again");
+            }
+            found.due.into_iter().for_each(|id| queue.now(id));
+            found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
+        }
+        Err(error) => {
+            tracing::error!(%error, "nothing could be swept; it is tried again");
+            ticks.reset_after(SWEEP_RETRY);
         }
     }
 }

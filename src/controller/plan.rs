@@ -139,6 +139,8 @@ mod tests {
                 observed_generation: Some(1),
                 ready_since: None,
                 clock_skewed: false,
+                role_hash: None,
+                role_widened: None,
             },
         }
     }

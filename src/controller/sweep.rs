@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::plan::Observed;
+use super::rights_watch::RightsWatch;
 use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
-use crate::domain::member::MemberId;
+use crate::domain::member::{Member, MemberId};
 use crate::domain::role::RoleId;
 
 /// What a sweep found.
@@ -17,7 +18,8 @@ pub(super) struct Found {
     pub(super) due: BTreeSet<MemberId>,
     /// When the others need to be looked at.
     pub(super) wakes: Vec<(MemberId, DateTime<Utc>)>,
-    members: i64,
+    /// The living members.
+    living: Vec<Member>,
     unreadable: i64,
     overdue_seconds: i64,
     /// Roles that could not be swept.
@@ -28,7 +30,12 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When the roles cannot be listed.
-pub(super) async fn sweep(cluster: &Cluster) -> Result<Found, Error> {
+pub(super) async fn sweep(cluster: &Cluster, mut rights: RightsWatch) -> (RightsWatch, Result<Found, Error>) {
+    let swept = sweep_all(cluster, &mut rights).await;
+    (rights, swept)
+}
+
+async fn sweep_all(cluster: &Cluster, rights: &mut RightsWatch) -> Result<Found, Error> {
     let namespaces = cluster.role_namespaces().await?;
     for name in &namespaces.ignored {
         tracing::warn!(namespace = %name, "has only the name or only the label of a role namespace and is no role");
@@ -39,9 +46,20 @@ pub(super) async fn sweep(cluster: &Cluster) -> Result<Found, Error> {
             found.failures.push(error);
         }
     }
+    if let Err(error) = rights.look(cluster, &found.living).await {
+        found.failures.push(error);
+    }
+    if let Some(role) = namespaces.roles.first() {
+        match cluster.has_walls(&role.id).await {
+            Ok(walls) => {
+                cluster.metrics.walls.set(i64::from(walls));
+            }
+            Err(error) => found.failures.push(error),
+        }
+    }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     cluster.metrics.namespaces_ignored.set(count(namespaces.ignored.len()));
-    cluster.metrics.members.set(found.members);
+    cluster.metrics.members.set(count(found.living.len()));
     cluster.metrics.members_unreadable.set(found.unreadable);
     #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
     cluster.metrics.overdue_seconds.set(found.overdue_seconds as f64);
@@ -61,7 +79,7 @@ async fn sweep_role(cluster: &Cluster, role: &RoleId, found: &mut Found) -> Resu
     let nothing = || Observed { member: Lookup::Missing, account: None, secrets: Vec::new(), clock_skewed };
     for member in listed.members {
         if member.is_live(now) {
-            found.members += 1;
+            found.living.push(member.clone());
         } else if !member.deleting {
             found.overdue_seconds = found.overdue_seconds.max((now - member.expires_at()).num_seconds());
         }

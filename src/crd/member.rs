@@ -104,9 +104,13 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub phase: Option<String>,
-    /// Ready; ClockSkewed while the clocks of Daypass and the API server disagree by over 5 s.
+    /// Ready; RoleWidened once the role has been given more rights than it had; ClockSkewed while the clocks of Daypass and the API server disagree by over 5 s.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// Names what the role could do when the membership was last looked at, first when it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub role_hash: Option<String>,
     /// The generation of the spec that this status was written for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
@@ -190,6 +194,8 @@ fn read_status(status: MemberStatus) -> Result<member::Status, Unreadable> {
         observed_generation: status.observed_generation,
         ready_since: is_true("Ready").and_then(|condition| chrono_of(&condition.last_transition_time)),
         clock_skewed: is_true("ClockSkewed").is_some(),
+        role_widened: is_true("RoleWidened").and_then(|condition| chrono_of(&condition.last_transition_time)),
+        role_hash: status.role_hash,
     })
 }
 

@@ -107,6 +107,10 @@ pub struct Status {
     pub ready_since: Option<DateTime<Utc>>,
     /// Whether the status says that the clocks disagree.
     pub clock_skewed: bool,
+    /// The fingerprint of what the role could do.
+    pub role_hash: Option<String>,
+    /// When the role was found to have been given more rights.
+    pub role_widened: Option<DateTime<Utc>>,
 }
 
 impl Member {

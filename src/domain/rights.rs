@@ -1,33 +1,160 @@
 //! What a role can do, computed from the cluster's RBAC, never declared.
 
-/// One rule of a Role or ClusterRole, as far as it matters here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+/// One rule of a Role or ClusterRole, and where it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
+    /// The namespace it holds in; `None` is all of them, and what is in none.
+    pub namespace: Option<String>,
     /// Verbs; `*` is any.
-    pub verbs: Vec<String>,
+    pub verbs: BTreeSet<String>,
     /// API groups; empty for rules on URLs.
-    pub api_groups: Vec<String>,
+    pub api_groups: BTreeSet<String>,
     /// Resources, with their subresource behind a slash.
-    pub resources: Vec<String>,
+    pub resources: BTreeSet<String>,
+    /// The only objects it holds for; empty is all of them.
+    pub resource_names: BTreeSet<String>,
+    /// Paths that are no resources.
+    pub urls: BTreeSet<String>,
+}
+
+/// Why a role's members could get out of the role, or stay in it: nothing that Daypass installs stops these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Escape {
+    /// May give a role rights that it does not have itself.
+    Escalate,
+    /// May bind a role that it does not have itself.
+    Bind,
+    /// May act as somebody else.
+    Impersonate,
+    /// May change admission policies or webhooks, which are exempt from admission.
+    AdmissionControl,
+    /// May reach into every pod of a node, past the API server's checks.
+    NodesProxy,
+    /// May make tokens of service accounts, which outlive the member.
+    ServiceAccountTokens,
+    /// `*` holds all of these, now or with the next version of Kubernetes.
+    Wildcard,
+    /// May write, and the admission policies that keep writes from outliving the member are not there.
+    NoWalls,
+    /// The rights could not be read.
+    Unknown,
+}
+
+impl fmt::Display for Escape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// What the members of a role can do. What cannot be read or is not known counts as the worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
     /// Only get, list and watch, and nothing that reads secrets or reaches into a process or another server.
     pub read_only: bool,
     /// Something the role may open (a watch, a log, a shell) that the API server does not cut when the member ends.
     pub streams_outlive_member: bool,
+    /// Ways out; a role without any is contained.
+    pub escapes: BTreeSet<Escape>,
 }
 
 impl Rights {
     /// Of rights that could not be read.
-    pub const UNKNOWN: Self = Self { read_only: false, streams_outlive_member: true };
-
-    /// Of these rules together.
-    pub fn of(rules: &[Rule]) -> Self {
-        Self { read_only: rules.iter().all(is_read_only), streams_outlive_member: rules.iter().any(opens_streams) }
+    pub fn unknown() -> Self {
+        Self { read_only: false, streams_outlive_member: true, escapes: [Escape::Unknown].into() }
     }
+
+    /// Of these rules together, in a cluster with or without Daypass's admission policies.
+    pub fn of(rules: &[Rule], walls: bool) -> Self {
+        let read_only = rules.iter().all(is_read_only);
+        let mut escapes: BTreeSet<Escape> = rules.iter().flat_map(escapes).collect();
+        if !walls && !read_only {
+            escapes.insert(Escape::NoWalls);
+        }
+        Self { read_only, streams_outlive_member: rules.iter().any(opens_streams), escapes }
+    }
+}
+
+/// Names a set of rules: equal for the same rules in any order.
+pub fn fingerprint(rules: &[Rule]) -> String {
+    let sorted: BTreeSet<&Rule> = rules.iter().collect();
+    let digest = Sha256::digest(format!("{sorted:?}"));
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether `new` holds something that `old` did not. A rule counts as held before only where one old rule covers it whole.
+pub fn is_wider(old: &[Rule], new: &[Rule]) -> bool {
+    new.iter().any(|rule| !old.iter().any(|before| before.covers(rule)))
+}
+
+impl Rule {
+    fn covers(&self, other: &Self) -> bool {
+        let holds = |mine: &BTreeSet<String>, theirs: &BTreeSet<String>| mine.contains("*") || mine.is_superset(theirs);
+        let named = self.resource_names.is_empty()
+            || (!other.resource_names.is_empty() && self.resource_names.is_superset(&other.resource_names));
+        (self.namespace.is_none() || self.namespace == other.namespace)
+            && holds(&self.verbs, &other.verbs)
+            && holds(&self.api_groups, &other.api_groups)
+            && holds(&self.resources, &other.resources)
+            && holds(&self.urls, &other.urls)
+            && named
+    }
+
+    fn may(&self, verbs: &[&str]) -> bool {
+        self.verbs.iter().any(|verb| verb == "*" || verbs.contains(&verb.as_str()))
+    }
+
+    fn is_on(&self, group: &str, resources: &[&str]) -> bool {
+        let grouped = self.api_groups.iter().any(|it| it == "*" || it == group);
+        let matches = |it: &String| {
+            it == "*"
+                || resources.is_empty()
+                || resources.iter().any(|wanted| it == wanted || is_wildcard_of(it, wanted))
+        };
+        grouped && self.resources.iter().any(matches)
+    }
+}
+
+/// `*/proxy` is every resource's subresource `proxy`, `nodes/*` every subresource of nodes.
+fn is_wildcard_of(resource: &str, wanted: &str) -> bool {
+    match (resource.split_once('/'), wanted.split_once('/')) {
+        (Some((kind, sub)), Some((wanted_kind, wanted_sub))) => {
+            (kind == "*" || kind == wanted_kind) && (sub == "*" || sub == wanted_sub)
+        }
+        _ => false,
+    }
+}
+
+fn escapes(rule: &Rule) -> Vec<Escape> {
+    const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+    let rbac = "rbac.authorization.k8s.io";
+    let on_roles = rule.is_on(rbac, &["roles", "clusterroles"]);
+    let identities = rule.is_on("", &["users", "groups", "serviceaccounts"])
+        || rule.is_on("authentication.k8s.io", &["uids"])
+        || rule.api_groups.contains("authentication.k8s.io");
+    let wildcard = |set: &BTreeSet<String>| set.iter().any(|it| it == "*" || it == "*/*");
+    [
+        (Escape::Escalate, rule.may(&["escalate"]) && on_roles),
+        (Escape::Bind, rule.may(&["bind"]) && on_roles),
+        (Escape::Impersonate, rule.may(&["impersonate"]) && identities),
+        (Escape::AdmissionControl, rule.may(&WRITES) && rule.is_on("admissionregistration.k8s.io", &[])),
+        (Escape::NodesProxy, rule.is_on("", &["nodes/proxy"])),
+        (Escape::ServiceAccountTokens, rule.may(&["create"]) && rule.is_on("", &["serviceaccounts/token"])),
+        (
+            Escape::Wildcard,
+            !rule.resources.is_empty()
+                && (wildcard(&rule.verbs) || wildcard(&rule.resources) || wildcard(&rule.api_groups)),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(escape, holds)| holds.then_some(escape))
+    .collect()
 }
 
 const STREAMING_SUBRESOURCES: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
@@ -47,9 +174,8 @@ fn reads_nothing_sensitive(resource: &str) -> bool {
 }
 
 fn opens_streams(rule: &Rule) -> bool {
-    let has = |verb: &str| rule.verbs.iter().any(|v| v == verb || v == "*");
-    let watches = has("watch") && !rule.resources.is_empty();
-    let opens = (has("get") || has("create"))
+    let watches = rule.may(&["watch"]) && !rule.resources.is_empty();
+    let opens = rule.may(&["get", "create"])
         && rule.resources.iter().any(|resource| {
             let subresource = resource.split_once('/').map_or("", |(_, subresource)| subresource);
             resource == "*" || subresource == "*" || STREAMING_SUBRESOURCES.contains(&subresource)
@@ -61,9 +187,18 @@ fn opens_streams(rule: &Rule) -> bool {
 mod tests {
     use super::*;
 
-    fn rights(verbs: &[&str], resources: &[&str]) -> Rights {
+    fn rule(group: &str, verbs: &[&str], resources: &[&str]) -> Rule {
         let strings = |items: &[&str]| items.iter().map(ToString::to_string).collect();
-        Rights::of(&[Rule { verbs: strings(verbs), api_groups: vec![String::new()], resources: strings(resources) }])
+        Rule {
+            verbs: strings(verbs),
+            api_groups: [group.to_owned()].into(),
+            resources: strings(resources),
+            ..Rule::default()
+        }
+    }
+
+    fn rights(verbs: &[&str], resources: &[&str]) -> Rights {
+        Rights::of(&[rule("", verbs, resources)], true)
     }
 
     #[test]
@@ -99,6 +234,65 @@ mod tests {
         ] {
             assert!(rights(&verbs, &resources).streams_outlive_member, "{verbs:?} {resources:?}");
         }
-        assert_eq!(Rights::of(&[]), Rights { read_only: true, streams_outlive_member: false });
+        assert!(!Rights::of(&[], true).streams_outlive_member);
+    }
+
+    #[test]
+    fn a_way_out_is_found_under_any_spelling() {
+        let rbac = "rbac.authorization.k8s.io";
+        for (escape, rule) in [
+            (Escape::Escalate, rule(rbac, &["escalate"], &["clusterroles"])),
+            (Escape::Bind, rule(rbac, &["bind"], &["roles"])),
+            (Escape::Impersonate, rule("", &["impersonate"], &["serviceaccounts"])),
+            (Escape::Impersonate, rule("authentication.k8s.io", &["impersonate"], &["userextras/scopes"])),
+            (
+                Escape::AdmissionControl,
+                rule("admissionregistration.k8s.io", &["delete"], &["validatingadmissionpolicybindings"]),
+            ),
+            (Escape::NodesProxy, rule("", &["get"], &["nodes/proxy"])),
+            (Escape::NodesProxy, rule("", &["get"], &["*/proxy"])),
+            (Escape::NodesProxy, rule("", &["get"], &["nodes/*"])),
+            (Escape::ServiceAccountTokens, rule("", &["create"], &["serviceaccounts/token"])),
+            (Escape::ServiceAccountTokens, rule("*", &["create"], &["serviceaccounts/*"])),
+            (Escape::Wildcard, rule("", &["*"], &["pods"])),
+            (Escape::Wildcard, rule("apps", &["get"], &["*"])),
+        ] {
+            assert!(Rights::of(&[rule.clone()], true).escapes.contains(&escape), "{escape:?} {rule:?}");
+        }
+        let everything = Rights::of(&[rule("*", &["*"], &["*"])], true).escapes;
+        assert_eq!(everything.len(), 7, "{everything:?}");
+        let contained =
+            [rule("", &["get", "list", "watch"], &["pods", "nodes"]), rule("", &["create"], &["pods/eviction"])];
+        assert_eq!(Rights::of(&contained, true).escapes, [].into());
+        assert_eq!(Rights::of(&contained, false).escapes, [Escape::NoWalls].into());
+        assert_eq!(Rights::of(&contained[..1], false).escapes, [].into(), "what only reads needs no walls");
+    }
+
+    #[test]
+    fn wider_is_whatever_no_earlier_rule_covers() {
+        let old = [rule("", &["get", "list"], &["pods", "nodes"])];
+        assert!(!is_wider(&old, &old));
+        assert!(!is_wider(&old, &[rule("", &["get"], &["pods"])]));
+        assert!(!is_wider(&old, &[Rule { namespace: Some("a".into()), ..rule("", &["get"], &["pods"]) }]));
+        assert!(!is_wider(&old, &[Rule { resource_names: ["x".to_owned()].into(), ..rule("", &["get"], &["pods"]) }]));
+        for wider in [
+            rule("", &["watch"], &["pods"]),
+            rule("apps", &["get"], &["pods"]),
+            rule("", &["get"], &["pods", "secrets"]),
+            rule("", &["*"], &["pods"]),
+        ] {
+            assert!(is_wider(&old, &[wider]));
+        }
+        let narrow = [Rule { namespace: Some("a".into()), ..old[0].clone() }];
+        assert!(is_wider(&narrow, &old));
+        let named = [Rule { resource_names: ["x".to_owned()].into(), ..old[0].clone() }];
+        assert!(is_wider(&named, &old));
+    }
+
+    #[test]
+    fn a_fingerprint_knows_no_order() {
+        let (a, b) = (rule("", &["get"], &["pods"]), rule("apps", &["list"], &["deployments"]));
+        assert_eq!(fingerprint(&[a.clone(), b.clone()]), fingerprint(&[b.clone(), a.clone(), a.clone()]));
+        assert_ne!(fingerprint(&[a.clone()]), fingerprint(&[a, b]));
     }
 }

@@ -10,6 +10,7 @@ use crate::api::context::Context;
 use crate::api::kubeconfig::Kubeconfig;
 use crate::api::problem::{Code, Problem};
 use crate::cluster::IssueError;
+use crate::domain::rights::Rights;
 use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
 
 /// Download a kubeconfig, with the member's credential
@@ -26,8 +27,11 @@ use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
 pub(super) async fn get_kubeconfig(context: Context, session: MemberSession) -> Result<Response, Problem> {
     let cluster = &context.state.cluster;
     let issued = cluster.issue_token(&session.member, &session.credential, session.cause(&context)).await?;
-    let rights = cluster.role_rights(std::slice::from_ref(&session.member.id.role)).await;
-    let streams_outlive = rights.first().is_none_or(|role| role.rights.streams_outlive_member);
+    // What cannot be read counts as the worse.
+    let streams_outlive = cluster.rbac().await.map_or(true, |rbac| {
+        let grants = rbac.grants(&session.member.id.role);
+        Rights::of(&grants.rules, true).streams_outlive_member
+    });
     let kubeconfig = Kubeconfig::new(&context.state.settings, &session.member, &issued, streams_outlive);
     let headers = [
         (CONTENT_TYPE, "application/yaml".to_owned()),

@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::cluster::{Access, Resource, Verb};
-use crate::domain::role::RoleId;
+use crate::cluster::{Access, Error, Rbac, Resource, Verb};
+use crate::domain::rights::{Escape, Rights};
+use crate::domain::role::Role;
 
 /// A role that the caller may give.
 #[derive(Serialize, ToSchema)]
@@ -26,6 +27,10 @@ pub(super) struct RoleView {
     read_only: bool,
     /// Whether it may open streams (watches, logs, shells) that the API server does not cut when the member ends.
     streams_outlive_member: bool,
+    /// Whether nothing in it lets a member out of the role, or stay in it past the end.
+    contained: bool,
+    /// Why it is not contained; empty where it is.
+    escapes: Vec<Escape>,
     /// The namespaces that it reaches; null: all of them.
     #[schema(required = true)]
     namespaces: Option<Vec<String>>,
@@ -36,6 +41,8 @@ pub(super) struct RoleView {
 pub(super) struct RoleList {
     /// The roles, by id.
     items: Vec<RoleView>,
+    /// Whether Daypass's admission policies are in force; false where that cannot be found out.
+    walls: bool,
 }
 
 /// List the roles that the caller may give
@@ -49,15 +56,35 @@ pub(super) struct RoleList {
 pub(super) async fn list_roles(context: Context, caller: Caller) -> Result<axum::Json<RoleList>, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::Members };
     let roles = context.reachable_roles(&caller, access).await?;
-    let ids: Vec<RoleId> = roles.iter().map(|role| role.id.clone()).collect();
-    let rights = context.state.cluster.role_rights(&ids).await;
-    let items = roles.into_iter().zip(rights).map(|(role, computed)| RoleView {
-        id: role.id.to_string(),
-        name: role.name,
-        description: role.description,
-        read_only: computed.rights.read_only,
-        streams_outlive_member: computed.rights.streams_outlive_member,
-        namespaces: computed.namespaces.map(|names| names.into_iter().collect()),
-    });
-    Ok(axum::Json(RoleList { items: items.collect() }))
+    let cluster = &context.state.cluster;
+    let walls = match roles.first() {
+        Some(role) => cluster.has_walls(&role.id).await.unwrap_or_else(|error| unreadable(&error)),
+        None => false,
+    };
+    let rbac = cluster.rbac().await.map_err(|error| unreadable(&error)).ok();
+    let items = roles.into_iter().map(|role| RoleView::new(role, rbac.as_ref(), walls)).collect();
+    Ok(axum::Json(RoleList { items, walls }))
+}
+
+/// What cannot be read counts as the worse.
+fn unreadable(error: &Error) -> bool {
+    tracing::warn!(%error, "the rights of roles cannot be told");
+    false
+}
+
+impl RoleView {
+    fn new(role: Role, rbac: Option<&Rbac>, walls: bool) -> Self {
+        let grants = rbac.map(|rbac| rbac.grants(&role.id));
+        let rights = grants.as_ref().map_or_else(Rights::unknown, |grants| Rights::of(&grants.rules, walls));
+        Self {
+            id: role.id.to_string(),
+            name: role.name,
+            description: role.description,
+            read_only: rights.read_only,
+            streams_outlive_member: rights.streams_outlive_member,
+            contained: rights.escapes.is_empty(),
+            escapes: rights.escapes.into_iter().collect(),
+            namespaces: grants.and_then(|grants| grants.namespaces).map(|names| names.into_iter().collect()),
+        }
+    }
 }
