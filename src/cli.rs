@@ -1,26 +1,25 @@
 //! The command line. Every option of `serve` is also an environment variable, `DAYPASS_` and its name.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::telemetry::LogFormat;
-use crate::{api, crd, lint, runtime};
 
 /// Day passes to a Kubernetes cluster: temporary members that end by themselves.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
+    /// What to do.
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
+/// What the command can do.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Run the API and the controller
     Serve(Box<ServeArgs>),
     /// Print the CustomResourceDefinitions as YAML
@@ -32,8 +31,9 @@ enum Command {
     Roles(RolesCommand),
 }
 
+/// What can be done about roles.
 #[derive(Debug, Subcommand)]
-enum RolesCommand {
+pub enum RolesCommand {
     /// Say what each role can do, and end with 1 when one is not contained
     Lint {
         /// Rendered manifests (`helm template …`; `-` is standard input); the live cluster where there are none
@@ -101,30 +101,6 @@ pub struct ServeArgs {
     /// The form of the logs on standard error
     #[arg(long, env = "DAYPASS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
-}
-
-impl Cli {
-    /// Does what was asked for.
-    ///
-    /// # Errors
-    /// What went wrong, for whoever started the command.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        match self.command {
-            Command::Serve(args) => runtime::serve(*args)?,
-            Command::Crds => print(&crd::yaml()?)?,
-            Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
-            Command::Roles(RolesCommand::Lint { files }) => {
-                let report = lint::lint(&files)?;
-                print(&report.table)?;
-                return Ok(if report.all_contained { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-            }
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 /// One segment of a path, and part of a file's name.

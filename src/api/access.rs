@@ -7,7 +7,8 @@ use super::context::Context;
 use super::problem::{Code, Problem};
 use crate::audit::{Actor, Event, Kind};
 use crate::cluster::{Access, Lookup};
-use crate::domain::member::{Member, MemberId};
+use crate::domain::id::MemberId;
+use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 
 impl Context {

@@ -14,7 +14,8 @@ use super::context::Context;
 use super::problem::{Code, Problem};
 use crate::audit::{Actor, Event, Kind};
 use crate::cluster::{Cause, Identity};
-use crate::domain::member::{Member, MemberId};
+use crate::domain::id::MemberId;
+use crate::domain::member::Member;
 use crate::domain::role::NAMESPACE_PREFIX;
 use crate::domain::secret::{CREDENTIAL_PREFIX, Credential};
 

@@ -3,7 +3,9 @@
 use chrono::SecondsFormat;
 use ipnet::IpNet;
 
-use crate::domain::member::{Member, MemberId};
+use crate::domain::id::MemberId;
+
+use crate::domain::member::Member;
 
 /// What the API was configured with.
 #[derive(Debug, Clone)]

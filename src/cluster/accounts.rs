@@ -8,7 +8,8 @@ use kube::{Api, Resource as _};
 use super::members::uid_precondition;
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone, optional};
 use crate::crd;
-use crate::domain::member::{Member, MemberId};
+use crate::domain::id::MemberId;
+use crate::domain::member::Member;
 use crate::domain::role::RoleId;
 
 /// A service account in a role namespace.

@@ -7,7 +7,7 @@ use super::{Cause, Cluster, Error, ErrorKind, KubeconfigSecret, Lookup};
 use crate::audit::Kind;
 use crate::domain::member::Member;
 use crate::domain::secret::{Credential, CredentialHash};
-use crate::domain::token::{MAX_KUBECONFIGS, TOKEN_LEEWAY, TokenClaims, decode_claims, token_window};
+use crate::domain::token::{MAX_KUBECONFIGS, TOKEN_LEEWAY, TokenClaims, decode_claims, retry_margin, token_window};
 
 /// How often a token is asked for again: the API server counts its lifetime from when it handles the request, so a slow answer
 /// can end later than asked.
@@ -76,7 +76,7 @@ impl Cluster {
                 self.report(Kind::KubeconfigIssued, member, cause, Some(&issued.claims.jti));
                 return Ok(issued);
             }
-            margin = margin + late + TimeDelta::seconds(1);
+            margin += retry_margin(late);
         }
         Err(Error::new(
             "create_token",

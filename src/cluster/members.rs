@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::{Cluster, Error, ErrorKind, optional};
 use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Unreadable, read_member};
+use crate::domain::id::MemberId;
 use crate::domain::lifetime::format_duration;
-use crate::domain::member::{Member, MemberId};
+use crate::domain::member::Member;
 use crate::domain::role::RoleId;
 use crate::domain::secret::CredentialHash;
 

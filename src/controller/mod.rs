@@ -27,7 +27,8 @@ use self::sweep::{Found, sweep};
 use crate::audit::Origin;
 use crate::cluster::{Cause, Cluster, Ending, Error};
 use crate::crd::{self, read_member};
-use crate::domain::member::{Member, MemberId, Phase};
+use crate::domain::id::MemberId;
+use crate::domain::member::{Member, Phase};
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 
 /// How often everything is looked at.

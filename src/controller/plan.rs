@@ -103,7 +103,8 @@ mod tests {
     use super::*;
     use crate::cluster::Issued;
     use crate::crd::Unreadable;
-    use crate::domain::member::{MemberId, Status};
+    use crate::domain::id::MemberId;
+    use crate::domain::member::Status;
     use crate::domain::secret::{Credential, CredentialHash};
     use proptest::prelude::*;
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::clock::{Clock, Entropy};
-use crate::domain::member::MemberId;
+use crate::domain::id::MemberId;
 
 /// The longest wait between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::plan::{Observed, Step};
 use crate::audit::{Actor, Origin};
 use crate::cluster::{Cause, Cluster, Ending, Error, Lookup};
-use crate::domain::member::MemberId;
+use crate::domain::id::MemberId;
 
 /// What the end of this member, or a change of it that no REST request reported, is put down to.
 pub(super) fn actor(ending: Ending) -> Actor {

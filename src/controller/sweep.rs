@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use super::plan::Observed;
 use super::rights_watch::RightsWatch;
 use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
-use crate::domain::member::{Member, MemberId};
+use crate::domain::id::MemberId;
+use crate::domain::member::Member;
 use crate::domain::role::RoleId;
 
 /// What a sweep found.

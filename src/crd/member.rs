@@ -7,8 +7,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::id::MemberId;
 use crate::domain::lifetime::parse_duration;
-use crate::domain::member::{self, MemberId, Phase};
+use crate::domain::member::{self, Phase};
 use crate::domain::role::RoleId;
 use crate::domain::secret::CredentialHash;
 

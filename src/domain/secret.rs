@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::member::MemberId;
+use super::id::MemberId;
 
 /// What a member's credential begins with.
 pub const CREDENTIAL_PREFIX: &str = "dpm_";

@@ -31,6 +31,12 @@ pub fn token_window(expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Tok
     (lifetime >= MIN_TOKEN_LIFETIME).then_some(TokenWindow { latest_exp, lifetime })
 }
 
+/// How much less to ask for after a token that was late by `late`: by no more than a slow answer can explain, so that one that is
+/// late for another reason does not use up the membership.
+pub fn retry_margin(late: TimeDelta) -> TimeDelta {
+    late.clamp(TimeDelta::zero(), TimeDelta::seconds(10)) + TimeDelta::seconds(1)
+}
+
 /// Whether a token that ends at `exp` is dead, leeway and cache included, when the member ends.
 pub fn dies_in_time(exp: DateTime<Utc>, expires_at: DateTime<Utc>) -> bool {
     exp.checked_add_signed(TOKEN_LEEWAY).is_some_and(|dead| dead <= expires_at)
@@ -75,6 +81,12 @@ mod tests {
         let window = token_window(at(670), at(0)).unwrap();
         assert_eq!((window.latest_exp, window.lifetime), (at(600), TimeDelta::seconds(600)));
         assert_eq!(token_window(at(0), at(10)), None);
+    }
+
+    #[test]
+    fn a_token_of_a_year_does_not_use_up_the_membership() {
+        assert_eq!(retry_margin(TimeDelta::days(365)), TimeDelta::seconds(11));
+        assert_eq!(retry_margin(TimeDelta::seconds(2)), TimeDelta::seconds(3));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
 use crate::cluster::{Access, Cluster, Ending, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
+use crate::domain::id::MemberId;
 use crate::domain::lifetime::{MAX_LIFETIME, format_duration};
-use crate::domain::member::MemberId;
 use crate::domain::role::RoleId;
 use crate::domain::secret::Credential;
 
