@@ -58,6 +58,8 @@ pub struct Origin {
     pub address: Option<String>,
     /// The request's id, as in `x-request-id`.
     pub request_id: Option<String>,
+    /// Method and path of the request.
+    pub request: Option<String>,
 }
 
 /// An event, but for what every event has.
@@ -73,6 +75,8 @@ pub struct Event<'a> {
     pub origin: &'a Origin,
     /// The member concerned.
     pub member: Option<&'a Member>,
+    /// The role that was asked for, where there is no member.
+    pub role_id: Option<&'a str>,
     /// The kubeconfig concerned.
     pub jti: Option<&'a str>,
     /// What was refused, or why: an error code, never a message.
@@ -82,7 +86,7 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event about a member.
     pub fn about(kind: Kind, actor: Actor, origin: &'a Origin, member: &'a Member) -> Self {
-        Self { kind, actor, owner: None, origin, member: Some(member), jti: None, reason: None }
+        Self { kind, actor, owner: None, origin, member: Some(member), role_id: None, jti: None, reason: None }
     }
 }
 
@@ -101,6 +105,10 @@ struct Line<'a> {
     source_address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +172,8 @@ impl Audit {
             owner: event.owner,
             source_address: event.origin.address.as_deref(),
             request_id: event.origin.request_id.as_deref(),
+            request: event.origin.request.as_deref(),
+            role_id: event.role_id,
             jti: event.jti,
             reason: event.reason,
             member: event.member.map(Grant::of),

@@ -80,9 +80,6 @@ pub struct ServeArgs {
     /// The CA of the certificate, PEM, where callers do not trust it already; handed out with credentials
     #[arg(long, env = "DAYPASS_TLS_CA_FILE", requires = "tls_cert_file")]
     pub tls_ca_file: Option<PathBuf>,
-    /// The Secret that keeps the self-signed pair
-    #[arg(long, env = "DAYPASS_TLS_SECRET", default_value = "daypass-tls")]
-    pub tls_secret: String,
     /// Further names of the self-signed certificate; the host of the public URL is always one
     #[arg(long, env = "DAYPASS_TLS_DNS_NAME", value_delimiter = ',')]
     pub tls_dns_name: Vec<String>,

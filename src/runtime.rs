@@ -172,7 +172,7 @@ async fn key_pair(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<KeyPair
     let mut names = vec![host.to_owned()];
     names.extend(args.tls_dns_name.iter().filter(|name| *name != host).cloned());
     loop {
-        let pair = cluster.shared_key_pair(&args.tls_secret, || tls::self_signed(&names, cluster.clock.now())).await;
+        let pair = cluster.shared_key_pair(|| tls::self_signed(&names, cluster.clock.now())).await;
         match pair {
             Ok(pair) => return Ok(pair),
             Err(error) => tracing::warn!(%error, "no certificate to serve with yet; it is tried again"),

@@ -20,10 +20,10 @@ impl Context {
         &self,
         caller: &Caller,
         access: Access,
-        role: Option<&RoleId>,
+        asked: Option<&RoleId>,
     ) -> Result<Option<Role>, Problem> {
         let cluster = &self.state.cluster;
-        let role = match role {
+        let role = match asked {
             Some(id) => cluster.role(id).await?,
             None => None,
         };
@@ -35,7 +35,7 @@ impl Context {
         {
             return Ok(Some(role));
         }
-        self.record_denied(caller);
+        self.record_denied(caller, asked);
         if self.narrow_reach(caller, access).await?.is_empty() {
             return Err(Problem::new(Code::Forbidden));
         }
@@ -52,7 +52,7 @@ impl Context {
         }
         let roles = self.narrow_reach(caller, access).await?;
         if roles.is_empty() {
-            self.record_denied(caller);
+            self.record_denied(caller, None);
             return Err(Problem::new(Code::Forbidden));
         }
         Ok(roles)
@@ -85,13 +85,14 @@ impl Context {
         })
     }
 
-    fn record_denied(&self, caller: &Caller) {
+    fn record_denied(&self, caller: &Caller, role: Option<&RoleId>) {
         self.state.cluster.audit.record(&Event {
             kind: Kind::Denied,
             actor: Actor::Caller { username: caller.identity.username.clone() },
             owner: Some(&caller.identity.username),
             origin: &self.origin,
             member: None,
+            role_id: role.map(RoleId::as_str),
             jti: None,
             reason: Some(&Code::Forbidden.as_string()),
         });

@@ -110,6 +110,7 @@ fn refuse(context: &Context, code: Code, challenge: &'static str) -> Problem {
             owner: None,
             origin: &context.origin,
             member: None,
+            role_id: None,
             jti: None,
             reason: Some(&code.as_string()),
         });

@@ -1,15 +1,17 @@
 //! Bodies and queries, refused with the name of the field at fault.
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use http::StatusCode;
+use futures::StreamExt as _;
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Code, Problem};
 
 /// The largest body; the largest that means anything is a tenth of it.
-pub(super) const MAX_BODY: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
+/// What is larger is read, and forgotten, up to here: a client that is still sending does not get to read the answer.
+const MAX_DISCARDED: usize = 8 * 1024 * 1024;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -18,22 +20,41 @@ pub(super) struct Json<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let content_type =
-            request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body).await?;
+        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if !media_type.eq_ignore_ascii_case("application/json") {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes")),
-            _ => Problem::new(Code::MalformedBody),
-        })?;
         parse(&bytes).map(Self)
     }
 }
 
+async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(Code::MalformedBody))?;
+        length += chunk.len();
+        if length <= MAX_BODY {
+            bytes.extend_from_slice(&chunk);
+        } else if length > MAX_DISCARDED {
+            break;
+        }
+    }
+    if length > MAX_BODY {
+        return Err(Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes")));
+    }
+    Ok(bytes)
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would read an array as the fields in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(not_an_object());
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -55,9 +76,13 @@ fn problem(path: &str, error: &serde_json::Error) -> Problem {
         Some("missing") => Problem::field(named, "is required"),
         Some("unknown") => Problem::field(named, "is not a field of this request"),
         Some("duplicate") => Problem::field(named, "is given twice"),
-        _ if path == "." => Problem::detailed(Code::Validation, "the body must be a JSON object"),
+        _ if path == "." => not_an_object(),
         _ => Problem::field(path, message),
     }
+}
+
+fn not_an_object() -> Problem {
+    Problem::detailed(Code::Validation, "the body must be a JSON object")
 }
 
 #[cfg(test)]
@@ -96,7 +121,7 @@ mod tests {
         for body in ["", "{", "nonsense", r#"{"duration":"1","roleId":"r"} x"#] {
             assert_eq!(at_fault(body).0, Code::MalformedBody, "{body}");
         }
-        for body in ["[]", "7", "null"] {
+        for body in ["[]", "7", "null", r#"["1","r",null,null]"#] {
             assert_eq!(at_fault(body).0, Code::Validation, "{body}");
         }
     }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
 use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use super::State;
 use super::problem::Problem;
 use crate::audit::Origin;
+
+/// As much of a request as the audit trail keeps; a valid path is a third of it.
+const MAX_REQUEST: usize = 512;
 
 /// A request's id, made by the outermost middleware.
 #[derive(Debug, Clone)]
@@ -32,12 +35,19 @@ impl FromRequestParts<State> for Context {
     }
 }
 
+/// The whole path: a nested router sees only its own part.
+fn path(parts: &Parts) -> &str {
+    parts.extensions.get::<OriginalUri>().map_or(parts.uri.path(), |OriginalUri(uri)| uri.path())
+}
+
 fn origin(parts: &Parts, trusted: &[IpNet]) -> Result<Origin, Infallible> {
     let peer =
         parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());
     Ok(Origin {
         address: peer.map(|peer| client_address(peer, &parts.headers, trusted).to_string()),
         request_id: parts.extensions.get::<RequestId>().map(|RequestId(id)| id.clone()),
+        // Not the query: nothing in it matters, and people paste secrets there.
+        request: Some(format!("{} {}", parts.method, path(parts)).chars().take(MAX_REQUEST).collect()),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -45,7 +46,14 @@ pub(super) async fn finish(Extract(state): Extract<State>, mut request: Request,
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
     let (status, took) = (response.status().as_u16(), started.elapsed());
-    tracing::info!(request_id = id, method, route, status, ms = took.as_millis(), "answered");
+    tracing::info!(
+        request_id = id,
+        method,
+        route,
+        status,
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
     state.cluster.metrics.observe_request(&RequestLabels { route, method, status }, took);
     response
 }
@@ -80,13 +88,14 @@ fn label(method: &Method) -> &'static str {
     .unwrap_or("OTHER")
 }
 
-/// Another data plane's id is not here.
+/// Another data plane's id is not here, nor anything under a name that is no text.
 pub(super) async fn check_data_plane(
     Extract(state): Extract<State>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Response {
-    let ours = params.iter().any(|(key, value)| key == "dataPlaneId" && value == state.settings.data_plane_id);
+    let id = &state.settings.data_plane_id;
+    let ours = params.is_ok_and(|all| all.iter().any(|(key, value)| key == "dataPlaneId" && value == id));
     if ours { next.run(request).await } else { Problem::new(Code::NotFound).into_response() }
 }

@@ -19,7 +19,7 @@ pub use settings::{KubeconfigSettings, Settings};
 use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::response::IntoResponse;
 use axum::routing::{get, head};
 use axum::{Json, Router};
 use http::HeaderValue;
@@ -62,17 +62,17 @@ pub fn router(state: State) -> Router {
     let (members, _) = members::router().split_for_parts();
     let members = members
         // axum would answer HEAD as GET, and mint a token that nobody gets to see.
-        .route(
-            "/members/{id}/kubeconfig",
-            head(|| async { ([(ALLOW, HeaderValue::from_static("GET"))], Problem::new(Code::MethodNotAllowed)) }),
-        )
+        .route("/members/{id}/kubeconfig", head(only_get).fallback(only_get))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
     Router::new()
         .nest("/processing/data-planes/{dataPlaneId}", members.clone())
         .nest("/{dataPlaneId}", members)
         .route("/openapi.json", get(move || async move { Json(document) }))
         .fallback(|| async { Problem::new(Code::NotFound) })
-        .layer(DefaultBodyLimit::max(body::MAX_BODY))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::finish))
         .with_state(state)
+}
+
+async fn only_get() -> impl IntoResponse {
+    ([(ALLOW, HeaderValue::from_static("GET"))], Problem::new(Code::MethodNotAllowed))
 }

@@ -144,10 +144,8 @@ impl Cluster {
         self.call("delete_secrets", &member.id.to_string(), call).await.map(drop)
     }
 
-    /// Has the role's quota counted again. Kubernetes' quota controller finds a new CRD within half a minute, but a quota that it
-    /// counted before that knows no Members, and refuses them, until it is counted again: after five minutes, or when
-    /// something in the namespace is deleted.
-    pub(super) async fn nudge_quota(&self, role: &RoleId) -> Result<(), Error> {
+    /// Has the role's quota counted again, by deleting something in its namespace (see [`crate::controller`]'s quota watch).
+    pub async fn nudge_quota(&self, role: &RoleId) -> Result<(), Error> {
         let name = format!("quota-{}", u64::from_be_bytes(self.entropy.bytes().unwrap_or_default()));
         let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
         let secret = Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() };

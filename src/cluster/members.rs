@@ -86,6 +86,19 @@ impl Cluster {
         readable("create_member", &id.role, &created)
     }
 
+    /// Whether a Member could be created as far as the quota is concerned, even if only to be refused by it.
+    pub async fn is_quota_counted(&self, role: &RoleId) -> Result<bool, Error> {
+        let resource = ApiResource::erase::<crd::Member>(&());
+        let probe = DynamicObject::new("quota-probe", &resource).data(json!({ "spec": { "duration": "1s" } }));
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let api = self.members(role);
+        match self.call("probe_quota", role.as_str(), api.create(&params, &probe)).await {
+            Err(error) if error.kind == ErrorKind::QuotaUnknown => Ok(false),
+            Err(error) if !matches!(error.kind, ErrorKind::QuotaExceeded | ErrorKind::AlreadyExists) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
     /// Sets the duration of exactly this version of a Member; a conflict when it has changed since.
     pub(super) async fn set_duration(&self, member: &Member, duration: TimeDelta) -> Result<Member, Error> {
         let patch = json!({

@@ -9,6 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Cluster, Error, ErrorKind, optional};
 
+/// The Secret: Daypass has rights on no other.
+const NAME: &str = "daypass-tls";
+
 /// A certificate and its key, PEM.
 #[derive(Debug, Clone)]
 pub struct KeyPair {
@@ -19,40 +22,36 @@ pub struct KeyPair {
 }
 
 impl Cluster {
-    /// The pair of the Secret `name`; made by `make` and stored where there is none. Of several replicas that make one at the
+    /// The pair of the Secret; made by `make` and stored where there is none. Of several replicas that make one at the
     /// same time, the first wins and the others use its pair.
-    pub async fn shared_key_pair(
-        &self,
-        name: &str,
-        make: impl Fn() -> Result<KeyPair, String>,
-    ) -> Result<KeyPair, Error> {
+    pub async fn shared_key_pair(&self, make: impl Fn() -> Result<KeyPair, String>) -> Result<KeyPair, Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        if let Some(secret) = optional(self.call("get_tls_secret", name, api.get(name)).await)? {
-            return read(name, secret);
+        if let Some(secret) = optional(self.call("get_tls_secret", NAME, api.get(NAME)).await)? {
+            return read(secret);
         }
-        let pair = make().map_err(|why| Error::new("make_tls_secret", name, ErrorKind::Invalid, &why))?;
+        let pair = make().map_err(|why| Error::new("make_tls_secret", NAME, ErrorKind::Invalid, &why))?;
         let data = [("tls.crt", pair.certificate.as_bytes()), ("tls.key", pair.key.expose_secret().as_bytes())];
         let secret = Secret {
-            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
             type_: Some("kubernetes.io/tls".to_owned()),
             data: Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).into()),
             ..Secret::default()
         };
-        match self.call("create_tls_secret", name, api.create(&PostParams::default(), &secret)).await {
+        match self.call("create_tls_secret", NAME, api.create(&PostParams::default(), &secret)).await {
             Ok(_) => Ok(pair),
             Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                read(name, self.call("get_tls_secret", name, api.get(name)).await?)
+                read(self.call("get_tls_secret", NAME, api.get(NAME)).await?)
             }
             Err(error) => Err(error),
         }
     }
 }
 
-fn read(name: &str, secret: Secret) -> Result<KeyPair, Error> {
+fn read(secret: Secret) -> Result<KeyPair, Error> {
     let mut data = secret.data.unwrap_or_default();
     let mut text = |key: &str| data.remove(key).and_then(|bytes| String::from_utf8(bytes.0).ok());
     match (text("tls.crt"), text("tls.key")) {
         (Some(certificate), Some(key)) => Ok(KeyPair { certificate, key: key.into() }),
-        _ => Err(Error::new("get_tls_secret", name, ErrorKind::UnreadableAnswer, "it has no tls.crt and tls.key")),
+        _ => Err(Error::new("get_tls_secret", NAME, ErrorKind::UnreadableAnswer, "it has no tls.crt and tls.key")),
     }
 }

@@ -4,6 +4,7 @@
 mod leader;
 mod plan;
 mod queue;
+mod quota_watch;
 mod reconcile;
 mod rights_watch;
 mod sweep;
@@ -22,8 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
-use self::rights_watch::RightsWatch;
-use self::sweep::{Found, sweep};
+use self::sweep::{Found, Memory, sweep};
 use crate::audit::Origin;
 use crate::cluster::{Cause, Cluster, Ending, Error};
 use crate::crd::{self, read_member};
@@ -46,16 +46,16 @@ async fn run(cluster: &Cluster) {
     // Unbounded, so that no end ever waits behind a creation; the queue runs one at a time for each member.
     let mut running = FuturesUnordered::new();
     let mut sweeping = FuturesUnordered::new();
-    let mut rights = RightsWatch::default();
+    let mut memory = Memory::default();
     loop {
         tokio::select! {
             Some(event) = events.next() => match event {
                 Ok(event) => on_event(cluster, &mut queue, event),
                 Err(error) => tracing::warn!(%error, "the watch of Members was interrupted; it is started again"),
             },
-            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster, std::mem::take(&mut rights))),
-            Some((watched, swept)) = sweeping.next(), if !sweeping.is_empty() => {
-                rights = watched;
+            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster, std::mem::take(&mut memory))),
+            Some((remembered, swept)) = sweeping.next(), if !sweeping.is_empty() => {
+                memory = remembered;
                 on_swept(&mut queue, &mut ticks, swept);
             }
             id = queue.next() => {
@@ -81,6 +81,7 @@ fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>
         Ok(found) => {
             for error in &found.failures {
                 tracing::error!(%error, "a role could not be swept; it is swept again");
+                ticks.reset_after(SWEEP_RETRY);
             }
             found.due.into_iter().for_each(|id| queue.now(id));
             found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));

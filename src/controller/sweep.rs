@@ -6,11 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::plan::Observed;
+use super::quota_watch::QuotaWatch;
 use super::rights_watch::RightsWatch;
 use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
+
+/// What one sweep leaves for the next; a new leader begins without.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    rights: RightsWatch,
+    quotas: QuotaWatch,
+}
 
 /// What a sweep found.
 #[derive(Debug, Default)]
@@ -31,12 +39,12 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When the roles cannot be listed.
-pub(super) async fn sweep(cluster: &Cluster, mut rights: RightsWatch) -> (RightsWatch, Result<Found, Error>) {
-    let swept = sweep_all(cluster, &mut rights).await;
-    (rights, swept)
+pub(super) async fn sweep(cluster: &Cluster, mut memory: Memory) -> (Memory, Result<Found, Error>) {
+    let swept = sweep_all(cluster, &mut memory).await;
+    (memory, swept)
 }
 
-async fn sweep_all(cluster: &Cluster, rights: &mut RightsWatch) -> Result<Found, Error> {
+async fn sweep_all(cluster: &Cluster, memory: &mut Memory) -> Result<Found, Error> {
     let namespaces = cluster.role_namespaces().await?;
     for name in &namespaces.ignored {
         tracing::warn!(namespace = %name, "has only the name or only the label of a role namespace and is no role");
@@ -47,9 +55,8 @@ async fn sweep_all(cluster: &Cluster, rights: &mut RightsWatch) -> Result<Found,
             found.failures.push(error);
         }
     }
-    if let Err(error) = rights.look(cluster, &found.living).await {
-        found.failures.push(error);
-    }
+    found.failures.extend(memory.rights.look(cluster, &found.living).await.err());
+    found.failures.extend(memory.quotas.look(cluster, &namespaces.roles).await.err());
     if let Some(role) = namespaces.roles.first() {
         match cluster.has_walls(&role.id).await {
             Ok(walls) => {

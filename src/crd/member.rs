@@ -125,8 +125,12 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// With a pattern: the API server's own reading of that format takes more than RFC 3339 allows, and Daypass would not.
 fn date_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "format": "date-time", "maxLength": 40 })
+    json_schema!({
+        "type": "string", "format": "date-time", "maxLength": 40,
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$",
+    })
 }
 
 fn text_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {

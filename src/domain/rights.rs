@@ -37,7 +37,8 @@ pub enum Escape {
     AdmissionControl,
     /// May reach into every pod of a node, past the API server's checks.
     NodesProxy,
-    /// May make tokens of service accounts, which outlive the member.
+    /// May come by tokens of service accounts, which outlive the member: makes them, reads them in Secrets, takes them out of a pod,
+    /// or starts a pod that has one.
     ServiceAccountTokens,
     /// `*` holds all of these, now or with the next version of Kubernetes.
     Wildcard,
@@ -145,7 +146,7 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
         (Escape::Impersonate, rule.may(&["impersonate"]) && identities),
         (Escape::AdmissionControl, rule.may(&WRITES) && rule.is_on("admissionregistration.k8s.io", &[])),
         (Escape::NodesProxy, rule.is_on("", &["nodes/proxy"])),
-        (Escape::ServiceAccountTokens, rule.may(&["create"]) && rule.is_on("", &["serviceaccounts/token"])),
+        (Escape::ServiceAccountTokens, reaches_tokens(rule)),
         (
             Escape::Wildcard,
             !rule.resources.is_empty()
@@ -155,6 +156,20 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
     .into_iter()
     .filter_map(|(escape, holds)| holds.then_some(escape))
     .collect()
+}
+
+fn reaches_tokens(rule: &Rule) -> bool {
+    const WRITES: [&str; 3] = ["create", "update", "patch"];
+    let makes = rule.may(&["create"]) && rule.is_on("", &["serviceaccounts/token"]);
+    let reads = rule.may(&["get", "list", "watch"]) && rule.is_on("", &["secrets"]);
+    // A shell is opened by `create`, or by `get` from a WebSocket client.
+    let enters = rule.may(&["create", "get"]) && rule.is_on("", &["pods/exec", "pods/attach"]);
+    let changes = rule.may(&["update", "patch"]) && rule.is_on("", &["pods/ephemeralcontainers"]);
+    let starts = rule.may(&WRITES)
+        && (rule.is_on("", &["pods", "replicationcontrollers", "podtemplates"])
+            || rule.is_on("apps", &["deployments", "daemonsets", "statefulsets", "replicasets"])
+            || rule.is_on("batch", &["jobs", "cronjobs"]));
+    makes || reads || enters || changes || starts
 }
 
 const STREAMING_SUBRESOURCES: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
@@ -254,6 +269,10 @@ mod tests {
             (Escape::NodesProxy, rule("", &["get"], &["nodes/*"])),
             (Escape::ServiceAccountTokens, rule("", &["create"], &["serviceaccounts/token"])),
             (Escape::ServiceAccountTokens, rule("*", &["create"], &["serviceaccounts/*"])),
+            (Escape::ServiceAccountTokens, rule("", &["get"], &["secrets"])),
+            (Escape::ServiceAccountTokens, rule("", &["get"], &["pods/exec"])),
+            (Escape::ServiceAccountTokens, rule("", &["create"], &["pods"])),
+            (Escape::ServiceAccountTokens, rule("apps", &["patch"], &["deployments"])),
             (Escape::Wildcard, rule("", &["*"], &["pods"])),
             (Escape::Wildcard, rule("apps", &["get"], &["*"])),
         ] {
@@ -261,8 +280,10 @@ mod tests {
         }
         let everything = Rights::of(&[rule("*", &["*"], &["*"])], true).escapes;
         assert_eq!(everything.len(), 7, "{everything:?}");
-        let contained =
-            [rule("", &["get", "list", "watch"], &["pods", "nodes"]), rule("", &["create"], &["pods/eviction"])];
+        let contained = [
+            rule("", &["get", "list", "watch"], &["pods", "nodes"]),
+            rule("", &["create", "delete"], &["pods/eviction"]),
+        ];
         assert_eq!(Rights::of(&contained, true).escapes, [].into());
         assert_eq!(Rights::of(&contained, false).escapes, [Escape::NoWalls].into());
         assert_eq!(Rights::of(&contained[..1], false).escapes, [].into(), "what only reads needs no walls");

@@ -303,10 +303,18 @@ class Pods(unittest.TestCase):
         (container,) = self.pod()["containers"]
         self.assertIn("--tls-dns-name=daypass.daypass.svc", container["args"])
         pod = self.pod("tls: {secretName: my-tls, caKey: ca.crt}")
-        self.assertEqual(pod["volumes"][0]["secret"]["secretName"], "my-tls")
+        (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        self.assertEqual(secret["secretName"], "my-tls")
         args = pod["containers"][0]["args"]
         self.assertIn("--tls-cert-file=/etc/daypass/tls/tls.crt", args)
         self.assertIn("--tls-ca-file=/etc/daypass/tls/ca.crt", args)
+
+    def test_own_token(self):
+        pod = self.pod()
+        self.assertIs(pod["automountServiceAccountToken"], False)
+        (token,) = [s for s in pod["volumes"][0]["projected"]["sources"] if "serviceAccountToken" in s]
+        # The API server makes a token of a year of one for 3607 s.
+        self.assertEqual(token["serviceAccountToken"]["expirationSeconds"], 3600)
 
     def test_image(self):
         digest = "sha256:" + "0" * 64

@@ -2,18 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::components::Component;
 use crate::control_plane::{ControlPlane, Shutdown};
-use crate::process::output;
+use crate::process::{POLL, output};
 use crate::state::write_private;
 use crate::tools::Tools;
 
 /// Name and namespace of the release, and name of its ServiceAccount.
 pub const RELEASE: &str = "daypass";
+
+/// The controller manager counts quotas within seconds of its start.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Daypass's chart.
 #[derive(Debug, Clone)]
@@ -59,7 +64,8 @@ impl Chart {
         output(&mut helm).context("the chart could not be installed")?;
         // It finds a new CRD within half a minute, and counts a quota of its objects some minutes later; when it starts, at once.
         plane.stop_component(Component::ControllerManager, Shutdown::Graceful)?;
-        plane.start_component(Component::ControllerManager)
+        plane.start_component(Component::ControllerManager)?;
+        wait_counted(plane)
     }
 
     /// The manifests of some of the chart's templates.
@@ -84,6 +90,22 @@ impl Chart {
     pub fn write_kubeconfig(&self, plane: &ControlPlane, file: &Path) -> Result<()> {
         let token = output(plane.kubectl().args(["create", "token", RELEASE, "-n", RELEASE, "--duration=720h"]))?;
         plane.write_token_kubeconfig(file, token.trim())
+    }
+}
+
+/// Until a quota is counted, everything that it limits is refused.
+fn wait_counted(plane: &ControlPlane) -> Result<()> {
+    let used = "{range .items[*]}{.metadata.namespace}={.status.used.count/members\\.daypass\\.dev}{\"\\n\"}{end}";
+    let deadline = Instant::now() + COUNT_TIMEOUT;
+    loop {
+        let quotas = output(plane.kubectl().args(["get", "resourcequotas", "-A", "-o", &format!("jsonpath={used}")]))?;
+        match quotas.lines().find(|line| line.ends_with('=')) {
+            None => return Ok(()),
+            Some(quota) if Instant::now() >= deadline => {
+                bail!("the quota in {quota} was not counted within {COUNT_TIMEOUT:?}")
+            }
+            Some(_) => thread::sleep(POLL),
+        }
     }
 }
 
