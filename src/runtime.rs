@@ -1,8 +1,10 @@
 //! Puts everything together: the only place that starts tasks, and that decides when the process ends.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ use crate::{controller, telemetry, tls};
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long a client may take for the head of a request, or for TLS before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the files of a given certificate are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries to get the serving certificate while the API server does not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -129,10 +133,10 @@ async fn serve_api(
         pair = key_pair(&args, &cluster) => pair?,
         () = stop.cancelled() => return Ok(()),
     };
-    let certificate = tls::leaf(&pair.certificate)?;
+    let leaf = tls::leaf(&pair.certificate)?;
     let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    tracing::info!(sha256 = tls::fingerprint(&certificate), "serving with this certificate");
-    if !tls::covers(&certificate, host) {
+    tracing::info!(sha256 = tls::fingerprint(&leaf), "serving with this certificate");
+    if !tls::covers(&leaf, host) {
         tracing::warn!(host, "the certificate does not name the host of the public URL: clients will refuse it");
     }
     let ca_certificate = match (&args.tls_ca_file, &args.tls_cert_file) {
@@ -141,6 +145,7 @@ async fn serve_api(
         (None, Some(_)) => None,
         (None, None) => Some(pair.certificate.clone()),
     };
+    let (address, files) = (args.listen, args.tls_cert_file.zip(args.tls_key_file));
     let settings = Settings {
         data_plane_id: args.data_plane_id,
         public_url: args.public_url.as_str().trim_end_matches('/').to_owned(),
@@ -150,16 +155,41 @@ async fn serve_api(
         token_audience: args.token_audience,
         accept_api_server_audience: args.accept_api_server_audience,
     };
-    let tls = RustlsConfig::from_pem(pair.certificate.into_bytes(), pair.key.expose_secret().as_bytes().to_vec()).await;
+    let (certificate, key) = (pair.certificate.clone().into_bytes(), pair.key.expose_secret().as_bytes().to_vec());
+    let tls = RustlsConfig::from_pem(certificate, key).await.context("the certificate and the key cannot be used")?;
     let mut server =
-        axum_server::from_tcp_rustls(listener, tls.context("the certificate and the key cannot be used")?)?
-            .handle(handle)
-            .first_request_timeout(HEAD_TIMEOUT);
+        axum_server::from_tcp_rustls(listener, tls.clone())?.handle(handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
     let service =
         api::router(Arc::new(Parts { cluster, settings })).into_make_service_with_connect_info::<SocketAddr>();
-    tracing::info!(address = %args.listen, "listening");
-    server.serve(service).await.context("the API listener failed")
+    tracing::info!(address = %address, "listening");
+    tokio::select! {
+        served = server.serve(service) => served.context("the API listener failed"),
+        never = follow_files(&tls, files, pair.certificate) => match never {},
+    }
+}
+
+/// Serves with the certificate that is in the files now: whoever renews it (cert-manager, the kubelet) only writes them.
+async fn follow_files(tls: &RustlsConfig, files: Option<(PathBuf, PathBuf)>, mut served: String) -> Infallible {
+    let Some((certificate_file, key_file)) = files else { std::future::pending().await };
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let (Ok(certificate), Ok(key)) = (fs::read_to_string(&certificate_file), fs::read(&key_file)) else {
+            tracing::warn!("the certificate's files cannot be read; the last one is served on");
+            continue;
+        };
+        if certificate == served {
+            continue;
+        }
+        // The two files may have been read between their writes; then they do not fit yet, and do at the next look.
+        match tls.reload_from_pem(certificate.clone().into_bytes(), key).await {
+            Ok(()) => {
+                tracing::info!("serving with the renewed certificate");
+                served = certificate;
+            }
+            Err(error) => tracing::warn!(%error, "the renewed certificate cannot be used; the last one is served on"),
+        }
+    }
 }
 
 /// The given certificate and key, or the self-signed pair that all replicas share.
