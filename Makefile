@@ -15,7 +15,7 @@ REQUIREMENTS = tests/schemathesis/requirements.txt
 VENV = $(CACHE)/schemathesis-$(firstword $(shell cksum < $(REQUIREMENTS)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop test tools schemathesis generate check-cargo check-python
+.PHONY: help run env stop test bench tools schemathesis generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,7 +33,12 @@ stop: check-cargo ## Stop a running `make run`
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
 test: tools schemathesis ## Run all tests, against a real control plane
+	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(VENV)/bin/python" deploy/charts/tests/render_test.py
 	@SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+
+# Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
+bench: tools ## Measure what the admission policies cost an unrelated write
+	@$(CARGO) bench --profile dev --bench walls
 
 tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of this folder
 	@$(CARGO) build -p daypass-local

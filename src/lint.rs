@@ -1,5 +1,6 @@
 //! `daypass roles lint`: what the roles of a cluster, or of rendered manifests, can do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,27 @@ use crate::domain::rights::Rights;
 use crate::domain::role::{ROLE_LABEL, RoleId};
 use crate::metrics::Metrics;
 
-/// One of the admission policies; they come and go together.
-const WALL: &str = "daypass-role-serviceaccounts";
+/// The admission policies of the chart. Each closes a way of its own, so one that is not bound counts as all of them.
+const WALLS: [&str; 10] = [
+    "daypass-member-persistence",
+    "daypass-member-reach",
+    "daypass-members",
+    "daypass-namespaces",
+    "daypass-own-namespace",
+    "daypass-role-pods",
+    "daypass-role-rbac",
+    "daypass-role-secrets",
+    "daypass-role-serviceaccounts",
+    "daypass-role-tokens",
+];
 
 /// What there is to look at.
 #[derive(Default)]
 struct Subject {
     roles: Vec<RoleId>,
     rbac: Rbac,
+    /// The policies that are bound by manifests.
+    bound: BTreeSet<String>,
     walls: bool,
 }
 
@@ -52,7 +66,9 @@ impl Subject {
         let mut table = format!("{:<32} {:<10} {:<8} {}\n", "ROLE", "READ-ONLY", "STREAMS", "CONTAINED");
         let mut all_contained = true;
         for role in &self.roles {
-            let rights = Rights::of(&self.rbac.grants(role).rules, self.walls);
+            let grants = self.rbac.grants(role);
+            let known = Rights::of(&grants.rules, self.walls);
+            let rights = if grants.unknown { known.and_unknown() } else { known };
             let escapes: Vec<String> = rights.escapes.iter().map(|escape| escape.to_string()).collect();
             all_contained &= escapes.is_empty();
             let contained = if escapes.is_empty() { "yes".to_owned() } else { format!("no: {}", escapes.join(", ")) };
@@ -78,7 +94,9 @@ impl Subject {
             "Role" => self.rbac.roles.push(read(object)?),
             "ClusterRoleBinding" => self.rbac.cluster_bindings.push(read(object)?),
             "RoleBinding" => self.rbac.bindings.push(read(object)?),
-            "ValidatingAdmissionPolicyBinding" => self.walls |= object["spec"]["policyName"] == WALL,
+            "ValidatingAdmissionPolicyBinding" => {
+                self.bound.extend(object["spec"]["policyName"].as_str().map(str::to_owned));
+            }
             _ => {}
         }
         Ok(())
@@ -91,7 +109,8 @@ fn read<T: DeserializeOwned>(object: Value) -> anyhow::Result<T> {
 }
 
 fn manifests(files: &[PathBuf]) -> anyhow::Result<Subject> {
-    let mut subject = Subject::default();
+    let rbac = Rbac { is_partial: true, ..Rbac::default() };
+    let mut subject = Subject { rbac, ..Subject::default() };
     for file in files {
         let text =
             if file == Path::new("-") { io::read_to_string(io::stdin().lock()) } else { fs::read_to_string(file) };
@@ -99,6 +118,7 @@ fn manifests(files: &[PathBuf]) -> anyhow::Result<Subject> {
         let objects: Vec<Value> = serde_yaml::from_multiple(&text).with_context(|| file.display().to_string())?;
         objects.into_iter().try_for_each(|object| subject.add(object))?;
     }
+    subject.walls = WALLS.iter().all(|policy| subject.bound.contains(*policy));
     Ok(subject)
 }
 
@@ -114,6 +134,6 @@ fn live() -> anyhow::Result<Subject> {
             Some(role) => cluster.has_walls(role).await?,
             None => false,
         };
-        Ok(Subject { rbac: cluster.rbac().await?, roles, walls })
+        Ok(Subject { rbac: cluster.rbac().await?, roles, walls, ..Subject::default() })
     })
 }

@@ -18,6 +18,7 @@ use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{self, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
 use crate::audit::Audit;
@@ -67,6 +68,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let readiness = Readiness::new(cluster.clone());
     let handle = Handle::new();
+    let requests = TaskTracker::new();
     // Probes are answered to the very end, so they are in a set of their own, which is dropped last.
     let mut background = JoinSet::new();
     let admin = axum_server::from_tcp(admin_listener)?;
@@ -75,7 +77,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     background.spawn(probe(kubeconfig.clone()));
     let mut tasks = JoinSet::new();
     tasks.spawn(lead(cluster.clone(), identity, stop.clone()));
-    tasks.spawn(serve_api(args, cluster, kubeconfig, listener, handle.clone(), stop.clone()));
+    tasks.spawn(serve_api(args, cluster, kubeconfig, listener, handle.clone(), requests.clone(), stop.clone()));
 
     let ended = tokio::select! {
         signal = told_to_stop() => signal.map(|name| tracing::info!(signal = name, "stopping")),
@@ -86,6 +88,11 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     stop.cancel();
     handle.graceful_shutdown(Some(DRAIN));
     while tasks.join_next().await.is_some() {}
+    // Those whose client has gone away.
+    requests.close();
+    if tokio::time::timeout(DRAIN, requests.wait()).await.is_err() {
+        tracing::warn!("requests were cut off");
+    }
     ended
 }
 
@@ -127,6 +134,7 @@ async fn serve_api(
     kubeconfig: KubeconfigSettings,
     listener: TcpListener,
     handle: Handle<SocketAddr>,
+    requests: TaskTracker,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let pair = tokio::select! {
@@ -160,8 +168,8 @@ async fn serve_api(
     let mut server =
         axum_server::from_tcp_rustls(listener, tls.clone())?.handle(handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
-    let service =
-        api::router(Arc::new(Parts { cluster, settings })).into_make_service_with_connect_info::<SocketAddr>();
+    let service = api::router(Arc::new(Parts { cluster, settings, tasks: requests }))
+        .into_make_service_with_connect_info::<SocketAddr>();
     tracing::info!(address = %address, "listening");
     tokio::select! {
         served = server.serve(service) => served.context("the API listener failed"),

@@ -1,5 +1,7 @@
 //! Bodies and queries, refused with the name of the field at fault.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use futures::StreamExt as _;
@@ -10,26 +12,30 @@ use super::problem::{Code, Problem};
 
 /// The largest body; the largest that means anything is a tenth of it.
 const MAX_BODY: usize = 64 * 1024;
-/// What is larger is read, and forgotten, up to here: a client that is still sending does not get to read the answer.
-const MAX_DISCARDED: usize = 8 * 1024 * 1024;
+/// What is larger is read, and forgotten, up to here.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+/// As long as a slow line takes for that; who is slower holds nothing up for longer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body.
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
+/// Why a body could not be received.
+#[derive(Clone)]
+struct Unreceived(Problem);
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
-        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/json") {
-            return Err(Problem::new(Code::UnsupportedMediaType));
-        }
-        parse(&bytes).map(Self)
-    }
+/// Reads the body to its end, whatever becomes of the request: a client that is still sending does not get to read the answer, and
+/// one that has sent what nobody reads finds its connection closed under its next request.
+pub(super) async fn receive(request: Request) -> Request {
+    let (mut parts, body) = request.into_parts();
+    let late = || Problem::detailed(Code::MalformedBody, "the body did not arrive within 10 seconds");
+    let read = tokio::time::timeout(BODY_TIMEOUT, read(body)).await;
+    let bytes = read.unwrap_or_else(|_| Err(late())).unwrap_or_else(|problem| {
+        parts.extensions.insert(Unreceived(problem));
+        Vec::new()
+    });
+    Request::from_parts(parts, Body::from(bytes))
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Problem> {
@@ -48,6 +54,23 @@ async fn read(body: Body) -> Result<Vec<u8>, Problem> {
         return Err(Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes")));
     }
     Ok(bytes)
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        if let Some(Unreceived(problem)) = parts.extensions.remove() {
+            return Err(problem);
+        }
+        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType));
+        }
+        parse(&read(body).await?).map(Self)
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

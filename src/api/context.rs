@@ -56,11 +56,11 @@ fn origin(parts: &Parts, trusted: &[IpNet]) -> Result<Origin, Infallible> {
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer;
-    let forwarded: Vec<&str> = headers
+    let forwarded: Vec<String> = headers
         .get_all("x-forwarded-for")
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .flat_map(|value| value.split(',').map(str::to_owned).collect::<Vec<_>>())
         .collect();
     for entry in forwarded.iter().rev() {
         if !is_trusted(&client) {
@@ -81,7 +81,7 @@ mod tests {
     fn address(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append("x-forwarded-for", HeaderValue::from_static(value));
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
         client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(address("10.0.0.1", &["203.0.113.1"], &["10.0.0.0/8"]), "203.0.113.1");
         assert_eq!(address("10.0.0.1", &["6.6.6.6, 203.0.113.1, 10.0.0.2"], &["10.0.0.0/8"]), "203.0.113.1");
         assert_eq!(address("10.0.0.1", &["6.6.6.6", "203.0.113.1"], &["10.0.0.0/8"]), "203.0.113.1");
+        assert_eq!(address("10.0.0.1", &["6.6.6.6, \u{e4}, 203.0.113.1"], &["10.0.0.0/8"]), "203.0.113.1");
         assert_eq!(address("10.0.0.1", &["junk"], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(address("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
     }

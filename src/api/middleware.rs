@@ -12,6 +12,7 @@ use http::header::{ALLOW, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method};
 
 use super::State;
+use super::body;
 use super::context::RequestId;
 use super::problem::{Code, Problem};
 use crate::metrics::RequestLabels;
@@ -21,8 +22,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer than any request takes whose calls to the API server all answer just in time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Answers in a task of its own, which a client that goes away does not end: whoever begins a change has it done and recorded in its
+/// name.
+pub(super) async fn finish(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
+    let answered = state.tasks.spawn(answer(state.clone(), request, next)).await;
+    // Only the end of the whole process ends such a task early.
+    answered.unwrap_or_else(|_| Problem::new(Code::Unavailable).render("", ""))
+}
+
 /// Gives the request its id, makes every error a problem, counts and logs. Nothing of the headers or the query is logged.
-pub(super) async fn finish(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
+async fn answer(state: State, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let Ok(id) = state.cluster.entropy.uuid() else {
         return Problem::new(Code::Unavailable).render(request.uri().path(), "");
@@ -33,7 +42,8 @@ pub(super) async fn finish(Extract(state): Extract<State>, mut request: Request,
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 
-    let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))).catch_unwind().await;
+    let handled = async { next.run(body::receive(request).await).await };
+    let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, handled)).catch_unwind().await;
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::new(Code::Unavailable).into_response(),

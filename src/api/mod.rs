@@ -25,6 +25,7 @@ use axum::{Json, Router};
 use http::HeaderValue;
 use http::header::ALLOW;
 use serde::Deserialize;
+use tokio_util::task::TaskTracker;
 use utoipa::IntoParams;
 
 use self::problem::{Code, Problem};
@@ -36,6 +37,8 @@ pub struct Parts {
     pub cluster: Cluster,
     /// What was configured.
     pub settings: Settings,
+    /// Where requests are answered.
+    pub tasks: TaskTracker,
 }
 
 impl fmt::Debug for Parts {

@@ -4,7 +4,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::server::{ServerBuilder, ServerVariableBuilder};
-use utoipa::openapi::{Content, OpenApi, Ref, Response};
+use utoipa::openapi::{Content, HeaderBuilder, Object, OpenApi, Ref, Response, Type};
 
 use super::members;
 use super::problem::{Code, FieldError, ProblemBody};
@@ -36,6 +36,13 @@ const PROBLEMS: [(&str, &str); 9] = [
     ("413", "The body is too large"),
     ("415", "The body is not application/json"),
     ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),
+];
+
+/// The headers that come with some of them.
+const PROBLEM_HEADERS: [(&str, &str, &str); 3] = [
+    ("401", "WWW-Authenticate", "How to authenticate"),
+    ("405", "Allow", "The methods that are allowed"),
+    ("503", "Retry-After", "In how many seconds to try again"),
 ];
 
 /// The document; with a data plane's id it is that one's.
@@ -73,6 +80,11 @@ fn add_problems(operation: &mut Operation) {
         let mut response = Response::new(description);
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
         response.content.insert("application/problem+json".to_owned(), content.into());
+        for (_, name, description) in PROBLEM_HEADERS.into_iter().filter(|(of, ..)| *of == status) {
+            let header =
+                HeaderBuilder::new().schema(Some(Object::with_type(Type::String))).description(Some(description));
+            response.headers.insert(name.to_owned(), header.build().into());
+        }
         operation.responses.responses.insert(status.to_owned(), response.into());
     }
 }

@@ -233,6 +233,7 @@ impl From<Error> for Problem {
             ErrorKind::Invalid | ErrorKind::AlreadyExists => Code::Internal,
             // A right that Daypass itself lacks is its operator's to give, not the caller's.
             ErrorKind::QuotaUnknown
+            | ErrorKind::Unauthorized
             | ErrorKind::Forbidden
             | ErrorKind::Timeout
             | ErrorKind::Unreachable

@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{ListParams, PostParams};
+use kube::api::{ApiResource, ListParams, PostParams};
 use kube::{Api, Resource as _};
 
 use super::members::uid_precondition;
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone, optional};
-use crate::crd;
+use crate::crd::{self, Metadata};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
@@ -30,16 +30,21 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &role.namespace())
     }
 
+    fn account_metadata(&self, role: &RoleId) -> Api<Metadata> {
+        let resource = ApiResource::erase::<ServiceAccount>(&());
+        Api::namespaced_with(self.client.clone(), &role.namespace(), &resource)
+    }
+
     /// The service account of a member's name, whosever it is.
     pub async fn account(&self, id: &MemberId) -> Result<Option<Account>, Error> {
-        let api = self.accounts(&id.role);
+        let api = self.account_metadata(&id.role);
         let found = optional(self.call("get_service_account", &id.to_string(), api.get(id.name())).await)?;
         Ok(found.map(read))
     }
 
     /// All service accounts of a role but `default`, which Kubernetes makes and whose token nobody can get.
     pub async fn list_accounts(&self, role: &RoleId) -> Result<Vec<Account>, Error> {
-        let api = self.accounts(role);
+        let api = self.account_metadata(role);
         let found = self.call("list_service_accounts", role.as_str(), api.list(&ListParams::default())).await?;
         Ok(found.into_iter().map(read).filter(|account| account.name != "default").collect())
     }
@@ -83,8 +88,8 @@ impl Cluster {
     }
 }
 
-fn read(account: ServiceAccount) -> Account {
-    let meta = account.metadata;
+fn read(account: Metadata) -> Account {
+    let meta = account.0.metadata;
     Account {
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),

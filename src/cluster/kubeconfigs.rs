@@ -5,14 +5,14 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use secrecy::SecretString;
 use serde_json::json;
 
 use super::accounts::{owned_labels, owner_reference};
 use super::members::uid_precondition;
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
-use crate::crd::chrono_of;
+use crate::crd::{Metadata, chrono_of};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
@@ -72,10 +72,11 @@ impl Cluster {
     }
 
     async fn list_secrets(&self, role: &RoleId, params: &ListParams) -> Result<Vec<KubeconfigSecret>, Error> {
-        let api = self.secrets(role);
         // Metadata only: Daypass has no business with what a Secret holds.
-        let found = self.call("list_secrets", role.as_str(), api.list_metadata(params)).await?;
-        Ok(found.into_iter().map(|secret| read(secret.metadata)).collect())
+        let resource = ApiResource::erase::<Secret>(&());
+        let api: Api<Metadata> = Api::namespaced_with(self.client.clone(), &role.namespace(), &resource);
+        let found = self.call("list_secrets", role.as_str(), api.list(params)).await?;
+        Ok(found.into_iter().map(|secret| read(secret.0.metadata)).collect())
     }
 
     /// Takes the slot of this name for a kubeconfig. The conflict of names is the lock that keeps their number.

@@ -218,37 +218,51 @@ impl Cluster {
     /// Ends a member: the Member first, which is the durable decision, then what it may still be used with. Every step can be
     /// repeated; the sweep repeats what is missing.
     pub async fn end(&self, member: &Member, ending: Ending, cause: Cause<'_>) -> Result<(), Error> {
-        self.mark_ended(member, ending, cause).await;
+        let unmarked = self.mark_ended(member, ending, cause).await;
         self.delete_member(member).await?;
+        if let Some(member) = unmarked {
+            self.report_end(&member, ending, cause);
+        }
         self.delete_remains(member).await
     }
 
-    /// The service account and the Secrets of exactly this member.
+    /// The service account and the Secrets of exactly this member. Each alone ends its tokens, so one that fails does not keep the
+    /// other.
     async fn delete_remains(&self, member: &Member) -> Result<(), Error> {
-        if let Some(account) = self.account(&member.id).await?
-            && account.member_uid.as_ref() == Some(&member.uid)
-        {
-            self.delete_account(&member.id.role, &account).await?;
+        let account = self.delete_own_account(member).await;
+        let secrets = self.delete_kubeconfigs(member, None).await;
+        account.and(secrets)
+    }
+
+    async fn delete_own_account(&self, member: &Member) -> Result<(), Error> {
+        match self.account(&member.id).await? {
+            Some(account) if account.member_uid.as_ref() == Some(&member.uid) => {
+                self.delete_account(&member.id.role, &account).await
+            }
+            _ => Ok(()),
         }
-        self.delete_kubeconfigs(member, None).await
     }
 
     /// Says in the status that the member has ended. Of all that end it at the same time, the one whose mark is written reports
-    /// it. A mark that cannot be written holds nothing up.
-    async fn mark_ended(&self, member: &Member, ending: Ending, cause: Cause<'_>) {
+    /// it. A mark that cannot be written holds nothing up: the member is given back, to be reported when it is deleted, and not
+    /// with every try of that.
+    async fn mark_ended(&self, member: &Member, ending: Ending, cause: Cause<'_>) -> Option<Member> {
         let mut current = member.clone();
         for _ in 0..CONFLICT_RETRIES {
             if current.uid != member.uid || current.status.phase == Some(Phase::Terminating) {
-                return;
+                return None;
             }
             let conditions = vec![self.condition("Ready", "False", reason(ending), self.clock.now())];
             let update = StatusUpdate { phase: "Terminating", credential: None, role_hash: None, conditions };
             match self.write_status(&current, &update).await {
-                Ok(_) => break,
-                Err(error) if error.is_gone() => return,
+                Ok(_) => {
+                    self.report_end(&current, ending, cause);
+                    return None;
+                }
+                Err(error) if error.is_gone() => return None,
                 Err(error) if error.is_conflict() => match self.member(&member.id).await {
                     Ok(Lookup::Found(newer)) => current = *newer,
-                    Ok(Lookup::Missing) => return,
+                    Ok(Lookup::Missing) => return None,
                     _ => break,
                 },
                 Err(error) => {
@@ -257,7 +271,7 @@ impl Cluster {
                 }
             }
         }
-        self.report_end(&current, ending, cause);
+        Some(current)
     }
 
     /// Reports the end of a member.

@@ -8,7 +8,7 @@ use kube::core::DynamicObject;
 use serde_json::json;
 
 use super::{Cluster, Error, ErrorKind, optional};
-use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Unreadable, read_member};
+use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Tolerant, Unreadable, read_member};
 use crate::domain::id::MemberId;
 use crate::domain::lifetime::format_duration;
 use crate::domain::member::Member;
@@ -48,7 +48,7 @@ pub struct Listed {
 }
 
 impl Cluster {
-    fn members(&self, role: &RoleId) -> Api<DynamicObject> {
+    fn members(&self, role: &RoleId) -> Api<Object> {
         Api::namespaced_with(self.client.clone(), &role.namespace(), &ApiResource::erase::<crd::Member>(&()))
     }
 
@@ -70,7 +70,7 @@ impl Cluster {
         for object in objects {
             match read_member(role, &object) {
                 Ok(member) => listed.members.push(member),
-                Err(why) => listed.unreadable.push((object.metadata.name.unwrap_or_default(), why)),
+                Err(why) => listed.unreadable.push((object.0.metadata.name.unwrap_or_default(), why)),
             }
         }
         Ok(listed)
@@ -82,7 +82,8 @@ impl Cluster {
         let resource = ApiResource::erase::<crd::Member>(&());
         let mut object = DynamicObject::new(id.name(), &resource).data(json!({ "spec": spec }));
         object.metadata.annotations = Some([(CLAIM_ANNOTATION.to_owned(), self.claim())].into());
-        let created = self.call("create_member", &id.to_string(), api.create(&PostParams::default(), &object)).await?;
+        let created =
+            self.call("create_member", &id.to_string(), api.create(&PostParams::default(), &Tolerant(object))).await?;
         readable("create_member", &id.role, &created)
     }
 
@@ -92,7 +93,7 @@ impl Cluster {
         let probe = DynamicObject::new("quota-probe", &resource).data(json!({ "spec": { "duration": "1s" } }));
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let api = self.members(role);
-        match self.call("probe_quota", role.as_str(), api.create(&params, &probe)).await {
+        match self.call("probe_quota", role.as_str(), api.create(&params, &Tolerant(probe))).await {
             Err(error) if error.kind == ErrorKind::QuotaUnknown => Ok(false),
             Err(error) if !matches!(error.kind, ErrorKind::QuotaExceeded | ErrorKind::AlreadyExists) => Err(error),
             _ => Ok(true),
@@ -156,7 +157,7 @@ pub(super) fn uid_precondition(uid: &str) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
 }
 
-fn readable(call: &'static str, role: &RoleId, object: &DynamicObject) -> Result<Member, Error> {
+fn readable(call: &'static str, role: &RoleId, object: &Object) -> Result<Member, Error> {
     read_member(role, object)
         .map_err(|why| Error::new(call, role.as_str(), ErrorKind::UnreadableAnswer, &why.to_string()))
 }

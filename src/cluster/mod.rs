@@ -74,6 +74,7 @@ pub enum ErrorKind {
     Conflict,
     QuotaExceeded,
     QuotaUnknown,
+    Unauthorized,
     Forbidden,
     Invalid,
     Timeout,
@@ -90,6 +91,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::QuotaExceeded => "quota_exceeded",
             Self::QuotaUnknown => "quota_unknown",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Invalid => "invalid",
             Self::Timeout => "timeout",
@@ -127,7 +129,8 @@ impl Error {
                 // ResourceQuota answers Forbidden, as a missing right does; only the message tells them apart.
                 (403, _) if status.message.contains("exceeded quota") => ErrorKind::QuotaExceeded,
                 (403, _) if status.message.contains("status unknown for quota") => ErrorKind::QuotaUnknown,
-                (401 | 403, _) => ErrorKind::Forbidden,
+                (401, _) => ErrorKind::Unauthorized,
+                (403, _) => ErrorKind::Forbidden,
                 (400 | 422, _) => ErrorKind::Invalid,
                 _ => ErrorKind::Server,
             },
@@ -145,7 +148,8 @@ impl Error {
 
     /// Whether the API server answered, if only by a refusal.
     fn is_answer(&self) -> bool {
-        !matches!(self.kind, ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::Server)
+        // Where its own token is refused, Daypass can do nothing.
+        !matches!(self.kind, ErrorKind::Unauthorized | ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::Server)
     }
 
     /// Whether the object was not there, or is not the one meant any more.

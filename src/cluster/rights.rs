@@ -6,11 +6,13 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
-use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ApiResource, ListParams, PostParams};
 use kube::core::ObjectMeta;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 
 use super::{Cluster, Error, ErrorKind};
+use crate::crd::Object;
 use crate::domain::rights::Rule;
 use crate::domain::role::RoleId;
 
@@ -24,6 +26,8 @@ pub struct Grants {
     pub rules: Vec<Rule>,
     /// The namespaces its bindings reach; `None` is all of them.
     pub namespaces: Option<BTreeSet<String>>,
+    /// Whether a binding names a role whose rules are not told.
+    pub unknown: bool,
 }
 
 /// All of a cluster's RBAC, read at one time, or that of a set of manifests.
@@ -37,28 +41,32 @@ pub struct Rbac {
     pub cluster_roles: Vec<ClusterRole>,
     /// Roles.
     pub roles: Vec<RbacRole>,
+    /// Whether there are more, as in the cluster that manifests are for.
+    pub is_partial: bool,
 }
 
 impl Cluster {
     /// The cluster's RBAC.
     pub async fn rbac(&self) -> Result<Rbac, Error> {
-        let all = ListParams::default();
-        let (cluster_bindings, bindings): (Api<ClusterRoleBinding>, Api<RoleBinding>) =
-            (Api::all(self.client.clone()), Api::all(self.client.clone()));
-        let (cluster_roles, roles): (Api<ClusterRole>, Api<RbacRole>) =
-            (Api::all(self.client.clone()), Api::all(self.client.clone()));
         let (cluster_bindings, bindings, cluster_roles, roles) = tokio::try_join!(
-            self.call("list_cluster_role_bindings", "-", cluster_bindings.list(&all)),
-            self.call("list_role_bindings", "-", bindings.list(&all)),
-            self.call("list_cluster_roles", "-", cluster_roles.list(&all)),
-            self.call("list_roles", "-", roles.list(&all)),
+            self.list_all("list_cluster_role_bindings"),
+            self.list_all("list_role_bindings"),
+            self.list_all("list_cluster_roles"),
+            self.list_all("list_roles"),
         )?;
-        Ok(Rbac {
-            cluster_bindings: cluster_bindings.items,
-            bindings: bindings.items,
-            cluster_roles: cluster_roles.items,
-            roles: roles.items,
-        })
+        Ok(Rbac { cluster_bindings, bindings, cluster_roles, roles, is_partial: false })
+    }
+
+    /// All objects of a type. One that cannot be read fails the whole: it may be the one that grants something.
+    async fn list_all<K>(&self, call: &'static str) -> Result<Vec<K>, Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let api: Api<Object> = Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()));
+        let objects = self.call(call, "-", api.list(&ListParams::default())).await?;
+        let read = |object: Object| serde_json::to_value(object).and_then(serde_json::from_value);
+        let objects: Result<Vec<K>, serde_json::Error> = objects.into_iter().map(read).collect();
+        objects.map_err(|_| Error::new(call, "-", ErrorKind::UnreadableAnswer, "an object is not of the expected form"))
     }
 
     /// Whether the admission policies stand around this role: they are asked, by a dry run of what they exist to refuse.
@@ -79,27 +87,35 @@ impl Rbac {
     /// What this role is granted.
     pub fn grants(&self, role: &RoleId) -> Grants {
         let own = format!("system:serviceaccounts:{}", role.namespace());
-        let groups = [own.as_str(), "system:serviceaccounts", "system:authenticated"];
         let roles = Roles::of(self);
-        let mut rules = Vec::new();
+        let mut grants = Grants::default();
         let mut everywhere = false;
         let mut namespaces = BTreeSet::new();
         for binding in &self.cluster_bindings {
-            if reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
-                everywhere |= names(binding.subjects.as_ref(), &groups[..1]);
-                rules.extend(roles.rules(&binding.role_ref, None));
+            if let Some(whose) = Whose::of(binding.subjects.as_ref(), &own) {
+                everywhere |= whose == Whose::Roles;
+                grants.add(roles.rules(&binding.role_ref, None), whose, &binding.metadata);
             }
         }
         for binding in &self.bindings {
-            if reaches(&binding.metadata, binding.subjects.as_ref(), &groups) {
+            if let Some(whose) = Whose::of(binding.subjects.as_ref(), &own) {
                 let namespace = binding.metadata.namespace.clone().unwrap_or_default();
-                rules.extend(roles.rules(&binding.role_ref, Some(&namespace)));
-                if names(binding.subjects.as_ref(), &groups[..1]) {
+                grants.add(roles.rules(&binding.role_ref, Some(&namespace)), whose, &binding.metadata);
+                if whose == Whose::Roles {
                     namespaces.insert(namespace);
                 }
             }
         }
-        Grants { rules, namespaces: (!everywhere).then_some(namespaces) }
+        Grants { namespaces: (!everywhere).then_some(namespaces), unknown: grants.unknown && self.is_partial, ..grants }
+    }
+}
+
+impl Grants {
+    fn add(&mut self, rules: Option<Vec<Rule>>, whose: Whose, binding: &ObjectMeta) {
+        self.unknown |= rules.is_none();
+        // A binding of the role's own group is never one of Kubernetes', however it is labelled.
+        let excepted = whose == Whose::Everyones && is_default(binding);
+        self.rules.extend(rules.into_iter().flatten().filter(|rule| !(excepted && is_default_rule(rule))));
     }
 }
 
@@ -108,16 +124,18 @@ struct Roles<'a>(BTreeMap<(&'a str, &'a str), &'a [PolicyRule]>);
 
 impl<'a> Roles<'a> {
     fn of(rbac: &'a Rbac) -> Self {
-        let cluster_roles = rbac.cluster_roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
+        // A controller fills in the rules of an aggregated role: in manifests they are not told.
+        let told = rbac.cluster_roles.iter().filter(|role| !rbac.is_partial || role.aggregation_rule.is_none());
+        let cluster_roles = told.map(|role| entry(&role.metadata, role.rules.as_ref()));
         let roles = rbac.roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
         Self(cluster_roles.chain(roles).collect())
     }
 
-    /// The rules behind a binding; none where the role it names does not exist, which then grants nothing.
-    fn rules(&self, role: &RoleRef, namespace: Option<&str>) -> Vec<Rule> {
+    /// The rules behind a binding; `None` where the role it names is not there. In a cluster that grants nothing.
+    fn rules(&self, role: &RoleRef, namespace: Option<&str>) -> Option<Vec<Rule>> {
         let home = if role.kind == "ClusterRole" { "" } else { namespace.unwrap_or_default() };
-        let rules = self.0.get(&(home, role.name.as_str())).copied().unwrap_or_default();
-        rules.iter().map(|rule| read(rule, namespace)).collect()
+        let rules = self.0.get(&(home, role.name.as_str()))?;
+        Some(rules.iter().map(|rule| read(rule, namespace)).collect())
     }
 }
 
@@ -138,16 +156,69 @@ fn read(rule: &PolicyRule, namespace: Option<&str>) -> Rule {
     }
 }
 
-/// Whether a binding grants something to the role; `groups` begins with the role's own. Kubernetes' own grants to everyone are
-/// excepted, but a binding of the role's own group is never one of those, however it is labelled.
-fn reaches(meta: &ObjectMeta, subjects: Option<&Vec<Subject>>, groups: &[&str]) -> bool {
-    names(subjects, &groups[..1]) || (names(subjects, groups) && !is_default(meta))
+/// Through which group a binding reaches a role's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The role's own.
+    Roles,
+    /// One that they share with others.
+    Everyones,
 }
 
-fn is_default(meta: &ObjectMeta) -> bool {
-    meta.labels.as_ref().and_then(|labels| labels.get(BOOTSTRAP_LABEL)).is_some_and(|value| value == "rbac-defaults")
+impl Whose {
+    fn of(subjects: Option<&Vec<Subject>>, own: &str) -> Option<Self> {
+        let names = |group: &str| subjects.into_iter().flatten().any(|it| it.kind == "Group" && it.name == group);
+        let everyones = names("system:serviceaccounts") || names("system:authenticated");
+        if names(own) { Some(Self::Roles) } else { everyones.then_some(Self::Everyones) }
+    }
 }
 
-fn names(subjects: Option<&Vec<Subject>>, groups: &[&str]) -> bool {
-    subjects.into_iter().flatten().any(|subject| subject.kind == "Group" && groups.contains(&subject.name.as_str()))
+fn is_default(binding: &ObjectMeta) -> bool {
+    binding.labels.as_ref().and_then(|labels| labels.get(BOOTSTRAP_LABEL)).is_some_and(|value| value == "rbac-defaults")
+}
+
+/// Whether this is something that Kubernetes lets everyone do: ask about oneself, and read what describes the API. Since anyone's
+/// binding can bear the label, and anything can be added to Kubernetes' own roles, nothing else is excepted.
+fn is_default_rule(rule: &Rule) -> bool {
+    let all = |set: &BTreeSet<String>, known: &[&str]| set.iter().all(|it| known.contains(&it.as_str()));
+    if rule.resources.is_empty() {
+        return all(&rule.verbs, &["get", "head"]);
+    }
+    all(&rule.verbs, &["create"])
+        && all(&rule.api_groups, &["authentication.k8s.io", "authorization.k8s.io"])
+        && all(&rule.resources, &["selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_kubernetes_lets_everyone_do_is_a_default() {
+        let rule = |group: &str, resource: &str, verb: &str, url: &str| {
+            let set = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
+            let rule = PolicyRule {
+                api_groups: set(group),
+                resources: set(resource),
+                verbs: vec![verb.to_owned()],
+                non_resource_urls: set(url),
+                ..PolicyRule::default()
+            };
+            read(&rule, None)
+        };
+        let (authorization, authentication) = ("authorization.k8s.io", "authentication.k8s.io");
+        assert!(is_default_rule(&rule(authorization, "selfsubjectaccessreviews", "create", "")));
+        assert!(is_default_rule(&rule(authentication, "selfsubjectreviews", "create", "")));
+        assert!(is_default_rule(&rule("", "", "get", "/version")));
+        for (group, resource, verb, url) in [
+            (authorization, "subjectaccessreviews", "create", ""),
+            (authentication, "users", "impersonate", ""),
+            (authorization, "selfsubjectaccessreviews", "*", ""),
+            ("*", "selfsubjectaccessreviews", "create", ""),
+            ("", "pods", "get", ""),
+            ("", "", "post", "/logs"),
+        ] {
+            assert!(!is_default_rule(&rule(group, resource, verb, url)), "{group} {resource} {verb} {url}");
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! Role namespaces.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ApiResource, ListParams};
 use kube::core::ObjectMeta;
+use kube::{Api, Resource as _};
 
 use super::{Cluster, Error, optional};
+use crate::crd::Metadata;
 use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
 
 /// All role namespaces, and what looks like one.
@@ -18,15 +19,15 @@ pub struct RoleNamespaces {
 }
 
 impl Cluster {
-    fn namespaces(&self) -> Api<Namespace> {
-        Api::all(self.client.clone())
+    fn namespaces(&self) -> Api<Metadata> {
+        Api::all_with(self.client.clone(), &ApiResource::erase::<Namespace>(&()))
     }
 
     /// The role of this id, if there is one.
     pub async fn role(&self, id: &RoleId) -> Result<Option<Role>, Error> {
         let api = self.namespaces();
-        let found = optional(self.call("get_namespace", id.as_str(), api.get_metadata(&id.namespace())).await)?;
-        Ok(found.and_then(|namespace| read(&namespace.metadata)))
+        let found = optional(self.call("get_namespace", id.as_str(), api.get(&id.namespace())).await)?;
+        Ok(found.and_then(|namespace| read(namespace.meta())))
     }
 
     /// All roles.
@@ -42,10 +43,10 @@ impl Cluster {
 
     async fn list_namespaces(&self, params: &ListParams) -> Result<RoleNamespaces, Error> {
         let api = self.namespaces();
-        let found = self.call("list_namespaces", "-", api.list_metadata(params)).await?;
+        let found = self.call("list_namespaces", "-", api.list(params)).await?;
         let mut namespaces = RoleNamespaces::default();
         for namespace in found {
-            let meta = namespace.metadata;
+            let meta = namespace.0.metadata;
             let name = meta.name.clone().unwrap_or_default();
             let looks = name.starts_with(NAMESPACE_PREFIX) || label(&meta).is_some();
             match read(&meta) {

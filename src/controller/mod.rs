@@ -8,6 +8,7 @@ mod quota_watch;
 mod reconcile;
 mod rights_watch;
 mod sweep;
+mod watches;
 
 pub use leader::lead;
 
@@ -17,19 +18,19 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use kube::Api;
 use kube::api::ApiResource;
-use kube::core::DynamicObject;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
-use self::sweep::{Found, Memory, sweep};
+use self::sweep::{Found, sweep};
+use self::watches::Watches;
 use crate::audit::Origin;
 use crate::cluster::{Cause, Cluster, Ending, Error};
-use crate::crd::{self, read_member};
+use crate::crd::{self, Object, read_member};
 use crate::domain::id::MemberId;
 use crate::domain::member::{Member, Phase};
-use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
+use crate::domain::role::{NAMESPACE_PREFIX, Role, RoleId};
 
 /// How often everything is looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,7 +39,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs for as long as this replica leads.
 async fn run(cluster: &Cluster) {
-    let members: Api<DynamicObject> = Api::all_with(cluster.watch_client(), &ApiResource::erase::<crd::Member>(&()));
+    let members: Api<Object> = Api::all_with(cluster.watch_client(), &ApiResource::erase::<crd::Member>(&()));
     let mut events = watcher(members, watcher::Config::default()).default_backoff().boxed();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,18 +47,22 @@ async fn run(cluster: &Cluster) {
     // Unbounded, so that no end ever waits behind a creation; the queue runs one at a time for each member.
     let mut running = FuturesUnordered::new();
     let mut sweeping = FuturesUnordered::new();
-    let mut memory = Memory::default();
+    let mut looking = FuturesUnordered::new();
+    let mut watches = Watches::default();
     loop {
         tokio::select! {
             Some(event) = events.next() => match event {
                 Ok(event) => on_event(cluster, &mut queue, event),
                 Err(error) => tracing::warn!(%error, "the watch of Members was interrupted; it is started again"),
             },
-            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster, std::mem::take(&mut memory))),
-            Some((remembered, swept)) = sweeping.next(), if !sweeping.is_empty() => {
-                memory = remembered;
-                on_swept(&mut queue, &mut ticks, swept);
+            _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
+            Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
+                let (roles, living) = on_swept(&mut queue, &mut ticks, swept);
+                if looking.is_empty() {
+                    looking.push(std::mem::take(&mut watches).look(cluster, roles, living));
+                }
             }
+            Some(looked) = looking.next(), if !looking.is_empty() => watches = looked,
             id = queue.next() => {
                 running.push(async move {
                     let outcome = reconcile(cluster, &id).await;
@@ -76,7 +81,8 @@ async fn run(cluster: &Cluster) {
     }
 }
 
-fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) {
+/// Queues what was found; the roles and their living members.
+fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> (Vec<Role>, Vec<Member>) {
     match swept {
         Ok(found) => {
             for error in &found.failures {
@@ -85,15 +91,17 @@ fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>
             }
             found.due.into_iter().for_each(|id| queue.now(id));
             found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
+            (found.roles, found.living)
         }
         Err(error) => {
             tracing::error!(%error, "nothing could be swept; it is tried again");
             ticks.reset_after(SWEEP_RETRY);
+            Default::default()
         }
     }
 }
 
-fn on_event(cluster: &Cluster, queue: &mut Queue, event: watcher::Event<DynamicObject>) {
+fn on_event(cluster: &Cluster, queue: &mut Queue, event: watcher::Event<Object>) {
     match event {
         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
             let Some(id) = member_id(&object) else { return };
@@ -127,7 +135,7 @@ fn report_deletion(cluster: &Cluster, member: &Member) {
 }
 
 /// The id of an object; whether its namespace is a role is asked when it is reconciled.
-fn member_id(object: &DynamicObject) -> Option<MemberId> {
-    let role = object.metadata.namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)?;
-    MemberId::new(RoleId::parse(role)?, object.metadata.name.as_deref()?)
+fn member_id(object: &Object) -> Option<MemberId> {
+    let role = object.0.metadata.namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)?;
+    MemberId::new(RoleId::parse(role)?, object.0.metadata.name.as_deref()?)
 }

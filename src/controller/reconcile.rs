@@ -18,7 +18,7 @@ pub(super) fn actor(ending: Ending) -> Actor {
 /// Looks at a member live and does what is to be done; when to look again.
 ///
 /// # Errors
-/// The first call that failed; what was done before it stays done, and all of it can be repeated.
+/// The first call that failed; what could be done without it is done, and all of it can be repeated.
 pub(super) async fn reconcile(cluster: &Cluster, id: &MemberId) -> Result<Option<DateTime<Utc>>, Error> {
     // Not a role (any more): nothing in the namespace is Daypass's business.
     if cluster.role(&id.role).await?.is_none() {
@@ -32,11 +32,15 @@ pub(super) async fn reconcile(cluster: &Cluster, id: &MemberId) -> Result<Option
         tracing::warn!(member = %id, %why, "a Member cannot be read; it is treated as ended");
     }
     let plan = observed.plan(cluster.clock.now());
+    let mut done = Ok(plan.wake);
     for step in plan.steps {
         tracing::debug!(member = %id, ?step, "reconciling");
-        run(cluster, id, step, &observed.member).await?;
+        // One that is refused keeps none of the others from being done: a Member that somebody's admission policy holds on to
+        // must not keep its service account alive.
+        let outcome = run(cluster, id, step, &observed.member).await;
+        done = done.and_then(|wake| outcome.map(|()| wake));
     }
-    Ok(plan.wake)
+    done
 }
 
 async fn run(cluster: &Cluster, id: &MemberId, step: Step, member: &Lookup) -> Result<(), Error> {

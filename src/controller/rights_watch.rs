@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::audit::{Actor, Origin};
 use crate::cluster::{Cause, Cluster, Error};
-use crate::domain::member::{Member, Phase};
+use crate::domain::member::Member;
 use crate::domain::rights::{Rule, fingerprint, is_wider};
 use crate::domain::role::RoleId;
 
@@ -27,8 +27,9 @@ impl RightsWatch {
     /// When the rights cannot be read, or one change cannot be recorded; the next look finds it again.
     pub(super) async fn look(&mut self, cluster: &Cluster, members: &[Member]) -> Result<(), Error> {
         let mut roles: BTreeMap<&RoleId, Vec<&Member>> = BTreeMap::new();
-        // What is not recorded at all yet is about to be, with the rights as they are.
-        for member in members.iter().filter(|member| member.status.phase == Some(Phase::Active)) {
+        // What is not recorded yet is about to be; who does that reports what is new, which a write from here would hide.
+        let skewed = cluster.clock_skewed();
+        for member in members.iter().filter(|member| member.is_recorded(skewed)) {
             roles.entry(&member.id.role).or_default().push(member);
         }
         if roles.is_empty() {

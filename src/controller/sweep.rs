@@ -6,19 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::plan::Observed;
-use super::quota_watch::QuotaWatch;
-use super::rights_watch::RightsWatch;
 use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
-use crate::domain::role::RoleId;
-
-/// What one sweep leaves for the next; a new leader begins without.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    rights: RightsWatch,
-    quotas: QuotaWatch,
-}
+use crate::domain::role::{Role, RoleId};
 
 /// What a sweep found.
 #[derive(Debug, Default)]
@@ -28,7 +19,9 @@ pub(super) struct Found {
     /// When the others need to be looked at.
     pub(super) wakes: Vec<(MemberId, DateTime<Utc>)>,
     /// The living members.
-    living: Vec<Member>,
+    pub(super) living: Vec<Member>,
+    /// The roles.
+    pub(super) roles: Vec<Role>,
     unreadable: i64,
     overdue_seconds: i64,
     /// Roles that could not be swept.
@@ -39,12 +32,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When the roles cannot be listed.
-pub(super) async fn sweep(cluster: &Cluster, mut memory: Memory) -> (Memory, Result<Found, Error>) {
-    let swept = sweep_all(cluster, &mut memory).await;
-    (memory, swept)
-}
-
-async fn sweep_all(cluster: &Cluster, memory: &mut Memory) -> Result<Found, Error> {
+pub(super) async fn sweep(cluster: &Cluster) -> Result<Found, Error> {
     let namespaces = cluster.role_namespaces().await?;
     for name in &namespaces.ignored {
         tracing::warn!(namespace = %name, "has only the name or only the label of a role namespace and is no role");
@@ -55,16 +43,6 @@ async fn sweep_all(cluster: &Cluster, memory: &mut Memory) -> Result<Found, Erro
             found.failures.push(error);
         }
     }
-    found.failures.extend(memory.rights.look(cluster, &found.living).await.err());
-    found.failures.extend(memory.quotas.look(cluster, &namespaces.roles).await.err());
-    if let Some(role) = namespaces.roles.first() {
-        match cluster.has_walls(&role.id).await {
-            Ok(walls) => {
-                cluster.metrics.walls.set(i64::from(walls));
-            }
-            Err(error) => found.failures.push(error),
-        }
-    }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     cluster.metrics.namespaces_ignored.set(count(namespaces.ignored.len()));
     cluster.metrics.members.set(count(found.living.len()));
@@ -72,6 +50,7 @@ async fn sweep_all(cluster: &Cluster, memory: &mut Memory) -> Result<Found, Erro
     #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
     cluster.metrics.overdue_seconds.set(found.overdue_seconds as f64);
     cluster.metrics.sweeps.inc();
+    found.roles = namespaces.roles;
     Ok(found)
 }
 
@@ -104,13 +83,13 @@ async fn sweep_role(cluster: &Cluster, role: &RoleId, found: &mut Found) -> Resu
     for account in accounts {
         match MemberId::new(role.clone(), &account.name) {
             Some(id) => names.entry(id).or_insert_with(nothing).account = Some(account),
-            None => remove_foreign_account(cluster, role, &account).await?,
+            None => found.failures.extend(remove_foreign_account(cluster, role, &account).await.err()),
         }
     }
     for secret in secrets {
         match secret.member.as_deref().and_then(|name| MemberId::new(role.clone(), name)) {
             Some(id) => names.entry(id).or_insert_with(nothing).secrets.push(secret),
-            None => remove_foreign_secret(cluster, role, &secret).await?,
+            None => found.failures.extend(remove_foreign_secret(cluster, role, &secret).await.err()),
         }
     }
     for (id, observed) in names {

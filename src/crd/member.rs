@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::core::DynamicObject;
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::tolerant::Object;
 use crate::domain::id::MemberId;
 use crate::domain::lifetime::parse_duration;
 use crate::domain::member::{self, Phase};
@@ -155,9 +155,9 @@ pub enum Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`], which says what is wrong with the object.
-pub fn read_member(role: &RoleId, object: &DynamicObject) -> Result<member::Member, Unreadable> {
-    let meta = &object.metadata;
-    let part = |key: &str| object.data.get(key).cloned().unwrap_or_default();
+pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unreadable> {
+    let meta = &object.0.metadata;
+    let part = |key: &str| object.0.data.get(key).cloned().unwrap_or_default();
     let spec: MemberSpec = serde_json::from_value(part("spec")).map_err(|e| Unreadable::Schema(e.to_string()))?;
     let status: Option<MemberStatus> =
         serde_json::from_value(part("status")).map_err(|e| Unreadable::Schema(e.to_string()))?;
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn object(spec: serde_json::Value, status: serde_json::Value) -> DynamicObject {
+    fn object(spec: serde_json::Value, status: serde_json::Value) -> Object {
         serde_json::from_value(json!({
             "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
             "metadata": {"name": "a", "namespace": "daypass-view", "uid": "u", "resourceVersion": "7",

@@ -1,8 +1,11 @@
 //! The Kubernetes API types of Daypass and the rules that the API server enforces on them.
 
 pub mod member;
+mod tolerant;
 
 pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, Unreadable, chrono_of, read_member};
+
+pub use tolerant::{Metadata, Object, Tolerant};
 
 use kube::CustomResourceExt as _;
 

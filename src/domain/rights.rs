@@ -68,7 +68,14 @@ pub struct Rights {
 impl Rights {
     /// Of rights that could not be read.
     pub fn unknown() -> Self {
-        Self { read_only: false, streams_outlive_member: true, escapes: [Escape::Unknown].into() }
+        Self::of(&[], true).and_unknown()
+    }
+
+    /// These, and others that could not be read.
+    #[must_use]
+    pub fn and_unknown(mut self) -> Self {
+        self.escapes.insert(Escape::Unknown);
+        Self { read_only: false, streams_outlive_member: true, ..self }
     }
 
     /// Of these rules together, in a cluster with or without Daypass's admission policies.
@@ -139,11 +146,13 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
     let identities = rule.is_on("", &["users", "groups", "serviceaccounts"])
         || rule.is_on("authentication.k8s.io", &["uids"])
         || rule.api_groups.contains("authentication.k8s.io");
+    // With constrained impersonation (KEP-5284) there are verbs like `impersonate:user-info`.
+    let impersonates = rule.verbs.iter().any(|verb| verb == "*" || verb.starts_with("impersonate"));
     let wildcard = |set: &BTreeSet<String>| set.iter().any(|it| it == "*" || it == "*/*");
     [
         (Escape::Escalate, rule.may(&["escalate"]) && on_roles),
         (Escape::Bind, rule.may(&["bind"]) && on_roles),
-        (Escape::Impersonate, rule.may(&["impersonate"]) && identities),
+        (Escape::Impersonate, impersonates && identities),
         (Escape::AdmissionControl, rule.may(&WRITES) && rule.is_on("admissionregistration.k8s.io", &[])),
         (Escape::NodesProxy, rule.is_on("", &["nodes/proxy"])),
         (Escape::ServiceAccountTokens, reaches_tokens(rule)),
@@ -161,7 +170,8 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
 fn reaches_tokens(rule: &Rule) -> bool {
     const WRITES: [&str; 3] = ["create", "update", "patch"];
     let makes = rule.may(&["create"]) && rule.is_on("", &["serviceaccounts/token"]);
-    let reads = rule.may(&["get", "list", "watch"]) && rule.is_on("", &["secrets"]);
+    // A dry run of `patch` or `deletecollection` answers with what the Secrets hold.
+    let reads = rule.may(&["get", "list", "watch", "patch", "deletecollection"]) && rule.is_on("", &["secrets"]);
     // A shell is opened by `create`, or by `get` from a WebSocket client.
     let enters = rule.may(&["create", "get"]) && rule.is_on("", &["pods/exec", "pods/attach"]);
     let changes = rule.may(&["update", "patch"]) && rule.is_on("", &["pods/ephemeralcontainers"]);
@@ -260,6 +270,7 @@ mod tests {
             (Escape::Bind, rule(rbac, &["bind"], &["roles"])),
             (Escape::Impersonate, rule("", &["impersonate"], &["serviceaccounts"])),
             (Escape::Impersonate, rule("authentication.k8s.io", &["impersonate"], &["userextras/scopes"])),
+            (Escape::Impersonate, rule("authentication.k8s.io", &["impersonate:user-info"], &["users"])),
             (
                 Escape::AdmissionControl,
                 rule("admissionregistration.k8s.io", &["delete"], &["validatingadmissionpolicybindings"]),
@@ -270,13 +281,14 @@ mod tests {
             (Escape::ServiceAccountTokens, rule("", &["create"], &["serviceaccounts/token"])),
             (Escape::ServiceAccountTokens, rule("*", &["create"], &["serviceaccounts/*"])),
             (Escape::ServiceAccountTokens, rule("", &["get"], &["secrets"])),
+            (Escape::ServiceAccountTokens, rule("", &["deletecollection"], &["secrets"])),
             (Escape::ServiceAccountTokens, rule("", &["get"], &["pods/exec"])),
             (Escape::ServiceAccountTokens, rule("", &["create"], &["pods"])),
             (Escape::ServiceAccountTokens, rule("apps", &["patch"], &["deployments"])),
             (Escape::Wildcard, rule("", &["*"], &["pods"])),
             (Escape::Wildcard, rule("apps", &["get"], &["*"])),
         ] {
-            assert!(Rights::of(&[rule.clone()], true).escapes.contains(&escape), "{escape:?} {rule:?}");
+            assert!(Rights::of(std::slice::from_ref(&rule), true).escapes.contains(&escape), "{escape:?} {rule:?}");
         }
         let everything = Rights::of(&[rule("*", &["*"], &["*"])], true).escapes;
         assert_eq!(everything.len(), 7, "{everything:?}");
@@ -314,6 +326,6 @@ mod tests {
     fn a_fingerprint_knows_no_order() {
         let (a, b) = (rule("", &["get"], &["pods"]), rule("apps", &["list"], &["deployments"]));
         assert_eq!(fingerprint(&[a.clone(), b.clone()]), fingerprint(&[b.clone(), a.clone(), a.clone()]));
-        assert_ne!(fingerprint(&[a.clone()]), fingerprint(&[a, b]));
+        assert_ne!(fingerprint(std::slice::from_ref(&a)), fingerprint(&[a.clone(), b]));
     }
 }

@@ -66,7 +66,11 @@ pub(super) struct CreatedMember {
     post,
     path = "/members",
     tag = "members",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Any text of 1 to 255 visible ASCII characters, unique to this creation.")),
+    params((
+        "Idempotency-Key" = Option<String>, Header,
+        description = "Any text of 1 to 255 visible ASCII characters, unique to this creation.",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", nullable = false
+    )),
     request_body = CreateMember,
     responses((status = 201, description = "The member, with its credential", body = CreatedMember,
         headers(("Location" = String, description = "The member's URL")))),
@@ -83,7 +87,7 @@ pub(super) async fn create_member(
     let role = context.reach(&caller, access, RoleId::parse(&body.role_id).as_ref()).await?;
     let role = role.ok_or_else(|| Problem::field("roleId", "is not the id of a role that you may give"))?;
 
-    let Parts { cluster, settings } = &*context.state;
+    let Parts { cluster, settings, .. } = &*context.state;
     let id = match &key {
         Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
         None => random_id(cluster, role.id)?,

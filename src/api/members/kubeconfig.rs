@@ -21,7 +21,9 @@ use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
     path = "/members/{id}/kubeconfig",
     tag = "kubeconfigs",
     params(MemberPath),
-    responses((status = 200, description = "The kubeconfig", body = String, content_type = "application/yaml")),
+    responses((status = 200, description = "The kubeconfig", body = Object, content_type = "application/yaml", headers(
+        ("Content-Disposition" = String, description = "An attachment, with the name to save it under"),
+    ))),
     security(("memberCredential" = []))
 )]
 pub(super) async fn get_kubeconfig(context: Context, session: MemberSession) -> Result<Response, Problem> {

@@ -15,6 +15,8 @@ use crate::domain::member::Member;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
+/// The largest number of OpenAPI's int32.
+const MAX_OFFSET: usize = 2_147_483_647;
 
 /// A page of members.
 #[derive(Serialize, ToSchema)]
@@ -43,7 +45,7 @@ struct Page {
     tag = "members",
     params(
         ("limit" = Option<i32>, Query, description = "The most items, 1 to 1000; 100 where it is not given.", minimum = 1, maximum = 1000),
-        ("offset" = Option<i32>, Query, description = "How many to pass over.", minimum = 0),
+        ("offset" = Option<i32>, Query, description = "How many to pass over.", minimum = 0, maximum = 2147483647),
         ("roleId" = Option<String>, Query, description = "Only the members of this role."),
     ),
     responses((status = 200, description = "The members", body = MemberPage)),
@@ -79,7 +81,7 @@ impl Page {
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let repeated = match key.as_ref() {
                 "limit" => limit.replace(number(&key, &value, 1, MAX_LIMIT)?).is_some(),
-                "offset" => offset.replace(number(&key, &value, 0, usize::MAX)?).is_some(),
+                "offset" => offset.replace(number(&key, &value, 0, MAX_OFFSET)?).is_some(),
                 "roleId" => role_id.replace(value.into_owned()).is_some(),
                 _ => return Err(Problem::field(&key, "is not a parameter of this request")),
             };
@@ -94,10 +96,9 @@ impl Page {
 fn number(key: &str, text: &str, least: usize, most: usize) -> Result<usize, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
-    let bound = if most == usize::MAX { String::new() } else { format!(" and at most {most}") };
     number
         .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| Problem::field(key, format!("must be a whole number, at least {least}{bound}")))
+        .ok_or_else(|| Problem::field(key, format!("must be a whole number from {least} to {most}")))
 }
 
 #[cfg(test)]

@@ -150,6 +150,15 @@ impl<'de> Deserialize<'de> for Hours {
                 self.visit_i64(i64::try_from(hours).unwrap_or(i64::MAX))
             }
 
+            /// JSON knows one kind of number: 4.0 is 4.
+            fn visit_f64<E: de::Error>(self, hours: f64) -> Result<Hours, E> {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "what is no i64 becomes the nearest, which is refused"
+                )]
+                self.visit_i64(if hours.fract() == 0.0 { hours as i64 } else { -1 })
+            }
+
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Hours, E> {
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 self.visit_i64(if digits { text.parse().unwrap_or(i64::MAX) } else { -1 })
@@ -172,6 +181,11 @@ impl ToSchema for Hours {
     fn name() -> Cow<'static, str> {
         "Hours".into()
     }
+}
+
+/// A field that may be left out, but is not null.
+pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A text of at most [`MAX_USERNAME`] characters.

@@ -21,11 +21,14 @@ const CONFLICT_RETRIES: usize = 5;
 /// A new end: exactly one of the two.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(min_properties = 1, max_properties = 1)]
 pub(super) struct UpdateMember {
     /// Hours from the creation, in total.
+    #[serde(default, deserialize_with = "super::types::not_null")]
     #[schema(required = false, nullable = false, example = "4")]
     duration: Option<Hours>,
     /// The end itself (RFC 3339), at most 48 hours from the creation.
+    #[serde(default, deserialize_with = "super::types::not_null")]
     #[schema(required = false, nullable = false)]
     expires_at: Option<DateTime<Utc>>,
 }

@@ -1,0 +1,112 @@
+//! `daypass roles lint`: its table, and its exit codes for a pipeline.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::Lab;
+
+/// Its exit code, and what it printed and said.
+fn lint(kubeconfig: Option<&Path>, args: &[&str], stdin: &str) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daypass"));
+    command.args(["roles", "lint"]).args(args).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    if let Some(file) = kubeconfig {
+        command.env("KUBECONFIG", file);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may have ended without having read all of it.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// The line of a role.
+#[track_caller]
+fn line<'a>(table: &'a str, role: &str) -> Vec<&'a str> {
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.find(|words| words.first() == Some(&role)).unwrap_or_else(|| panic!("{role} in {table}"))
+}
+
+/// The whole chart, rendered with these values besides.
+fn rendered(lab: &Lab, more: &Value) -> String {
+    let mut values = lab.values();
+    values.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    lab.chart.render(&lab.plane, &values, &[]).unwrap()
+}
+
+#[test]
+fn a_rendered_chart_passes_until_a_role_has_a_way_out() {
+    let (lab, _) = Lab::shared();
+    let shipped = rendered(lab, &json!({}));
+    let (code, table, error) = lint(None, &["-"], &shipped);
+    assert_eq!(code, 0, "{table}{error}");
+    assert_eq!(line(&table, "projects-view"), ["projects-view", "yes", "yes", "yes"]);
+    assert_eq!(line(&table, "pods-restart"), ["pods-restart", "no", "yes", "yes"]);
+
+    let file = lab.fresh_folder("lint").join("rendered.yaml");
+    let wide = json!({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]});
+    std::fs::write(&file, rendered(lab, &json!({"roles": {"wide": {"name": "Wide", "rules": [wide]}}}))).unwrap();
+    let (code, table, error) = lint(None, &[file.to_str().unwrap()], "");
+    assert_eq!(code, 1, "{table}{error}");
+    assert_eq!(line(&table, "wide"), ["wide", "no", "yes", "no:", "NODES_PROXY"]);
+    assert_eq!(line(&table, "pods-restart"), ["pods-restart", "no", "yes", "yes"]);
+
+    let (code, table, _) = lint(None, &["-"], &rendered(lab, &json!({"walls": {"enabled": false}})));
+    assert_eq!(code, 1, "{table}");
+    assert_eq!(line(&table, "pods-restart"), ["pods-restart", "no", "yes", "no:", "NO_WALLS"]);
+    assert_eq!(line(&table, "nodes-view"), ["nodes-view", "yes", "yes", "yes"]);
+}
+
+/// A cluster's own ClusterRoles are not in a chart's output: what they allow is not known, and so not contained.
+#[test]
+fn what_manifests_do_not_tell_counts_as_the_worse() {
+    let (lab, _) = Lab::shared();
+    let bound =
+        |cluster_role: &str| rendered(lab, &json!({"roles": {"ops": {"name": "Ops", "clusterRoles": [cluster_role]}}}));
+    let (code, table, error) = lint(None, &["-"], &bound("cluster-admin"));
+    assert_eq!(code, 1, "{table}{error}");
+    assert_eq!(line(&table, "ops"), ["ops", "no", "yes", "no:", "UNKNOWN"]);
+
+    let aggregated = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: all}\n\
+                      aggregationRule: {clusterRoleSelectors: [{matchLabels: {a: b}}]}\nrules: []\n";
+    let (code, table, error) = lint(None, &["-"], &format!("{}\n---\n{aggregated}", bound("all")));
+    assert_eq!(code, 1, "{table}{error}");
+    assert_eq!(line(&table, "ops"), ["ops", "no", "yes", "no:", "UNKNOWN"]);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_an_error_and_no_clean_answer() {
+    for (args, stdin) in [
+        (&["-"][..], ""),
+        (&["-"], "kind: Namespace\nmetadata: {name: default}\n"),
+        (&["-"], "kind: Namespace\n  metadata: [\n"),
+        (&["-"], "kind: ClusterRole\nmetadata: {name: a}\nrules: 3\n"),
+        (&["/nonexistent/rendered.yaml"], ""),
+        (&[], ""),
+        (&["--no-such-option"], ""),
+    ] {
+        let (code, table, error) = lint(None, args, stdin);
+        assert_eq!((code, table.as_str()), (2, ""), "{args:?} {stdin}: {error}");
+        assert!(!error.is_empty());
+    }
+}
+
+#[test]
+fn a_live_cluster_passes_until_a_role_has_a_way_out() {
+    let lab = Lab::alone();
+    let kubeconfig = lab.plane.kubeconfig();
+    let (code, table, error) = lint(Some(&kubeconfig), &[], "");
+    assert_eq!(code, 0, "{table}{error}");
+    assert_eq!(line(&table, "pods-restart"), ["pods-restart", "no", "yes", "yes"]);
+    // Daypass's own rights are enough.
+    assert_eq!(lint(Some(&lab.kubeconfig), &[], ""), (code, table, error));
+
+    let role = lab.role(json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]));
+    let (code, table, error) = lint(Some(&kubeconfig), &[], "");
+    assert_eq!(code, 1, "{table}{error}");
+    assert_eq!(line(&table, &role.id)[1..4], ["no", "yes", "no:"]);
+    lab.kubectl(&["delete", "namespace", &role.namespace]);
+}

@@ -1,0 +1,241 @@
+//! What a role can do, computed from the live cluster: `GET /members/roles`, and what happens when that grows.
+
+use serde_json::{Value, json};
+
+use crate::support::{Created, Daypass, Lab, Launch, Role, eventually};
+
+/// A role as the API lists it.
+fn listed(daypass: &Daypass, role: &Role) -> Value {
+    let roles = daypass.owner.get("/members/roles").expect(200).json();
+    let items = roles["items"].as_array().unwrap().clone();
+    items.into_iter().find(|item| item["id"] == *role.id).unwrap_or_else(|| panic!("{} in {roles}", role.id))
+}
+
+/// `readOnly`, `streamsOutliveMember` and `escapes` of a role; `contained` is that there are none of these.
+#[track_caller]
+fn rights(daypass: &Daypass, role: &Role) -> (bool, bool, Vec<String>) {
+    let found = listed(daypass, role);
+    let escapes: Vec<String> = serde_json::from_value(found["escapes"].clone()).unwrap();
+    assert_eq!(found["contained"], escapes.is_empty(), "{found}");
+    (found["readOnly"] == true, found["streamsOutliveMember"] == true, escapes)
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+/// A ClusterRole and a binding of it to a group, in a namespace or everywhere.
+fn grant(name: &str, group: &str, namespace: Option<&str>, rules: &Value) -> String {
+    let api = "rbac.authorization.k8s.io";
+    let version = format!("{api}/v1");
+    let kind = if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rules]},
+        {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace},
+         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+         "subjects": [{"apiGroup": api, "kind": "Group", "name": group}]},
+    ]})
+    .to_string()
+}
+
+#[test]
+fn the_shipped_roles_are_contained_and_three_of_them_only_read() {
+    let (_, daypass) = Lab::shared();
+    let answer = daypass.owner.get("/members/roles").expect(200).json();
+    assert_eq!(answer["walls"], true, "{answer}");
+    for (id, reads_only) in
+        [("projects-view", true), ("nodes-view", true), ("storage-view", true), ("pods-restart", false)]
+    {
+        let role = Role { id: id.to_owned(), namespace: format!("daypass-{id}") };
+        assert_eq!(rights(daypass, &role), (reads_only, true, vec![]), "{id}");
+        assert_eq!(listed(daypass, &role)["namespaces"], Value::Null, "{id}");
+    }
+}
+
+#[test]
+fn each_way_out_of_a_role_is_named() {
+    let (lab, daypass) = Lab::shared();
+    let rbac = "rbac.authorization.k8s.io";
+    for (rule, read_only, streams, escape) in [
+        (rule("", &["pods", "namespaces"], &["get", "list"]), true, false, None),
+        (rule("", &["pods"], &["get", "watch"]), true, true, None),
+        (rule("", &["pods/log"], &["get"]), true, true, None),
+        (rule("", &["configmaps"], &["create", "delete"]), false, false, None),
+        (rule(rbac, &["clusterroles"], &["escalate"]), false, false, Some("ESCALATE")),
+        (rule(rbac, &["roles"], &["bind"]), false, false, Some("BIND")),
+        (rule("", &["serviceaccounts"], &["impersonate"]), false, false, Some("IMPERSONATE")),
+        (rule("authentication.k8s.io", &["uids"], &["impersonate"]), false, false, Some("IMPERSONATE")),
+        (
+            rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &["patch"]),
+            false,
+            false,
+            Some("ADMISSION_CONTROL"),
+        ),
+        (rule("", &["nodes/proxy"], &["get"]), false, true, Some("NODES_PROXY")),
+        (rule("", &["serviceaccounts/token"], &["create"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("", &["secrets"], &["get"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("", &["pods/exec"], &["create"]), false, true, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("apps", &["deployments"], &["patch"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("apps", &["*"], &["list"]), false, false, Some("WILDCARD")),
+    ] {
+        let role = lab.role(json!([rule]));
+        let found = rights(daypass, &role);
+        let has = |wanted: &str| found.2.iter().any(|escape| escape == wanted);
+        assert!(escape.map_or(found.2.is_empty(), has), "{rule}: {found:?}");
+        assert_eq!((found.0, found.1), (read_only, streams), "{rule}");
+    }
+}
+
+#[test]
+fn a_role_limited_to_namespaces_names_them() {
+    let (lab, daypass) = Lab::shared();
+    for namespace in ["rights-blue", "rights-green"] {
+        lab.kubectl(&["create", "namespace", namespace]);
+    }
+    let rules = [rule("", &["pods"], &["get", "list"])];
+    let role = lab.role_of(&json!({"rules": rules, "namespaces": ["rights-green", "rights-blue"]}));
+    assert_eq!(listed(daypass, &role)["namespaces"], json!(["rights-blue", "rights-green"]));
+    let kubeconfig = Created::new(&daypass.owner, &role, 1).kubeconfig(lab).file;
+    assert!(lab.kubectl_with(&kubeconfig, &["get", "pods", "-n", "rights-blue"]).status.success());
+    assert!(!lab.kubectl_with(&kubeconfig, &["get", "pods", "-n", "default"]).status.success());
+}
+
+#[test]
+fn a_role_is_what_all_bindings_of_its_group_allow_wherever_they_are() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    let group = format!("system:serviceaccounts:{}", role.namespace);
+    let name = format!("tests-{}", role.id);
+    lab.apply(&grant(&name, &group, Some("default"), &rule("", &["serviceaccounts/token"], &["create"])));
+    assert_eq!(rights(daypass, &role), (false, false, vec!["SERVICE_ACCOUNT_TOKENS".to_owned()]));
+    lab.kubectl(&["delete", "rolebinding", &name, "-n", "default"]);
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+}
+
+#[test]
+fn a_role_grows_with_an_aggregated_role_by_anyones_label() {
+    let (lab, daypass) = Lab::shared();
+    let cluster_role = |name: &str, more: Value| {
+        let mut role =
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}});
+        role.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        lab.apply(&role.to_string());
+    };
+    let selector = json!([{"matchLabels": {"tests.example.com/aggregate": "yes"}}]);
+    cluster_role("tests-aggregated", json!({"aggregationRule": {"clusterRoleSelectors": selector}, "rules": []}));
+    let role = lab.role_of(&json!({"clusterRoles": ["tests-aggregated"]}));
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    cluster_role(
+        "tests-aggregate",
+        json!({
+            "metadata": {"name": "tests-aggregate", "labels": {"tests.example.com/aggregate": "yes"}},
+            "rules": [rule("", &["nodes/proxy"], &["get"])],
+        }),
+    );
+    eventually("the controller has aggregated it", || {
+        (rights(daypass, &role) == (false, true, vec!["NODES_PROXY".to_owned()])).then_some(())
+    });
+}
+
+#[test]
+fn a_role_is_also_what_everyone_is_allowed_but_for_kubernetess_own_defaults() {
+    let lab = Lab::alone();
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    let role = lab.reader();
+    // Everyone may ask about themselves, by Kubernetes' own bindings.
+    assert_eq!(rights(&daypass, &role), (true, false, vec![]));
+    let exec = rule("", &["nodes/proxy"], &["create"]);
+    for (group, namespace) in [
+        ("system:authenticated", None),
+        ("system:authenticated", Some("default")),
+        ("system:serviceaccounts", None),
+        ("system:serviceaccounts", Some("default")),
+    ] {
+        lab.apply(&grant("tests-everyone", group, namespace, &exec));
+        let kind = if namespace.is_some() { "rolebinding" } else { "clusterrolebinding" };
+        let place = format!("--namespace={}", namespace.unwrap_or_default());
+        let wide = (false, true, vec!["NODES_PROXY".to_owned()]);
+        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}");
+        // No label makes a binding one of Kubernetes' own.
+        lab.kubectl(&["label", kind, "tests-everyone", &place, "kubernetes.io/bootstrapping=rbac-defaults"]);
+        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}, labelled");
+        lab.kubectl(&["delete", kind, "tests-everyone", &place]);
+        assert_eq!(rights(&daypass, &role), (true, false, vec![]), "{group} in {namespace:?}, gone");
+    }
+    daypass.stop();
+}
+
+#[test]
+fn rights_that_cannot_be_read_count_as_the_worse_and_hold_no_member_up() {
+    let lab = Lab::alone();
+    let role = lab.reader();
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    let own = lab.object("default", "clusterrole", "daypass").unwrap();
+    let all = own["rules"].as_array().unwrap().clone();
+    let less: Vec<Value> =
+        all.iter().filter(|rule| rule["apiGroups"] != json!(["rbac.authorization.k8s.io"])).cloned().collect();
+    assert_eq!(less.len() + 1, all.len(), "{own}");
+    let replace = |rules: &[Value]| {
+        let patch = json!([{"op": "replace", "path": "/rules", "value": rules}]).to_string();
+        lab.kubectl(&["patch", "clusterrole", "daypass", "--type=json", "-p", &patch]);
+    };
+    replace(&less);
+    eventually("the right is gone", || {
+        (rights(&daypass, &role) == (false, true, vec!["UNKNOWN".to_owned()])).then_some(())
+    });
+    Created::new(&daypass.owner, &role, 1);
+    replace(&all);
+    eventually("it can be read again", || (rights(&daypass, &role) == (true, false, vec![])).then_some(()));
+    daypass.stop();
+}
+
+#[test]
+fn a_role_that_grows_under_a_living_member_is_reported_once_and_one_that_shrinks_is_not() {
+    let lab = Lab::alone();
+    let get = rule("", &["pods"], &["get"]);
+    let list = rule("", &["pods"], &["list"]);
+    let (grows, shrinks) = (lab.role(json!([get])), lab.role(json!([get, list])));
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    let ids: Vec<String> =
+        [&grows, &shrinks].map(|role| Created::new(&daypass.owner, role, 1).id).into_iter().collect();
+    let names: Vec<&str> = ids.iter().map(|id| id.split_once('.').unwrap().1).collect();
+    let status = |role: &Role, name: &str| lab.object(&role.namespace, "member", name).unwrap()["status"].clone();
+    let granted = [status(&grows, names[0])["roleHash"].clone(), status(&shrinks, names[1])["roleHash"].clone()];
+    assert!(granted.iter().all(Value::is_string) && granted[0] != granted[1], "{granted:?}");
+    let widened = |status: &Value| {
+        let conditions = status["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "RoleWidened")
+    };
+    let events = |daypass: &Daypass, id: &str| -> Vec<Value> {
+        daypass.audit(id).into_iter().filter(|event| event["event"] == "ROLE_WIDENED").collect()
+    };
+
+    // Each looks at everything when it starts to lead, so this one knows the roles as they are.
+    daypass.stop();
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    eventually("it has looked", || (daypass.metric("daypass_sweeps_total") >= 1.0).then_some(()));
+    let set_rules = |role: &Role, rules: Value| lab.apply(&lab.render_role(&role.id, &json!({"rules": rules})));
+    set_rules(&grows, json!([get, list]));
+    set_rules(&shrinks, json!([get]));
+    eventually("both changes are recorded", || {
+        let now = [status(&grows, names[0])["roleHash"].clone(), status(&shrinks, names[1])["roleHash"].clone()];
+        (now[0] != granted[0] && now[1] != granted[1]).then_some(())
+    });
+    let condition = widened(&status(&grows, names[0])).expect("a condition");
+    assert_eq!((&condition["status"], &condition["reason"]), (&"True".into(), &"RightsAdded".into()));
+    assert_eq!(widened(&status(&shrinks, names[1])), None);
+    let reported = eventually("it is reported", || events(&daypass, &ids[0]).into_iter().next());
+    assert_eq!(reported["actor"], json!({"type": "KUBERNETES"}));
+    assert_eq!(reported["member"]["roleId"], *grows.id);
+    assert_eq!(events(&daypass, &ids[1]), [] as [Value; 0]);
+
+    // Nor again by the next one that leads.
+    daypass.stop();
+    assert_eq!(events(&daypass, &ids[0]).len(), 1);
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    eventually("it has looked", || (daypass.metric("daypass_sweeps_total") >= 1.0).then_some(()));
+    assert!(ids.iter().all(|id| events(&daypass, id).is_empty()), "{:?}", daypass.audit_events());
+    assert!(widened(&status(&grows, names[0])).is_some(), "the condition stays");
+    daypass.stop();
+}
