@@ -3,6 +3,39 @@
 //! One control plane with one Daypass serves all tests; each makes role namespaces of its own. Those that take something away start a
 //! control plane for themselves.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic, in its helpers as well"
+)]
+
 mod support;
 
+mod authorization;
+mod crd;
+mod engineer;
+mod expiry;
 mod flow;
+mod generated;
+mod hostile;
+mod idempotency;
+mod kill;
+mod kubeconfigs;
+mod lint;
+mod openapi;
+mod outage;
+mod promptness;
+mod reaper;
+mod rights;
+mod routes;
+mod secrets;
+mod sweep;
+mod tls;
+mod validation;
+mod walls_kubernetes;
+mod walls_members;
+mod walls_namespaces;
+mod walls_off;
+mod walls_persistence;
+mod walls_roles;

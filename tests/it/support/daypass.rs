@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use daypass_local::{Process, RELEASE, guarded};
@@ -29,6 +30,8 @@ pub struct Launch {
     pub kubeconfig: Option<PathBuf>,
     /// More options of `daypass serve`.
     pub args: Vec<String>,
+    /// The directives of its log (`RUST_LOG`), where they are others than the usual ones.
+    pub log: Option<String>,
     /// Do not wait until it is ready.
     pub impatient: bool,
 }
@@ -42,7 +45,7 @@ impl Daypass {
         let admin_url = format!("http://127.0.0.1:{admin_port}");
         let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&lab.kubeconfig));
-        command.env("RUST_LOG", "daypass=debug,info");
+        command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE, "--data-plane-id", "dp-1"]);
         command.args(["--data-plane-server", &lab.plane.server_url(), "--public-url", &url]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
@@ -78,6 +81,16 @@ impl Daypass {
         self.process.stop(DEADLINE).unwrap();
     }
 
+    /// SIGTERM, without waiting for its end.
+    pub fn terminate(&self) {
+        send_signal(self.pid(), "TERM");
+    }
+
+    /// How it ended, when it has.
+    pub fn ended(&mut self) -> Option<String> {
+        self.process.ensure_alive().err().map(|error| error.to_string())
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -102,9 +115,14 @@ impl Daypass {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// All metrics, as text.
+    pub fn metrics(&self) -> String {
+        reqwest::blocking::get(format!("{}/metrics", self.admin_url)).unwrap().text().unwrap()
+    }
+
     /// The value of a metric without labels.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::blocking::get(format!("{}/metrics", self.admin_url)).unwrap().text().unwrap();
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
     }
@@ -115,6 +133,12 @@ impl Daypass {
         let answer = client.get(format!("{}{path}", self.admin_url)).send().unwrap();
         (answer.status().as_u16(), answer.text().unwrap())
     }
+}
+
+/// Sends a signal to a process that this one started and has not waited for, so that the id is still its.
+pub fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(sent.success(), "SIG{name} to {pid}");
 }
 
 fn free_port() -> u16 {

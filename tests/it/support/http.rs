@@ -38,6 +38,11 @@ impl Http {
         Self { token: None, basic: Some((username.to_owned(), password.to_owned())), ..self.clone() }
     }
 
+    /// The token that it sends.
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap()
+    }
+
     pub fn anonymous(&self) -> Self {
         Self { token: None, basic: None, ..self.clone() }
     }

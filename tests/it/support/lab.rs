@@ -4,21 +4,22 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use daypass_local::{Chart, ControlPlane, Options, Tools, fresh_state_dir};
+use daypass_local::{Chart, ControlPlane, Options, RELEASE, Tools, fresh_state_dir};
 use serde_json::{Value, json};
 
 use super::daypass::{Daypass, Launch};
+use super::eventually;
 use super::http::Http;
 
 /// A control plane with the chart in it, and no Daypass but those that are started.
 pub struct Lab {
     pub plane: ControlPlane,
-    chart: Chart,
+    pub chart: Chart,
     /// The chart's rights for Daypass.
     pub kubeconfig: PathBuf,
 }
@@ -43,11 +44,32 @@ impl Lab {
 
     /// A control plane for one test, without a Daypass.
     pub fn private() -> Self {
+        Self::start(true)
+    }
+
+    /// One without the admission policies, so that a test can do in role namespaces what they refuse.
+    pub fn without_walls() -> Self {
+        Self::start(false)
+    }
+
+    /// One for tests that change what all roles share, each alone in it. They leave it as they found it.
+    pub fn alone() -> MutexGuard<'static, Self> {
+        static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+        LAB.get_or_init(|| Mutex::new(Self::private())).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(walls: bool) -> Self {
         let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
         let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
         let chart = Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
         let lab = Self { kubeconfig: state.join("daypass.kubeconfig"), plane, chart };
-        lab.chart.install(&lab.plane, &lab.values()).unwrap();
+        // Half of a role namespace each. Only before the chart's admission policies are in force can they be made.
+        lab.kubectl(&["create", "namespace", "daypass-only-named"]);
+        lab.kubectl(&["create", "namespace", "only-labelled"]);
+        lab.kubectl(&["label", "namespace", "only-labelled", "daypass.dev/role-id=only-labelled"]);
+        let mut values = lab.values();
+        values["walls"] = json!({"enabled": walls});
+        lab.chart.install(&lab.plane, &values).unwrap();
         lab.chart.write_kubeconfig(&lab.plane, &lab.kubeconfig).unwrap();
         lab.kubectl(&["create", "serviceaccount", "owner", "-n", "default"]);
         lab
@@ -70,15 +92,46 @@ impl Lab {
 
     /// A role namespace of the test's own, as the chart renders it, with these rules for its members.
     pub fn role(&self, rules: Value) -> Role {
+        self.role_of(&json!({"description": "A test's", "rules": rules}))
+    }
+
+    /// One of any values (`rules`, `clusterRoles`, `namespaces` and so on).
+    pub fn role_of(&self, values: &Value) -> Role {
         let id = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.apply(&self.render_role(&id, values));
+        self.wait_role(&id)
+    }
+
+    /// The manifests of a role and of nothing else.
+    pub fn render_role(&self, id: &str, role: &Value) -> String {
         let mut values = self.values();
         values["roles"] = json!({
-            "projects-view": null, "nodes-view": null, "storage-view": null, "pods-restart": null,
-            (&id): {"name": format!("Role {id}"), "description": "A test's", "rules": rules},
+            "projects-view": null, "nodes-view": null, "storage-view": null, "pods-restart": null, (id): role,
         });
+        values["roles"][id]["name"] = format!("Role {id}").into();
         let templates = ["templates/roles/namespaces.yaml", "templates/roles/bindings.yaml"];
-        self.apply(&self.chart.render(&self.plane, &values, &templates).unwrap());
-        Role { namespace: format!("daypass-{id}"), id }
+        self.chart.render(&self.plane, &values, &templates).unwrap()
+    }
+
+    /// Waits until Daypass may work in a role's namespace.
+    pub fn wait_role(&self, id: &str) -> Role {
+        let namespace = format!("daypass-{id}");
+        self.wait_allowed(&format!("system:serviceaccount:{RELEASE}:{RELEASE}"), "create", "members", Some(&namespace));
+        Role { namespace, id: id.to_owned() }
+    }
+
+    /// Waits until the API server has noticed that this user was given this right on members (in all namespaces: `None`).
+    fn wait_allowed(&self, user: &str, verb: &str, resource: &str, namespace: Option<&str>) {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let (resource, subresource, user) =
+            (format!("{resource}.daypass.dev"), format!("--subresource={subresource}"), format!("--as={user}"));
+        let place = namespace.map_or("-A".to_owned(), |name| format!("-n={name}"));
+        eventually("the right is in force", || {
+            self.try_kubectl(&["auth", "can-i", verb, &resource, &subresource, &user, &place])
+                .status
+                .success()
+                .then_some(())
+        });
     }
 
     /// A role that reads pods and namespaces.
@@ -171,6 +224,9 @@ impl Lab {
                  "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}]},
             ]});
             self.apply(&manifests.to_string());
+            let (user, namespace) =
+                (format!("system:serviceaccount:default:{name}"), role.map(|role| &*role.namespace));
+            self.wait_allowed(&user, verbs[0], resources[0], namespace);
         }
         daypass.owner.with_token(&self.token("default", &name, "daypass"))
     }

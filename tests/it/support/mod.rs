@@ -1,12 +1,28 @@
 //! A control plane with Daypass in it, and what tests do with it.
 
+mod attempt;
+pub mod bare;
+mod curl;
 mod daypass;
 mod http;
+mod jwt;
 mod lab;
+mod member;
+mod objects;
+mod pool;
+mod proxy;
+mod raw;
 
+pub use attempt::{DAYPASS, Stage, attack, legit};
+pub use curl::Curl;
 pub use daypass::{Daypass, Launch};
 pub use http::{Answer, Http};
 pub use lab::{Lab, Role};
+pub use member::{Created, Kubeconfig};
+pub use objects::{Remains, now, time, wait_until};
+pub use pool::{Pool, Taken};
+pub use proxy::{Proxy, Trap};
+pub use raw::Raw;
 
 use std::time::{Duration, Instant};
 

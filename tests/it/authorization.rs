@@ -1,0 +1,384 @@
+//! Who may call what. Every operation of the OpenAPI document is in the table here.
+
+use std::collections::BTreeSet;
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Created, Daypass, Http, Lab, Role, eventually};
+
+/// Whom an operation is for.
+#[derive(Clone, Copy, PartialEq)]
+enum For {
+    Callers,
+    Members,
+    Both,
+}
+
+/// An operation, whom it is for, and the right that a caller needs for it.
+struct Operation {
+    id: &'static str,
+    method: &'static str,
+    path: &'static str,
+    audience: For,
+    right: (&'static str, &'static str),
+}
+
+const CREATE: (&str, &str) = ("create", "members");
+const LIST: (&str, &str) = ("list", "members");
+const GET: (&str, &str) = ("get", "members");
+const UPDATE: (&str, &str) = ("update", "members");
+const DELETE: (&str, &str) = ("delete", "members");
+const RENEW: (&str, &str) = ("create", "members/credentials");
+const REVOKE: (&str, &str) = ("delete", "members/kubeconfigs");
+const NONE: (&str, &str) = ("", "");
+
+const RIGHTS: [(&str, &str); 7] = [CREATE, LIST, GET, UPDATE, DELETE, RENEW, REVOKE];
+
+const fn op(
+    id: &'static str,
+    method: &'static str,
+    path: &'static str,
+    audience: For,
+    right: (&'static str, &'static str),
+) -> Operation {
+    Operation { id, method, path, audience, right }
+}
+
+/// In an order in which all of them can be called on one member.
+const OPERATIONS: [Operation; 12] = [
+    op("list_members", "GET", "/members", For::Callers, LIST),
+    op("create_member", "POST", "/members", For::Callers, CREATE),
+    op("list_roles", "GET", "/members/roles", For::Callers, CREATE),
+    op("get_member", "GET", "/members/{id}", For::Callers, GET),
+    op("update_member", "PATCH", "/members/{id}", For::Callers, UPDATE),
+    op("list_kubeconfigs", "GET", "/members/{id}/kubeconfigs", For::Both, GET),
+    op("delete_kubeconfig", "DELETE", "/members/{id}/kubeconfigs/{jti}", For::Both, REVOKE),
+    op("create_credentials", "POST", "/members/{id}/credentials", For::Callers, RENEW),
+    op("get_kubeconfig", "GET", "/members/{id}/kubeconfig", For::Members, NONE),
+    op("get_me", "GET", "/members/{id}/me", For::Members, NONE),
+    op("delete_me", "DELETE", "/members/{id}/me", For::Members, NONE),
+    op("delete_member", "DELETE", "/members/{id}", For::Callers, DELETE),
+];
+
+impl Operation {
+    /// Calls it, with a body that is right where it takes one.
+    fn call(&self, client: &Http, id: &str, jti: &str, role: &str) -> Answer {
+        Answer::of(self.request(client, id, jti, role))
+    }
+
+    fn request(&self, client: &Http, id: &str, jti: &str, role: &str) -> reqwest::blocking::RequestBuilder {
+        let request = client.request(self.method, &self.path.replace("{id}", id).replace("{jti}", jti));
+        match self.id {
+            "create_member" => request.json(&json!({"duration": "1", "roleId": role})),
+            "update_member" => request.json(&json!({"duration": "2"})),
+            _ => request,
+        }
+    }
+
+    /// What it answers to who may call it.
+    fn success(&self) -> u16 {
+        match (self.method, self.id) {
+            ("DELETE", _) => 204,
+            ("POST", _) => 201,
+            _ => 200,
+        }
+    }
+
+    /// What somebody else is told to send.
+    fn challenge(&self) -> &'static str {
+        if self.audience == For::Members { "Basic realm=" } else { "Bearer realm=" }
+    }
+}
+
+/// The operations for callers.
+fn for_callers() -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().filter(|op| op.audience != For::Members)
+}
+
+/// A problem without what is different in every answer.
+fn comparable(answer: &Answer) -> Value {
+    let mut body = answer.json();
+    body.as_object_mut().unwrap().remove("requestId").unwrap();
+    body
+}
+
+#[track_caller]
+fn assert_refused(op: &Operation, answer: &Answer, code: &str) {
+    assert_eq!(answer.status, 401, "{}: {}", op.id, answer.text);
+    answer.problem(401, code);
+    assert!(answer.header("www-authenticate").starts_with(op.challenge()), "{}: {answer:?}", op.id);
+}
+
+#[test]
+fn every_operation_of_the_document_is_in_the_table() {
+    let (_, daypass) = Lab::shared();
+    let document = daypass.owner.anonymous().get(&format!("{}/openapi.json", daypass.url)).expect(200).json();
+    let mut documented = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let audience: BTreeSet<&str> = operation["security"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|scheme| scheme.as_object().unwrap().keys().map(String::as_str))
+                .collect();
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            documented.insert((id, method.to_uppercase(), path.clone(), audience));
+        }
+    }
+    let audience = |op: &Operation| match op.audience {
+        For::Callers => ["kubernetesToken"].into(),
+        For::Members => ["memberCredential"].into(),
+        For::Both => ["kubernetesToken", "memberCredential"].into(),
+    };
+    let tested = OPERATIONS.iter().map(|op| (op.id.into(), op.method.into(), op.path.into(), audience(op))).collect();
+    assert_eq!(documented, tested, "left: the document, right: the authorization test");
+}
+
+#[test]
+fn no_operation_takes_a_credential_that_is_not_for_it() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let (member, other) = (Created::new(&daypass.owner, &role, 1), Created::new(&daypass.owner, &role, 1));
+    let kubeconfig = member.kubeconfig(lab);
+    let owner = &daypass.owner;
+
+    let malformed = ["Bearer", "Digest abc", "Basic ???", "nonsense"];
+    let for_the_api_server = lab.token("default", "owner", "");
+    // The API server gives no such token of a member's account: it is signed as if it had.
+    let of_an_account = lab.resign(&kubeconfig.token, |claims| claims["aud"] = json!(["daypass"]));
+    let account = format!("system:serviceaccount:{}:{}", role.namespace, member.name());
+    assert_eq!(lab.token_review(&of_an_account, "daypass"), Some(account), "the API server vouches for it");
+    let unsigned = format!("{}x", lab.token("default", "owner", "daypass"));
+    let typo = member.password.replace("dpm_", "dpm-");
+    let refused_by_all = [
+        ("garbage", owner.with_token("garbage")),
+        ("a broken signature", owner.with_token(&unsigned)),
+        ("another audience", owner.with_token(&for_the_api_server)),
+        ("a direct kubeconfig's token", owner.with_token(&kubeconfig.token)),
+        ("a role's service account", owner.with_token(&of_an_account)),
+        ("another member's", owner.with_basic(&other.id, &other.password)),
+        ("another member's, under the name of this one", owner.with_basic(&member.id, &other.password)),
+        ("another member's, as a token", owner.with_token(&other.password)),
+        ("the member's, under another name", owner.with_basic(&other.id, &member.password)),
+        ("a wrong password", owner.with_basic(&member.id, &typo)),
+        ("an owner's token as a password", owner.with_basic("owner", &lab.token("default", "owner", "daypass"))),
+    ];
+    let refused_by_callers =
+        [("the member's", member.engineer.clone()), ("as a token", owner.with_token(&member.password))];
+    let refused_by_members = [("the owner's", owner.clone())];
+
+    for op in &OPERATIONS {
+        let call = |client: &Http| op.call(client, &member.id, kubeconfig.jti(), &role.id);
+        assert_refused(op, &call(&owner.anonymous()), "DP_ERR_NO_CREDENTIALS");
+        for header in malformed {
+            let request = op.request(&owner.anonymous(), &member.id, kubeconfig.jti(), &role.id);
+            let answer = Answer::of(request.header(AUTHORIZATION, HeaderValue::from_str(header).unwrap()));
+            assert_refused(op, &answer, "DP_ERR_MALFORMED_AUTHORIZATION");
+        }
+        let mut refused: Vec<&(&str, Http)> = refused_by_all.iter().collect();
+        match op.audience {
+            For::Callers => refused.extend(&refused_by_callers),
+            For::Members => refused.extend(&refused_by_members),
+            For::Both => {}
+        }
+        for (what, client) in refused {
+            let answer = call(client);
+            // Who shows a member's credential to what members may do is asked for a right one.
+            let challenge = answer.header("www-authenticate");
+            assert!(challenge.starts_with("Basic ") || challenge.starts_with("Bearer "), "{} with {what}", op.id);
+            assert_eq!(answer.status, 401, "{} with {what}: {}", op.id, answer.text);
+            answer.problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        }
+    }
+    assert_eq!(member.listed(owner), [kubeconfig.jti()], "nothing was done");
+    assert_eq!(owner.get(&member.path("")).expect(200).json()["durationSeconds"], 3600);
+    assert_eq!(lab.names(&role.namespace, "members.daypass.dev").len(), 2);
+    member.engineer.get(&member.path("/me")).expect(200);
+}
+
+#[test]
+fn a_caller_without_a_right_is_forbidden_everything() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let member = Created::new(&daypass.owner, &role, 1);
+    let nobody = lab.caller(daypass, &[], &[], None);
+    for op in for_callers() {
+        for (id, role) in [(&*member.id, &*role.id), ("nowhere.nobody", "nowhere"), ("Not-an-id", "Not an id")] {
+            let answer = op.call(&nobody, id, "x", role);
+            assert_eq!(answer.status, 403, "{} {id}: {}", op.id, answer.text);
+            answer.problem(403, "DP_ERR_FORBIDDEN");
+        }
+    }
+    daypass.owner.get(&member.path("")).expect(200);
+}
+
+#[test]
+fn what_is_in_another_role_is_as_good_as_not_there() {
+    let (lab, daypass) = Lab::shared();
+    let (own, foreign) = (lab.reader(), lab.reader());
+    let verbs = ["create", "list", "get", "update", "delete"];
+    let caller = lab.caller(daypass, &verbs, &["members", "members/credentials", "members/kubeconfigs"], Some(&own));
+    let mine = Created::new(&caller, &own, 1);
+    let theirs = Created::new(&daypass.owner, &foreign, 1);
+    let jti = theirs.kubeconfig(lab).jti().to_owned();
+
+    for op in for_callers().filter(|op| op.path.contains("{id}")) {
+        let answer = op.call(&caller, &theirs.id, &jti, &foreign.id);
+        assert_eq!(answer.status, 404, "{}: {}", op.id, answer.text);
+        answer.problem(404, "DP_ERR_NOT_FOUND");
+        // But for its own path it is the answer to an id that nobody has.
+        let nobody = format!("{}.nobody", own.id);
+        let missing = op.call(&caller, &nobody, &jti, &own.id);
+        let path = |answer: &Answer, id: &str| answer.json()["instance"].as_str().unwrap().replace(id, "-");
+        assert_eq!(path(&answer, &theirs.id), path(&missing, &nobody));
+        let text = |answer: &Answer| ["code", "title", "detail"].map(|field| answer.json()[field].clone());
+        assert_eq!(text(&answer), text(&missing), "{}", op.id);
+    }
+
+    let give = |role: &str| caller.post("/members", &json!({"duration": "1", "roleId": role}));
+    let refused = give(&foreign.id);
+    refused.refused_field("roleId");
+    for unknown in ["nowhere", "only-labelled", "only-named", "", "No role's id", "a.b", &"a".repeat(56)] {
+        assert_eq!(comparable(&refused), comparable(&give(unknown)), "{unknown}");
+    }
+
+    let ids = |list: &Value| -> Vec<String> {
+        list["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&caller.get("/members/roles").expect(200).json()), std::slice::from_ref(&own.id));
+    let all = caller.get("/members").expect(200).json();
+    assert_eq!((ids(&all), &all["total"]), (vec![mine.id.clone()], &json!(1)));
+    let of_theirs = caller.get(&format!("/members?roleId={}", foreign.id)).expect(200).json();
+    assert_eq!((ids(&of_theirs), &of_theirs["total"]), (vec![], &json!(0)));
+
+    assert_eq!(theirs.listed(&daypass.owner), [jti], "nothing was done");
+    assert_eq!(lab.names(&foreign.namespace, "members.daypass.dev"), [theirs.name()]);
+}
+
+/// What a caller with exactly this right may call is what the table says, and nothing else.
+fn assert_grants_exactly(lab: &Lab, daypass: &Daypass, role: &Role, right: (&str, &str), everywhere: bool) {
+    let caller = lab.caller(daypass, &[right.0], &[right.1], (!everywhere).then_some(role));
+    let member = Created::new(&daypass.owner, role, 1);
+    let jti = member.kubeconfig(lab).jti().to_owned();
+    for op in for_callers() {
+        let answer = op.call(&caller, &member.id, &jti, &role.id);
+        if op.right == right {
+            assert_eq!(answer.status, op.success(), "{right:?} grants {}: {}", op.id, answer.text);
+        } else {
+            assert_eq!(answer.status, 403, "{right:?} does not grant {}: {}", op.id, answer.text);
+        }
+    }
+}
+
+#[test]
+fn each_right_in_one_role_grants_exactly_its_calls() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    RIGHTS.into_iter().for_each(|right| assert_grants_exactly(lab, daypass, &role, right, false));
+}
+
+#[test]
+fn each_right_in_all_roles_grants_exactly_its_calls() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    RIGHTS.into_iter().for_each(|right| assert_grants_exactly(lab, daypass, &role, right, true));
+}
+
+#[test]
+fn a_credential_opens_its_own_member_and_no_other() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let (one, two) = (Created::new(&daypass.owner, &role, 1), Created::new(&daypass.owner, &role, 1));
+    let jti = two.kubeconfig(lab).jti().to_owned();
+    for op in OPERATIONS.iter().filter(|op| op.audience != For::Callers) {
+        for client in [one.engineer.clone(), daypass.owner.with_token(&one.password)] {
+            op.call(&client, &two.id, &jti, &role.id).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        }
+    }
+    assert_eq!(two.listed(&two.engineer), [jti]);
+    for op in OPERATIONS.iter().filter(|op| op.audience != For::Callers && op.id != "delete_kubeconfig") {
+        let answer = op.call(&one.engineer, &one.id, "", &role.id);
+        assert_eq!(answer.status, op.success(), "{}: {}", op.id, answer.text);
+    }
+}
+
+#[test]
+fn a_name_in_two_roles_is_two_members() {
+    let (lab, daypass) = Lab::shared();
+    let (first_role, second_role) = (lab.reader(), lab.reader());
+    let spec = json!({"duration": "1h"});
+    let first = Created::applied(lab, daypass, &first_role, "twin", &spec);
+    let second = Created::applied(lab, daypass, &second_role, "twin", &spec);
+    first.engineer.get(&second.path("/me")).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    // A credential says whose it is, so it is not even asked whether the hashes are the same.
+    daypass
+        .owner
+        .with_basic(&second.id, &first.password)
+        .get(&second.path("/me"))
+        .problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let kubeconfig = second.kubeconfig(lab);
+
+    daypass.owner.delete(&first.path("")).expect(204);
+    daypass.owner.get(&first.path("")).problem(404, "DP_ERR_NOT_FOUND");
+    first.engineer.get(&first.path("/me")).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    assert_eq!(lab.names(&first_role.namespace, "serviceaccounts"), [""; 0]);
+
+    second.engineer.get(&second.path("/me")).expect(200);
+    assert!(kubeconfig.is_accepted(lab));
+    assert_eq!(lab.names(&second_role.namespace, "serviceaccounts"), ["twin"]);
+}
+
+#[test]
+fn a_namespace_with_only_the_name_or_only_the_label_of_a_role_is_none() {
+    let (lab, daypass) = Lab::shared();
+    for namespace in ["daypass-only-named", "only-labelled"] {
+        lab.kubectl(&["get", "namespace", namespace]);
+    }
+    let roles = daypass.owner.get("/members/roles").expect(200).json();
+    let listed: Vec<&str> =
+        roles["items"].as_array().unwrap().iter().map(|role| role["id"].as_str().unwrap()).collect();
+    assert!(listed.contains(&"projects-view") && !listed.iter().any(|id| id.starts_with("only-")), "{listed:?}");
+    for role in ["only-named", "only-labelled"] {
+        daypass.owner.post("/members", &json!({"duration": "1", "roleId": role})).refused_field("roleId");
+        daypass.owner.get(&format!("/members/{role}.a")).problem(404, "DP_ERR_NOT_FOUND");
+    }
+    eventually("both are counted", || (daypass.metric("daypass_namespaces_ignored") == 2.0).then_some(()));
+}
+
+#[test]
+fn every_refusal_is_in_the_audit_trail_under_the_id_of_its_request() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let member = Created::new(&daypass.owner, &role, 1);
+    let nobody = lab.caller(daypass, &[], &[], None);
+    let denied = [nobody.get("/members"), nobody.delete(&member.path("")), nobody.get("/members/roles")];
+    let refused = [
+        (daypass.owner.with_token("garbage").get("/members"), "DP_ERR_CREDENTIAL_REFUSED"),
+        (daypass.owner.with_basic(&member.id, "wrong").get(&member.path("/kubeconfig")), "DP_ERR_CREDENTIAL_REFUSED"),
+        (
+            Answer::of(daypass.owner.anonymous().request("GET", "/members").header(AUTHORIZATION, "x")),
+            "DP_ERR_MALFORMED_AUTHORIZATION",
+        ),
+    ];
+    let asked = daypass.owner.anonymous().get(&member.path("/kubeconfig"));
+
+    let events = daypass.audit_events();
+    let of = |answer: &Answer| -> Vec<&Value> {
+        events.iter().filter(|event| event["requestId"] == answer.header("x-request-id")).collect()
+    };
+    for answer in &denied {
+        let [event] = of(answer)[..] else { panic!("{:?}", of(answer)) };
+        assert_eq!((&event["event"], &event["reason"]), (&json!("DENIED"), &json!("DP_ERR_FORBIDDEN")));
+        assert_eq!(event["actor"]["type"], "CALLER");
+        assert!(event["actor"]["username"].as_str().unwrap().starts_with("system:serviceaccount:default:caller"));
+        assert_eq!(event["sourceAddress"], "127.0.0.1");
+    }
+    for (answer, code) in &refused {
+        let [event] = of(answer)[..] else { panic!("{:?}", of(answer)) };
+        assert_eq!((&event["event"], &event["reason"]), (&json!("AUTH_FAILED"), &json!(code)));
+        assert_eq!((&event["actor"], &event["sourceAddress"]), (&json!({"type": "ANONYMOUS"}), &json!("127.0.0.1")));
+    }
+    assert_eq!(of(&asked), [&Value::Null; 0], "a browser asks without credentials first");
+}

@@ -1,0 +1,70 @@
+//! What is generated from the code is checked in as the code is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::Lab;
+
+fn checked_in(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn assert_generated(command: &str, files: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_daypass")).arg(command).output().unwrap();
+    assert!(output.status.success());
+    let generated = String::from_utf8(output.stdout).unwrap();
+    for file in files {
+        // Not assert_eq: nobody reads thousands of lines of difference.
+        assert!(generated == checked_in(file), "{file} is not what `daypass {command}` prints: run `make generate`");
+    }
+}
+
+#[test]
+fn the_crds_are_those_of_the_code() {
+    assert_generated("crds", &["crds/members.yaml", "deploy/charts/daypass/files/members.yaml"]);
+}
+
+#[test]
+fn the_openapi_document_is_that_of_the_code() {
+    assert_generated("openapi", &["docs/openapi.json"]);
+}
+
+#[test]
+fn the_document_is_served_to_everybody_with_this_data_planes_id() {
+    let (_, daypass) = Lab::shared();
+    let answer = daypass.owner.anonymous().get(&format!("{}/openapi.json", daypass.url)).expect(200);
+    assert_eq!(answer.header("content-type"), "application/json");
+    let mut served = answer.json();
+    for server in served["servers"].as_array_mut().unwrap() {
+        assert_eq!(server["variables"]["dataPlaneId"]["default"], "dp-1");
+        server["variables"]["dataPlaneId"]["default"] = json!("my-data-plane");
+    }
+    let expected: Value = serde_json::from_str(&checked_in("docs/openapi.json")).unwrap();
+    assert_eq!(served, expected);
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn every_error_code_of_the_code_is_in_the_document() {
+    let mut used = BTreeSet::new();
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(file).unwrap();
+        for rest in text.split("DP_ERR_").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+            used.insert(format!("DP_ERR_{name}"));
+        }
+    }
+    let document: Value = serde_json::from_str(&checked_in("docs/openapi.json")).unwrap();
+    let codes = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap();
+    let documented = codes.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
+    assert!(used.len() > 10);
+    assert_eq!(used, documented);
+}

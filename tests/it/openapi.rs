@@ -1,0 +1,37 @@
+//! What generic clients make of the OpenAPI document: schemathesis makes requests from it and checks the answers against it.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{Created, Lab};
+
+#[test]
+fn schemathesis_finds_no_answer_that_the_document_does_not_describe() {
+    let Some(schemathesis) = std::env::var_os("SCHEMATHESIS") else {
+        panic!("the environment variable SCHEMATHESIS must name the program: use `make test`, which installs it");
+    };
+    let (lab, daypass) = Lab::shared();
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    lab.apply(&lab.render_role("schemathesis", &json!({"rules": rules})));
+    let role = lab.wait_role("schemathesis");
+    // A caller of that role alone: it may delete what it finds.
+    let verbs = ["create", "list", "get", "update", "delete"];
+    let resources = ["members", "members/credentials", "members/kubeconfigs"];
+    let caller = lab.caller(daypass, &verbs, &resources, Some(&role));
+    let member = Created::new(&daypass.owner, &role, 48);
+
+    let folder = lab.fresh_folder("schemathesis");
+    std::fs::write(folder.join("ca.pem"), lab.serving_certificate()).unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis/schemathesis.toml");
+    let mut command = Command::new(schemathesis);
+    command.arg("--config-file").arg(config).args(["--no-color", "run"]).arg(format!("{}/openapi.json", daypass.url));
+    command.current_dir(&folder).env("DAYPASS_BASE_URL", format!("{}/processing/data-planes/dp-1", daypass.url));
+    command.env("DAYPASS_CA", folder.join("ca.pem")).env("DAYPASS_TOKEN", caller.token());
+    command.env("DAYPASS_MEMBER", &member.id).env("DAYPASS_PASSWORD", &member.password);
+    let output = command.output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(report.contains("Tested: 12"), "{report}");
+}
