@@ -20,7 +20,7 @@ impl Secrets {
         self.0.push(("a credential's random part", random.to_owned()));
         let digest: String = Sha256::digest(password).iter().map(|byte| format!("{byte:02x}")).collect();
         self.0.push(("a credential's hash", digest));
-        // Base64 of what follows is the same wherever the first part's length is a multiple of three.
+        // As the header has it; half of it is enough to know it by.
         let basic = STANDARD.encode(format!("{id}:{password}"));
         self.0.push(("a credential as Basic", basic[..basic.len() / 2].to_owned()));
     }
