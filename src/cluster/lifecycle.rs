@@ -46,6 +46,13 @@ pub enum Ending {
     Revoked,
 }
 
+impl Ending {
+    /// Expired where its time is over, else revoked.
+    pub fn of(member: &Member, now: DateTime<Utc>) -> Self {
+        if member.is_expired(now) { Self::Expired } else { Self::Revoked }
+    }
+}
+
 impl Cluster {
     /// Records an event about a member.
     pub fn report(&self, kind: Kind, member: &Member, cause: Cause<'_>, jti: Option<&str>) {

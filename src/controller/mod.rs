@@ -129,7 +129,7 @@ fn report_deletion(cluster: &Cluster, member: &Member) {
     if member.status.phase == Some(Phase::Terminating) {
         return;
     }
-    let ending = if member.is_expired(cluster.clock.now()) { Ending::Expired } else { Ending::Revoked };
+    let ending = Ending::of(member, cluster.clock.now());
     let origin = Origin::default();
     cluster.report_end(member, ending, Cause { actor: &actor(ending), owner: None, origin: &origin });
 }

@@ -72,8 +72,7 @@ impl Observed {
     /// Ends it, unless all is done and only a foreign finalizer still holds the object.
     fn end(&self, member: &Member, now: DateTime<Utc>) -> impl Iterator<Item = Step> {
         let done = member.deleting && member.status.phase == Some(Phase::Terminating);
-        let ending = if member.is_expired(now) { Ending::Expired } else { Ending::Revoked };
-        (!done).then_some(Step::End(ending)).into_iter().chain(self.remove_all())
+        (!done).then_some(Step::End(Ending::of(member, now))).into_iter().chain(self.remove_all())
     }
 
     fn remove_all(&self) -> impl Iterator<Item = Step> {

@@ -162,8 +162,7 @@ async fn make_way(context: &Context, caller: &Caller, id: &MemberId) -> Result<(
             "the member of this Idempotency-Key is being removed; try again",
         ));
     }
-    let ending = if member.is_expired(now) { Ending::Expired } else { Ending::Revoked };
-    Ok(cluster.end(&member, ending, caller.cause(context)).await?)
+    Ok(cluster.end(&member, Ending::of(&member, now), caller.cause(context)).await?)
 }
 
 #[cfg(test)]
