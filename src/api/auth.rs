@@ -17,7 +17,7 @@ use crate::cluster::{Cause, Identity};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::NAMESPACE_PREFIX;
-use crate::domain::secret::{CREDENTIAL_PREFIX, Credential};
+use crate::domain::secret::Credential;
 
 /// What a caller is told to send (RFC 6750, section 3).
 const CALLER_CHALLENGE: &str = r#"Bearer realm="daypass""#;
@@ -97,7 +97,7 @@ impl Presented {
     }
 
     fn is_members(&self) -> bool {
-        self.secret().is_some_and(|secret| secret.expose_secret().starts_with(CREDENTIAL_PREFIX))
+        self.secret().is_some_and(|secret| Credential::is_meant(secret.expose_secret()))
     }
 }
 
@@ -160,12 +160,12 @@ async fn authenticate_member(context: &Context, presented: &Presented, id: &str)
         Presented::Basic { password: secret, .. } | Presented::Bearer(secret) => secret,
     };
     let credential =
-        Credential::parse(secret.expose_secret()).filter(|it| MemberId::parse(id).as_ref() == Some(it.member()));
+        Credential::parse(secret.expose_secret()).filter(|it| MemberId::parse(id).as_ref() == Some(it.subject()));
     let refused = || refuse(context, Code::CredentialRefused, MEMBER_CHALLENGE);
     let credential = credential.ok_or_else(refused)?;
     let cluster = &context.state.cluster;
     // The role may have been taken out of use; its members went with it.
-    let member = match cluster.role(&credential.member().role).await? {
+    let member = match cluster.role(&credential.subject().role).await? {
         Some(_) => cluster.authenticate_member(&credential).await?,
         None => None,
     };

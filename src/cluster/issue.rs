@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Cause, Cluster, Error, ErrorKind, KubeconfigSecret, Lookup};
 use crate::audit::Kind;
 use crate::domain::member::Member;
-use crate::domain::secret::{Credential, CredentialHash};
+use crate::domain::secret::{Credential, SecretHash};
 use crate::domain::token::{MAX_KUBECONFIGS, TOKEN_LEEWAY, TokenClaims, decode_claims, retry_margin, token_window};
 
 /// How often a token is asked for again: the API server counts its lifetime from when it handles the request, so a slow answer
@@ -42,7 +42,7 @@ pub enum IssueError {
 impl Cluster {
     /// The member of a credential, if it is its credential now: decided on a live read.
     pub async fn authenticate_member(&self, credential: &Credential) -> Result<Option<Member>, Error> {
-        let Lookup::Found(member) = self.member(credential.member()).await? else {
+        let Lookup::Found(member) = self.member(credential.subject()).await? else {
             return Ok(None);
         };
         let matches = member.status.credential.as_ref().is_some_and(|hash| hash.matches(credential));
@@ -89,7 +89,7 @@ impl Cluster {
 
     /// A Secret under one of the ten names that a member's kubeconfigs may have: of two requests that see the same one free, one
     /// gets a conflict and looks again.
-    async fn take_slot(&self, member: &Member, credential: &CredentialHash) -> Result<KubeconfigSecret, IssueError> {
+    async fn take_slot(&self, member: &Member, credential: &SecretHash) -> Result<KubeconfigSecret, IssueError> {
         for _ in 0..=MAX_KUBECONFIGS {
             let taken = self.list_kubeconfigs(&member.id).await?;
             let mut names = (0..MAX_KUBECONFIGS).map(|slot| format!("{}.{slot}", member.id.name()));

@@ -16,7 +16,7 @@ use crate::crd::{Metadata, chrono_of};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
-use crate::domain::secret::CredentialHash;
+use crate::domain::secret::SecretHash;
 use crate::domain::token::TokenClaims;
 
 const JTI_LABEL: &str = "daypass.dev/jti";
@@ -84,7 +84,7 @@ impl Cluster {
         &self,
         member: &Member,
         name: &str,
-        credential: &CredentialHash,
+        credential: &SecretHash,
     ) -> Result<KubeconfigSecret, Error> {
         let mut labels = owned_labels(member);
         labels.insert(CREDENTIAL_LABEL.to_owned(), credential.fingerprint().to_owned());
@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
-    pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&CredentialHash>) -> Result<(), Error> {
+    pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
         let mut selector = format!("{MEMBER_UID_LABEL}={}", member.uid);
         if let Some(hash) = keep {
             selector.push_str(&format!(",{CREDENTIAL_LABEL}!={}", hash.fingerprint()));

@@ -16,7 +16,7 @@ use crate::domain::id::MemberId;
 use crate::domain::member::{Member, Phase};
 use crate::domain::rights::fingerprint;
 use crate::domain::role::RoleId;
-use crate::domain::secret::{Credential, CredentialHash};
+use crate::domain::secret::{Credential, SecretHash};
 use crate::domain::token::dies_in_time;
 
 /// How often a write that somebody else's write overtook is tried again on the newer version.
@@ -103,7 +103,7 @@ impl Cluster {
     pub async fn provision(
         &self,
         member: &Member,
-        credential: Option<&CredentialHash>,
+        credential: Option<&SecretHash>,
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         self.ensure_account(member).await?;

@@ -13,7 +13,7 @@ use crate::domain::id::MemberId;
 use crate::domain::lifetime::format_duration;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
-use crate::domain::secret::CredentialHash;
+use crate::domain::secret::SecretHash;
 
 /// How long a request claims the member that it changes.
 const CLAIM: TimeDelta = TimeDelta::seconds(10);
@@ -33,7 +33,7 @@ pub enum Lookup {
 #[derive(Debug)]
 pub(super) struct StatusUpdate<'a> {
     pub(super) phase: &'static str,
-    pub(super) credential: Option<&'a CredentialHash>,
+    pub(super) credential: Option<&'a SecretHash>,
     pub(super) role_hash: Option<&'a str>,
     pub(super) conditions: Vec<Condition>,
 }

@@ -104,7 +104,7 @@ mod tests {
     use crate::crd::Unreadable;
     use crate::domain::id::MemberId;
     use crate::domain::member::Status;
-    use crate::domain::secret::{Credential, CredentialHash};
+    use crate::domain::secret::{Credential, SecretHash};
     use proptest::prelude::*;
 
     const HOUR: i64 = 3600;
@@ -113,7 +113,7 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
     }
 
-    fn hash(byte: u8) -> CredentialHash {
+    fn hash(byte: u8) -> SecretHash {
         Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
     }
 

@@ -11,7 +11,7 @@ use crate::domain::id::MemberId;
 use crate::domain::lifetime::parse_duration;
 use crate::domain::member::{self, Phase};
 use crate::domain::role::RoleId;
-use crate::domain::secret::CredentialHash;
+use crate::domain::secret::SecretHash;
 
 /// Annotation that a REST request writes with its change: until then (RFC 3339) it is at work on the member itself, so the
 /// controller leaves provisioning and reporting to it. It never holds up an end.
@@ -185,7 +185,7 @@ pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unr
 
 fn read_status(status: MemberStatus) -> Result<member::Status, Unreadable> {
     let is_true = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && c.status == "True");
-    let credential = status.credential_hash.as_ref().map(|hex| CredentialHash::from_hex(hex));
+    let credential = status.credential_hash.as_ref().map(|hex| SecretHash::from_hex(hex));
     Ok(member::Status {
         // A hash that is none must not read as "no credential issued yet".
         credential: credential.map(|hash| hash.ok_or(Unreadable::Field("status.credentialHash"))).transpose()?,

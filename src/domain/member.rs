@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::id::MemberId;
 use super::lifetime;
-use super::secret::CredentialHash;
+use super::secret::SecretHash;
 
 /// The longest display name, in characters.
 pub const MAX_USERNAME: usize = 255;
@@ -58,7 +58,7 @@ pub struct Member {
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     /// The hash of the credential, once one was issued.
-    pub credential: Option<CredentialHash>,
+    pub credential: Option<SecretHash>,
     /// The end as last recorded; the end that counts is [`Member::expires_at`].
     pub expires_at: Option<DateTime<Utc>>,
     /// The recorded phase.

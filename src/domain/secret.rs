@@ -1,6 +1,6 @@
-//! Secrets: a member's credential, later the access tokens.
+//! Secrets: a member's credential and a caller's access token.
 //!
-//! `dpm_<id>_<43 base62><6 base62 CRC-32>`: a prefix that secret scanners can match, a checksum that refuses a typo
+//! `<prefix><id>_<43 base62><6 base62 CRC-32>`: a prefix that secret scanners can match, a checksum that refuses a typo
 //! without a look-up, 256 random bits. Only the SHA-256 of the whole text is ever stored; a fast hash is right
 //! for a secret of 256 random bits, which no dictionary holds.
 
@@ -12,8 +12,25 @@ use subtle::ConstantTimeEq;
 
 use super::id::MemberId;
 
-/// What a member's credential begins with.
-pub const CREDENTIAL_PREFIX: &str = "dpm_";
+/// What a secret is of: its id is in the secret's text, to find it by.
+pub trait Subject: fmt::Display + Sized {
+    /// What its secrets begin with.
+    const PREFIX: &'static str;
+
+    /// Reads an id, which has no underscore.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl Subject for MemberId {
+    const PREFIX: &'static str = "dpm_";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+/// A member's credential.
+pub type Credential = Secret<MemberId>;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 62^43 > 2^256: all random bits fit.
@@ -21,24 +38,29 @@ const RANDOM_LEN: usize = 43;
 /// 62^6 > 2^32.
 const CHECKSUM_LEN: usize = 6;
 
-/// A member's credential in clear: shown once, never stored, never printed (`Debug` shows nothing, dropped memory is zeroed).
+/// A secret in clear: shown once, never stored, never printed (`Debug` shows nothing, dropped memory is zeroed).
 #[derive(Debug, Clone)]
-pub struct Credential {
-    member: MemberId,
+pub struct Secret<S> {
+    subject: S,
     text: SecretString,
 }
 
-impl Credential {
-    /// The credential of `member` that carries these random bits.
-    pub fn new(member: MemberId, random: &[u8; 32]) -> Self {
-        let body = format!("{CREDENTIAL_PREFIX}{member}_{}", base62(random, RANDOM_LEN));
+impl<S: Subject> Secret<S> {
+    /// The secret of `subject` that carries these random bits.
+    pub fn new(subject: S, random: &[u8; 32]) -> Self {
+        let body = format!("{}{subject}_{}", S::PREFIX, base62(random, RANDOM_LEN));
         let text = format!("{body}{}", checksum(&body));
-        Self { member, text: text.into() }
+        Self { subject, text: text.into() }
     }
 
-    /// Reads a credential; `None` when the form or the checksum is wrong.
+    /// Whether `text` is meant to be such a secret, right or wrong.
+    pub fn is_meant(text: &str) -> bool {
+        text.starts_with(S::PREFIX)
+    }
+
+    /// Reads a secret; `None` when the form or the checksum is wrong.
     pub fn parse(text: &str) -> Option<Self> {
-        let (id, random) = text.strip_prefix(CREDENTIAL_PREFIX)?.rsplit_once('_')?;
+        let (id, random) = text.strip_prefix(S::PREFIX)?.rsplit_once('_')?;
         if random.len() != RANDOM_LEN + CHECKSUM_LEN || !random.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return None;
         }
@@ -46,12 +68,12 @@ impl Credential {
         if checksum(body) != given {
             return None;
         }
-        Some(Self { member: MemberId::parse(id)?, text: text.into() })
+        Some(Self { subject: S::parse(id)?, text: text.into() })
     }
 
-    /// The member that the credential claims to be of; proven only by [`CredentialHash::matches`].
-    pub fn member(&self) -> &MemberId {
-        &self.member
+    /// What the secret claims to be of; proven only by [`SecretHash::matches`].
+    pub fn subject(&self) -> &S {
+        &self.subject
     }
 
     /// The text, for the one answer that shows it.
@@ -60,42 +82,43 @@ impl Credential {
     }
 
     /// What is stored.
-    pub fn hash(&self) -> CredentialHash {
+    pub fn hash(&self) -> SecretHash {
         let digest = Sha256::digest(self.expose().as_bytes());
-        CredentialHash(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        SecretHash(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
-/// The hex SHA-256 of a credential. Not a secret (256 random bits cannot be searched), but shown to nobody either.
+/// The hex SHA-256 of a secret. Not a secret (256 random bits cannot be searched), but shown to nobody either.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CredentialHash(String);
+pub struct SecretHash(String);
 
-impl CredentialHash {
+impl SecretHash {
     /// The stored form back; `None` unless it is 64 lower-case hex digits.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         valid.then(|| Self(hex.to_owned()))
     }
 
-    /// Hex, as stored in the Member's status.
+    /// Hex, as stored.
     pub fn as_hex(&self) -> &str {
         &self.0
     }
 
-    /// Names the credential on the Secrets of the kubeconfigs it was exchanged for; as a label value it must be short (63).
+    /// Names the secret on what was had in exchange for it, a credential on the Secrets of its kubeconfigs; as a label value it must be
+    /// short (63).
     pub fn fingerprint(&self) -> &str {
         &self.0[..16]
     }
 
-    /// Whether `credential` is the one that was hashed, in constant time.
-    pub fn matches(&self, credential: &Credential) -> bool {
-        self.0.as_bytes().ct_eq(credential.hash().0.as_bytes()).into()
+    /// Whether `secret` is the one that was hashed, in constant time.
+    pub fn matches<S: Subject>(&self, secret: &Secret<S>) -> bool {
+        self.0.as_bytes().ct_eq(secret.hash().0.as_bytes()).into()
     }
 }
 
-impl fmt::Debug for CredentialHash {
+impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CredentialHash(..)")
+        f.write_str("SecretHash(..)")
     }
 }
 
@@ -162,7 +185,7 @@ mod tests {
         fn what_is_made_can_be_read_and_matches_only_itself(a: [u8; 32], b: [u8; 32]) {
             let made = Credential::new(id(), &a);
             let read = Credential::parse(made.expose()).unwrap();
-            prop_assert_eq!(read.member(), &id());
+            prop_assert_eq!(read.subject(), &id());
             prop_assert!(made.hash().matches(&read));
             prop_assert_eq!(made.hash().matches(&Credential::new(id(), &b)), a == b);
         }
