@@ -57,7 +57,8 @@ impl Cluster {
     pub async fn acquire_lease(&self, state: &mut LeaseState) -> Result<bool, Error> {
         let api = self.leases();
         let Some(mut lease) = optional(self.call("get_lease", NAME, api.get(NAME)).await)? else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let owner_references = self.own_account().await.map(|owner| vec![owner]);
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), owner_references, ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.held(state, None)) };
             return won(self.call("create_lease", NAME, api.create(&PostParams::default(), &lease)).await);
         };

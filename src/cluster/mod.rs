@@ -6,6 +6,7 @@ mod kubeconfigs;
 mod lease;
 mod lifecycle;
 mod members;
+mod own_account;
 mod reviews;
 mod rights;
 mod roles;

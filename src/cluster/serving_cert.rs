@@ -31,8 +31,9 @@ impl Cluster {
         }
         let pair = make().map_err(|why| Error::new("make_tls_secret", NAME, ErrorKind::Invalid, &why))?;
         let data = [("tls.crt", pair.certificate.as_bytes()), ("tls.key", pair.key.expose_secret().as_bytes())];
+        let owner_references = self.own_account().await.map(|owner| vec![owner]);
         let secret = Secret {
-            metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(NAME.to_owned()), owner_references, ..ObjectMeta::default() },
             type_: Some("kubernetes.io/tls".to_owned()),
             data: Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).into()),
             ..Secret::default()

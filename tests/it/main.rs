@@ -32,6 +32,7 @@ mod routes;
 mod secrets;
 mod sweep;
 mod tls;
+mod uninstall;
 mod validation;
 mod walls_kubernetes;
 mod walls_members;
