@@ -52,10 +52,10 @@ schemathesis: check-python ## Install schemathesis, once; kept outside of this f
 	@echo "$(VENV)/bin/schemathesis"
 
 generate: check-cargo ## Rewrite the files that are generated from the code
-	@$(CARGO) run -q -- crds > target/members.yaml
+	@for type in members accesstokens; do \
+		$(CARGO) run -q -- crds $$type > target/$$type.yaml && \
+		cp target/$$type.yaml crds/ && cp target/$$type.yaml deploy/charts/daypass/files/ || exit 1; done
 	@$(CARGO) run -q -- openapi > target/openapi.json
-	@cp target/members.yaml crds/members.yaml
-	@cp target/members.yaml deploy/charts/daypass/files/members.yaml
 	@cp target/openapi.json docs/openapi.json
 
 check-cargo:

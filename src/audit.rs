@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::clock::{Clock, Entropy};
+use crate::domain::access_token::{AccessToken, Scope};
 use crate::domain::member::Member;
 
 /// The version of the schema. A field may be added under it; none is removed or changes its meaning.
@@ -25,6 +26,14 @@ pub enum Kind {
     RoleWidened,
     Expired,
     Revoked,
+    TokenCreated,
+    TokenRotated,
+    TokenRenamed,
+    TokenRevoked,
+    TokenExpired,
+    TokenReused,
+    SessionCreated,
+    SessionEnded,
     Denied,
     AuthFailed,
 }
@@ -37,6 +46,16 @@ pub enum Actor {
     Caller {
         /// Its Kubernetes user name.
         username: String,
+    },
+    /// Whoever holds an access token, or a session of one.
+    #[serde(rename_all = "camelCase")]
+    AccessToken {
+        /// The Kubernetes user name of its owner.
+        username: String,
+        /// The token's id.
+        token_id: String,
+        /// The caller that created it.
+        created_by: String,
     },
     /// A member, by its credential.
     Member {
@@ -77,6 +96,8 @@ pub struct Event<'a> {
     pub member: Option<&'a Member>,
     /// The role that was asked for, where there is no member.
     pub role_id: Option<&'a str>,
+    /// The access token, or session, concerned.
+    pub token: Option<&'a AccessToken>,
     /// The kubeconfig concerned.
     pub jti: Option<&'a str>,
     /// What was refused, or why: an error code, never a message.
@@ -84,9 +105,19 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// An event about nothing in particular yet.
+    pub fn new(kind: Kind, actor: Actor, origin: &'a Origin) -> Self {
+        Self { kind, actor, owner: None, origin, member: None, role_id: None, token: None, jti: None, reason: None }
+    }
+
     /// An event about a member.
     pub fn about(kind: Kind, actor: Actor, origin: &'a Origin, member: &'a Member) -> Self {
-        Self { kind, actor, owner: None, origin, member: Some(member), role_id: None, jti: None, reason: None }
+        Self { member: Some(member), ..Self::new(kind, actor, origin) }
+    }
+
+    /// An event about an access token, or a session.
+    pub fn about_token(kind: Kind, actor: Actor, origin: &'a Origin, token: &'a AccessToken) -> Self {
+        Self { token: Some(token), ..Self::new(kind, actor, origin) }
     }
 }
 
@@ -115,6 +146,8 @@ struct Line<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<Grant<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<TokenGrant<'a>>,
 }
 
 /// The whole grant, in every event about a member: the record of the end alone answers who, why, from when to when.
@@ -132,6 +165,22 @@ struct Grant<'a> {
     created_by: Option<&'a str>,
     created_at: String,
     expires_at: String,
+}
+
+/// Whom a token represents, who made it, and what it is good for. No hash of it: that names the secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenGrant<'a> {
+    id: String,
+    uid: &'a str,
+    name: &'a str,
+    owner: &'a str,
+    created_by: &'a str,
+    scopes: Vec<&'static str>,
+    created_at: String,
+    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_of: Option<&'a str>,
 }
 
 /// Where events go.
@@ -177,6 +226,7 @@ impl Audit {
             jti: event.jti,
             reason: event.reason,
             member: event.member.map(Grant::of),
+            token: event.token.map(TokenGrant::of),
         };
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
@@ -198,6 +248,22 @@ impl<'a> Grant<'a> {
             created_by: member.created_by.as_deref(),
             created_at: seconds(member.created_at),
             expires_at: seconds(member.expires_at()),
+        }
+    }
+}
+
+impl<'a> TokenGrant<'a> {
+    fn of(token: &'a AccessToken) -> Self {
+        Self {
+            id: token.id.to_string(),
+            uid: &token.uid,
+            name: &token.name,
+            owner: &token.owner.username,
+            created_by: &token.created_by,
+            scopes: token.scopes.iter().copied().map(Scope::as_str).collect(),
+            created_at: seconds(token.created_at),
+            expires_at: seconds(token.expires_at),
+            session_of: token.session.as_ref().map(|of| of.token.as_str()),
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::domain::access_token::{Scope, TokenRules, service_account};
 use crate::telemetry::LogFormat;
 
 /// Day passes to a Kubernetes cluster: temporary members that end by themselves.
@@ -23,9 +25,15 @@ pub enum Command {
     /// Run the API and the controller
     Serve(Box<ServeArgs>),
     /// Print the CustomResourceDefinitions as YAML
-    Crds,
+    Crds {
+        /// Only that of the type of this plural name
+        name: Option<String>,
+    },
     /// Print the OpenAPI document as JSON
     Openapi,
+    /// Make, list and revoke access tokens, with a kubeconfig
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Look at roles
     #[command(subcommand)]
     Roles(RolesCommand),
@@ -39,6 +47,98 @@ pub enum RolesCommand {
         /// Rendered manifests (`helm template …`; `-` is standard input); the live cluster where there are none
         files: Vec<PathBuf>,
     },
+}
+
+/// What can be done about access tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make one and print it, alone, on standard output
+    Create {
+        /// Its name for people
+        name: String,
+        /// What it may be used for
+        #[arg(long, required = true, value_delimiter = ',', value_parser = scope)]
+        scopes: Vec<Scope>,
+        /// In how many days it ends
+        #[arg(long)]
+        expires_in_days: u32,
+        /// The service account that owns it, NAMESPACE/NAME; by default the one that calls
+        #[arg(long, value_parser = account_name)]
+        owner: Option<AccountName>,
+        /// Where and as whom
+        #[command(flatten)]
+        target: TokenTarget,
+    },
+    /// Print those of the service account that calls
+    List {
+        /// Those of everybody
+        #[arg(long)]
+        all: bool,
+        /// Where and as whom
+        #[command(flatten)]
+        target: TokenTarget,
+    },
+    /// Revoke one now
+    Revoke {
+        /// Its id
+        id: String,
+        /// Where and as whom
+        #[command(flatten)]
+        target: TokenTarget,
+    },
+}
+
+/// The Daypass that `daypass token` calls, and as whom.
+#[derive(Debug, Args)]
+pub struct TokenTarget {
+    /// The base URL of Daypass
+    #[arg(long, env = "DAYPASS_URL", value_parser = https_url)]
+    pub url: url::Url,
+    /// The id of the data plane
+    #[arg(long, env = "DAYPASS_DATA_PLANE", value_parser = data_plane_id)]
+    pub data_plane_id: String,
+    /// The CA of Daypass's certificate, PEM; by default those of the system
+    #[arg(long, env = "DAYPASS_CA")]
+    pub ca_file: Option<PathBuf>,
+    /// The name to check the certificate against, where it is not that of the URL
+    #[arg(long)]
+    pub tls_server_name: Option<String>,
+    /// The audience of Daypass's callers
+    #[arg(long, default_value = "daypass")]
+    pub token_audience: String,
+    /// The service account to call as, NAMESPACE/NAME; by default the kubeconfig's own user, if it is one, or the owner
+    #[arg(long, value_parser = account_name)]
+    pub service_account: Option<AccountName>,
+}
+
+/// A service account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Kubernetes' own words")]
+pub struct AccountName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl AccountName {
+    /// Its Kubernetes user name.
+    pub fn username(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+}
+
+fn account_name(text: &str) -> Result<AccountName, String> {
+    let parts = service_account(text).or_else(|| text.split_once('/'));
+    let valid = |part: &str| !part.is_empty() && !part.contains([':', '/']);
+    match parts {
+        Some((namespace, name)) if valid(namespace) && valid(name) => {
+            Ok(AccountName { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err("must be NAMESPACE/NAME of a service account".to_owned()),
+    }
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    Scope::parse(text).ok_or_else(|| format!("must be one of {}", Scope::ALL.map(Scope::as_str).join(", ")))
 }
 
 /// The options of `daypass serve`.
@@ -92,12 +192,64 @@ pub struct ServeArgs {
     /// Accept callers' tokens for the API server itself too: whoever is sent one can replay it against the cluster
     #[arg(long, env = "DAYPASS_ACCEPT_API_SERVER_AUDIENCE")]
     pub accept_api_server_audience: bool,
+    /// How callers may authenticate; without access-token none is accepted and none is made
+    #[arg(long, env = "DAYPASS_AUTH_METHODS", value_enum, value_delimiter = ',', required = false, num_args = 1..,
+          default_values_t = [AuthMethod::Kubernetes, AuthMethod::AccessToken])]
+    pub auth_methods: Vec<AuthMethod>,
+    /// What access tokens may be
+    #[command(flatten)]
+    pub tokens: TokenArgs,
+    /// How many refused credentials an address may send at once, and how many a minute
+    #[arg(long, env = "DAYPASS_MAX_REFUSED_CREDENTIALS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_refused_credentials: u32,
     /// This replica's name in the Lease, unique; by default random
     #[arg(long, env = "DAYPASS_IDENTITY")]
     pub identity: Option<String>,
     /// The form of the logs on standard error
     #[arg(long, env = "DAYPASS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+}
+
+/// A way to authenticate as a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AuthMethod {
+    /// Kubernetes tokens
+    Kubernetes,
+    /// Access tokens, and their sessions
+    AccessToken,
+}
+
+/// The options of `daypass serve` about access tokens.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TokenArgs {
+    /// The longest life of an access token, in days
+    #[arg(long, env = "DAYPASS_TOKEN_MAX_DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub token_max_days: u16,
+    /// After how many days without use an access token ends
+    #[arg(long, env = "DAYPASS_TOKEN_MAX_IDLE_DAYS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub token_max_idle_days: u16,
+    /// How many live access tokens an owner may have
+    #[arg(long, env = "DAYPASS_TOKEN_MAX_PER_OWNER", default_value_t = 104, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub token_max_per_owner: u16,
+    /// Let users that are no service accounts own access tokens, with the groups that they had when the token was made
+    #[arg(long, env = "DAYPASS_USER_TOKENS")]
+    pub user_tokens: bool,
+    /// The longest life of such a user's access token, in days
+    #[arg(long, env = "DAYPASS_USER_TOKEN_MAX_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub user_token_max_days: u16,
+}
+
+impl TokenArgs {
+    /// The rules that they make.
+    pub fn rules(self) -> TokenRules {
+        let days = |days: u16| TimeDelta::days(days.into());
+        TokenRules {
+            max_lifetime: days(self.token_max_days),
+            max_idle: days(self.token_max_idle_days),
+            max_per_owner: self.token_max_per_owner.into(),
+            max_user_lifetime: self.user_tokens.then(|| days(self.user_token_max_days)),
+        }
+    }
 }
 
 /// One segment of a path, and part of a file's name.
@@ -135,6 +287,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_service_account_has_two_names() {
+        let account = AccountName { namespace: "a".into(), name: "b".into() };
+        assert_eq!(account_name("a/b"), Ok(account.clone()));
+        assert_eq!(account_name(&account.username()), Ok(account));
+        for text in ["", "a", "/b", "a/", "a/b/c", "a:b/c", "system:serviceaccount:a"] {
+            assert!(account_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

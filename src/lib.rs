@@ -13,6 +13,8 @@ pub mod crd;
 pub mod domain;
 pub mod lint;
 pub mod metrics;
+pub mod rest;
 pub mod runtime;
 pub mod telemetry;
 pub mod tls;
+pub mod token_command;

@@ -18,7 +18,7 @@ use crate::domain::rights::Rights;
 use crate::domain::role::{ROLE_LABEL, RoleId};
 use crate::metrics::Metrics;
 
-/// The admission policies of the chart. Each closes a way of its own, so one that is not bound counts as all of them.
+/// The admission policies of the chart that members meet. Each closes a way of its own, so one that is not bound counts as all of them.
 const WALLS: [&str; 10] = [
     "daypass-member-persistence",
     "daypass-member-reach",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use daypass::cli::{Cli, Command, RolesCommand};
-use daypass::{api, crd, lint, runtime};
+use daypass::{api, crd, lint, runtime, token_command};
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
@@ -18,8 +18,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => runtime::serve(*args)?,
-        Command::Crds => print(&crd::yaml()?)?,
+        Command::Crds { name } => print(&crds(name.as_deref())?)?,
         Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
+        Command::Token(command) => {
+            let output = token_command::run(&command)?;
+            print(&output.result)?;
+            std::io::stderr().write_all(output.remark.as_bytes())?;
+        }
         Command::Roles(RolesCommand::Lint { files }) => {
             let report = lint::lint(&files)?;
             print(&report.table)?;
@@ -27,6 +32,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn crds(name: Option<&str>) -> anyhow::Result<String> {
+    let mut documents = crd::yaml()?;
+    documents.retain(|(plural, _)| name.is_none_or(|name| name == plural));
+    let texts: Vec<String> = documents.into_iter().map(|(_, text)| text).collect();
+    anyhow::ensure!(!texts.is_empty(), "there is no type of that plural name");
+    Ok(texts.join("---\n"))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -20,11 +20,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
+use crate::api::{self, Attempts, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
 use crate::audit::Audit;
-use crate::cli::ServeArgs;
+use crate::cli::{AuthMethod, ServeArgs};
 use crate::clock::{Clock, Entropy};
-use crate::cluster::{Cluster, KeyPair, LeaseState};
+use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, LeaseState};
 use crate::metrics::Metrics;
 use crate::{controller, telemetry, tls};
 
@@ -56,6 +56,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let audit = Audit::new(&args.data_plane_id, clock.clone(), io::stdout());
     let kubeconfig = kubeconfig_settings(&args, &config)?;
     let cluster = Cluster::new(config, namespace, clock, audit, Metrics::default())?;
+    let tokens = AccessTokens::new(cluster.clone(), args.tokens.rules(), identity_config(&args));
 
     // Bound before anything else: a port that is taken is the most likely reason not to start.
     let listener = bind(args.listen)?;
@@ -76,8 +77,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     background.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
     background.spawn(probe(kubeconfig.clone()));
     let mut tasks = JoinSet::new();
-    tasks.spawn(lead(cluster.clone(), identity, stop.clone()));
-    tasks.spawn(serve_api(args, cluster, kubeconfig, listener, handle.clone(), requests.clone(), stop.clone()));
+    tasks.spawn(lead(tokens.clone(), identity, stop.clone()));
+    tasks.spawn(serve_api(args, tokens, kubeconfig, listener, handle.clone(), requests.clone(), stop.clone()));
 
     let ended = tokio::select! {
         signal = told_to_stop() => signal.map(|name| tracing::info!(signal = name, "stopping")),
@@ -116,13 +117,13 @@ async fn told_to_stop() -> anyhow::Result<&'static str> {
     })
 }
 
-async fn lead(cluster: Cluster, identity: String, stop: CancellationToken) -> anyhow::Result<()> {
+async fn lead(tokens: AccessTokens, identity: String, stop: CancellationToken) -> anyhow::Result<()> {
     let mut lease = LeaseState::new(identity);
     tokio::select! {
-        () = controller::lead(&cluster, &mut lease) => {}
+        () = controller::lead(&tokens, &mut lease) => {}
         () = stop.cancelled() => {}
     }
-    if let Err(error) = cluster.release_lease(&lease).await {
+    if let Err(error) = tokens.cluster.release_lease(&lease).await {
         tracing::warn!(%error, "the lease could not be given up; it runs out by itself");
     }
     Ok(())
@@ -130,7 +131,7 @@ async fn lead(cluster: Cluster, identity: String, stop: CancellationToken) -> an
 
 async fn serve_api(
     args: ServeArgs,
-    cluster: Cluster,
+    tokens: AccessTokens,
     kubeconfig: KubeconfigSettings,
     listener: TcpListener,
     handle: Handle<SocketAddr>,
@@ -138,7 +139,7 @@ async fn serve_api(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let pair = tokio::select! {
-        pair = key_pair(&args, &cluster) => pair?,
+        pair = key_pair(&args, &tokens.cluster) => pair?,
         () = stop.cancelled() => return Ok(()),
     };
     let leaf = tls::leaf(&pair.certificate)?;
@@ -162,14 +163,17 @@ async fn serve_api(
         trusted_proxies: args.trusted_proxies,
         token_audience: args.token_audience,
         accept_api_server_audience: args.accept_api_server_audience,
+        kubernetes_tokens: args.auth_methods.contains(&AuthMethod::Kubernetes),
+        access_tokens: args.auth_methods.contains(&AuthMethod::AccessToken),
     };
     let (certificate, key) = (pair.certificate.clone().into_bytes(), pair.key.expose_secret().as_bytes().to_vec());
     let tls = RustlsConfig::from_pem(certificate, key).await.context("the certificate and the key cannot be used")?;
     let mut server =
         axum_server::from_tcp_rustls(listener, tls.clone())?.handle(handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
-    let service = api::router(Arc::new(Parts { cluster, settings, tasks: requests }))
-        .into_make_service_with_connect_info::<SocketAddr>();
+    let attempts = Attempts::new(args.max_refused_credentials);
+    let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: requests };
+    let service = api::router(Arc::new(parts)).into_make_service_with_connect_info::<SocketAddr>();
     tracing::info!(address = %address, "listening");
     tokio::select! {
         served = server.serve(service) => served.context("the API listener failed"),
@@ -216,6 +220,15 @@ async fn key_pair(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<KeyPair
             Err(error) => tracing::warn!(%error, "no certificate to serve with yet; it is tried again"),
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What the identities behind access tokens rest on, but for what the API server says.
+fn identity_config(args: &ServeArgs) -> IdentityConfig {
+    IdentityConfig {
+        data_plane_id: args.data_plane_id.clone(),
+        token_audience: args.token_audience.clone(),
+        accept_api_server_audience: args.accept_api_server_audience,
     }
 }
 

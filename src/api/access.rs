@@ -5,13 +5,34 @@ use futures::future::try_join_all;
 use super::auth::Caller;
 use super::context::Context;
 use super::problem::{Code, Problem};
-use crate::audit::{Actor, Event, Kind};
-use crate::cluster::{Access, Lookup};
+use crate::audit::{Event, Kind};
+use crate::cluster::{Access, Lookup, Verb};
+use crate::domain::access_token::Scope;
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 
+/// The scope that an access token needs for this.
+fn scope_of(access: Access) -> Scope {
+    match access.verb {
+        Verb::Get | Verb::List => Scope::MembersRead,
+        Verb::Create | Verb::Update | Verb::Delete => Scope::MembersWrite,
+    }
+}
+
 impl Context {
+    /// Checks that the caller's access token, if it came with one, is good for this.
+    ///
+    /// # Errors
+    /// 403, which names the scope.
+    pub(super) fn require(&self, caller: &Caller, scope: Scope) -> Result<(), Problem> {
+        if caller.token.as_ref().is_none_or(|token| token.scopes.contains(&scope)) {
+            return Ok(());
+        }
+        self.record_denied(caller, None, Code::InsufficientScope);
+        Err(Problem::insufficient_scope(scope))
+    }
+
     /// The role, if it exists and the caller may do this in it; `None` tells neither apart.
     ///
     /// # Errors
@@ -22,6 +43,7 @@ impl Context {
         access: Access,
         asked: Option<&RoleId>,
     ) -> Result<Option<Role>, Problem> {
+        self.require(caller, scope_of(access))?;
         let cluster = &self.state.cluster;
         let role = match asked {
             Some(id) => cluster.role(id).await?,
@@ -35,24 +57,25 @@ impl Context {
         {
             return Ok(Some(role));
         }
-        self.record_denied(caller, asked);
+        self.record_denied(caller, asked, Code::Forbidden);
         if self.narrow_reach(caller, access).await?.is_empty() {
             return Err(Problem::new(Code::Forbidden));
         }
         Ok(None)
     }
 
-    /// All roles that the caller may do this in.
+    /// All roles that the caller may do this in. To be told which is reading, whatever it is.
     ///
     /// # Errors
     /// 403 when there is none, and no right to all of them either.
     pub(super) async fn reachable_roles(&self, caller: &Caller, access: Access) -> Result<Vec<Role>, Problem> {
+        self.require(caller, Scope::MembersRead)?;
         if self.state.cluster.is_allowed(&caller.identity, access, None).await? {
             return Ok(self.state.cluster.roles().await?);
         }
         let roles = self.narrow_reach(caller, access).await?;
         if roles.is_empty() {
-            self.record_denied(caller, None);
+            self.record_denied(caller, None, Code::Forbidden);
             return Err(Problem::new(Code::Forbidden));
         }
         Ok(roles)
@@ -85,16 +108,12 @@ impl Context {
         })
     }
 
-    fn record_denied(&self, caller: &Caller, role: Option<&RoleId>) {
+    pub(super) fn record_denied(&self, caller: &Caller, role: Option<&RoleId>, code: Code) {
         self.state.cluster.audit.record(&Event {
-            kind: Kind::Denied,
-            actor: Actor::Caller { username: caller.identity.username.clone() },
             owner: Some(&caller.identity.username),
-            origin: &self.origin,
-            member: None,
             role_id: role.map(RoleId::as_str),
-            jti: None,
-            reason: Some(&Code::Forbidden.as_string()),
+            reason: Some(&code.as_string()),
+            ..Event::new(Kind::Denied, caller.actor.clone(), &self.origin)
         });
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use futures::StreamExt as _;
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
@@ -70,6 +71,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
         parse(&read(body).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    /// Nothing where nothing was sent, whatever was said of its type.
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        let is_empty = request.body().size_hint().exact() == Some(0);
+        if is_empty && request.extensions().get::<Unreceived>().is_none() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -2,17 +2,23 @@
 
 mod access;
 mod admin;
+mod attempts;
 mod auth;
 mod body;
 mod context;
+mod fields;
 mod kubeconfig;
 mod members;
 mod middleware;
 mod openapi;
+mod page;
 mod problem;
+mod sessions;
 mod settings;
+mod tokens;
 
 pub use admin::{Readiness, admin_router};
+pub use attempts::Attempts;
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
 
@@ -27,14 +33,19 @@ use http::header::ALLOW;
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
 
 use self::problem::{Code, Problem};
-use crate::cluster::Cluster;
+use crate::cluster::{AccessTokens, Cluster};
 
 /// What every request needs.
 pub struct Parts {
     /// The cluster.
     pub cluster: Cluster,
+    /// Its access tokens.
+    pub tokens: AccessTokens,
+    /// The credentials that were refused.
+    pub attempts: Attempts,
     /// What was configured.
     pub settings: Settings,
     /// Where requests are answered.
@@ -59,17 +70,22 @@ pub(crate) struct MemberPath {
     id: String,
 }
 
+/// The calls, by their paths below the data plane's base.
+fn calls() -> OpenApiRouter<State> {
+    members::router().merge(tokens::router()).merge(sessions::router())
+}
+
 /// The whole API.
 pub fn router(state: State) -> Router {
     let document = document(Some(&state.settings.data_plane_id));
-    let (members, _) = members::router().split_for_parts();
-    let members = members
+    let (calls, _) = calls().split_for_parts();
+    let calls = calls
         // axum would answer HEAD as GET, and mint a token that nobody gets to see.
         .route("/members/{id}/kubeconfig", head(only_get).fallback(only_get))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
     Router::new()
-        .nest("/processing/data-planes/{dataPlaneId}", members.clone())
-        .nest("/{dataPlaneId}", members)
+        .nest("/processing/data-planes/{dataPlaneId}", calls.clone())
+        .nest("/{dataPlaneId}", calls)
         .route("/openapi.json", get(move || async move { Json(document) }))
         .fallback(|| async { Problem::new(Code::NotFound) })
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::finish))

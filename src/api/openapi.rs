@@ -6,7 +6,6 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::server::{ServerBuilder, ServerVariableBuilder};
 use utoipa::openapi::{Content, HeaderBuilder, Object, OpenApi, Ref, Response, Type};
 
-use super::members;
 use super::problem::{Code, FieldError, ProblemBody};
 
 #[derive(utoipa::OpenApi)]
@@ -20,27 +19,34 @@ use super::problem::{Code, FieldError, ProblemBody};
     tags(
         (name = "members", description = "For the owner of the cluster"),
         (name = "kubeconfigs", description = "For the engineer, and for the owner"),
-        (name = "me", description = "For the engineer")
+        (name = "me", description = "For the engineer"),
+        (name = "tokens", description = "Access tokens, for callers outside Kubernetes"),
+        (name = "sessions", description = "Short sessions in exchange for an access token, for browsers")
     )
 )]
 struct Base;
 
 /// What may answer any operation.
-const PROBLEMS: [(&str, &str); 9] = [
+const PROBLEMS: [(&str, &str); 10] = [
     ("400", "The request does not have the right content; `errors` names the fields"),
     ("401", "Not authenticated; `WWW-Authenticate` says how to"),
-    ("403", "The caller has this right on no role at all"),
+    (
+        "403",
+        "The caller has this right on no role at all, or its access token lacks the scope; `detail` names what is missing",
+    ),
     ("404", "No such thing, or out of the caller's reach"),
     ("405", "The method is not allowed here"),
     ("409", "The state of the thing does not allow it; `code` says why"),
     ("413", "The body is too large"),
     ("415", "The body is not application/json"),
+    ("429", "Too many refused credentials came from this address; `Retry-After` says when to try again"),
     ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),
 ];
 
 /// The headers that come with some of them.
-const PROBLEM_HEADERS: [(&str, &str, &str); 3] = [
+const PROBLEM_HEADERS: [(&str, &str, &str); 4] = [
     ("401", "WWW-Authenticate", "How to authenticate"),
+    ("429", "Retry-After", "In how many seconds to try again"),
     ("405", "Allow", "The methods that are allowed"),
     ("503", "Retry-After", "In how many seconds to try again"),
 ];
@@ -48,7 +54,7 @@ const PROBLEM_HEADERS: [(&str, &str, &str); 3] = [
 /// The document; with a data plane's id it is that one's.
 pub fn document(data_plane_id: Option<&str>) -> OpenApi {
     let mut document = Base::openapi();
-    document.merge(members::router().into_openapi());
+    document.merge(super::calls().into_openapi());
     let id = data_plane_id.unwrap_or("my-data-plane");
     let server = |base: &str| {
         let variable = ServerVariableBuilder::new().default_value(id).description(Some("The data plane's id"));
@@ -65,6 +71,16 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
         "kubernetesToken",
         HttpAuthScheme::Bearer,
         "A Kubernetes service-account token for the audience `daypass`: `kubectl create token NAME --audience=daypass`.",
+    );
+    scheme(
+        "accessToken",
+        HttpAuthScheme::Bearer,
+        "An access token, `dpp_…`, or a session of one; also `Authorization: Token …`. The scopes that it needs are given with each operation.",
+    );
+    scheme(
+        "accessTokenBasic",
+        HttpAuthScheme::Basic,
+        "The user name of an access token's owner, or the token's id, and the token. What stands before the last colon is the name.",
     );
     scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential.");
     for path in document.paths.paths.values_mut() {

@@ -1,6 +1,7 @@
 //! Errors as clients see them: RFC 9457 `application/problem+json`. What went wrong inside goes to the log, never to a client.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::cluster::{Error, ErrorKind};
+use crate::domain::access_token::Scope;
 
 /// A stable code for programs; [`Code::title`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -24,8 +26,14 @@ pub(super) enum Code {
     MalformedAuthorization,
     #[serde(rename = "DP_ERR_CREDENTIAL_REFUSED")]
     CredentialRefused,
+    #[serde(rename = "DP_ERR_TOKEN_AUTHENTICATION_DISABLED")]
+    TokenAuthenticationDisabled,
     #[serde(rename = "DP_ERR_FORBIDDEN")]
     Forbidden,
+    #[serde(rename = "DP_ERR_INSUFFICIENT_SCOPE")]
+    InsufficientScope,
+    #[serde(rename = "DP_ERR_TOKENS_DISABLED")]
+    TokensDisabled,
     #[serde(rename = "DP_ERR_NOT_FOUND")]
     NotFound,
     #[serde(rename = "DP_ERR_METHOD_NOT_ALLOWED")]
@@ -36,6 +44,10 @@ pub(super) enum Code {
     TooManyMembers,
     #[serde(rename = "DP_ERR_TOO_MANY_KUBECONFIGS")]
     TooManyKubeconfigs,
+    #[serde(rename = "DP_ERR_TOO_MANY_TOKENS")]
+    TooManyTokens,
+    #[serde(rename = "DP_ERR_TOO_MANY_SESSIONS")]
+    TooManySessions,
     #[serde(rename = "DP_ERR_MEMBERSHIP_TOO_SHORT")]
     MembershipTooShort,
     #[serde(rename = "DP_ERR_CONFLICT")]
@@ -44,6 +56,8 @@ pub(super) enum Code {
     BodyTooLarge,
     #[serde(rename = "DP_ERR_UNSUPPORTED_MEDIA_TYPE")]
     UnsupportedMediaType,
+    #[serde(rename = "DP_ERR_TOO_MANY_ATTEMPTS")]
+    TooManyAttempts,
     #[serde(rename = "DP_ERR_INTERNAL")]
     Internal,
     #[serde(rename = "DP_ERR_UNAVAILABLE")]
@@ -55,17 +69,23 @@ impl Code {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Validation | Self::MalformedBody => StatusCode::BAD_REQUEST,
-            Self::NoCredentials | Self::MalformedAuthorization | Self::CredentialRefused => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NoCredentials
+            | Self::MalformedAuthorization
+            | Self::CredentialRefused
+            | Self::TokenAuthenticationDisabled => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::InsufficientScope | Self::TokensDisabled => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::IdempotencyKeyReused
             | Self::TooManyMembers
             | Self::TooManyKubeconfigs
+            | Self::TooManyTokens
+            | Self::TooManySessions
             | Self::MembershipTooShort
             | Self::Conflict => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -78,16 +98,21 @@ impl Code {
             Self::NoCredentials => "No credentials were sent",
             Self::MalformedAuthorization => "The Authorization header cannot be read",
             Self::CredentialRefused => "The credential was refused",
+            Self::TokenAuthenticationDisabled | Self::TokensDisabled => "Token based authentication is disabled",
             Self::Forbidden => "This needs a right that the caller does not have",
+            Self::InsufficientScope => "This needs a scope that the access token does not have",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::IdempotencyKeyReused => "The request was carried out before",
             Self::TooManyMembers => "The role has as many members as it may have",
             Self::TooManyKubeconfigs => "The member has as many kubeconfigs as it may have",
+            Self::TooManyTokens => "The owner has as many access tokens as it may have",
+            Self::TooManySessions => "The access token has as many sessions as it may have",
             Self::MembershipTooShort => "Too little is left of the membership",
             Self::Conflict => "Somebody else changed it at the same time",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be application/json",
+            Self::TooManyAttempts => "Too many refused credentials came from this address",
             Self::Internal => "Something went wrong inside",
             Self::Unavailable => "The cluster does not answer as it should",
         }
@@ -168,9 +193,25 @@ impl Problem {
         }
     }
 
-    /// Not authenticated; `scheme` says how to (RFC 9110, section 11.6.1).
-    pub(super) fn unauthenticated(code: Code, scheme: &'static str) -> Self {
-        Self { headers: vec![(WWW_AUTHENTICATE, HeaderValue::from_static(scheme))], ..Self::new(code) }
+    /// Not authenticated; the challenges say how to (RFC 9110, section 11.6.1), each in a header of its own, as all clients read them.
+    pub(super) fn unauthenticated(code: Code, challenges: &[&'static str]) -> Self {
+        let header = |challenge: &&'static str| (WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        Self { headers: challenges.iter().map(header).collect(), ..Self::new(code) }
+    }
+
+    /// Not within the scopes of the access token (RFC 6750, section 3.1).
+    pub(super) fn insufficient_scope(scope: Scope) -> Self {
+        let challenge = format!(r#"Bearer realm="daypass", error="insufficient_scope", scope="{}""#, scope.as_str());
+        let headers = HeaderValue::from_str(&challenge).map(|value| (WWW_AUTHENTICATE, value)).into_iter().collect();
+        Self { headers, ..Self::detailed(Code::InsufficientScope, format!("the scope {} is needed", scope.as_str())) }
+    }
+
+    /// To be tried again when `wait` is over.
+    pub(super) fn too_many_attempts(wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().max(1.0);
+        let headers =
+            HeaderValue::from_str(&seconds.to_string()).map(|value| (RETRY_AFTER, value)).into_iter().collect();
+        Self { headers, ..Self::new(Code::TooManyAttempts) }
     }
 
     /// Done before: `location` is where the result is.
@@ -204,7 +245,9 @@ impl Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
-        headers.extend(self.headers);
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
         response
     }
 

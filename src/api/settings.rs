@@ -25,6 +25,10 @@ pub struct Settings {
     /// Whether tokens for the API server itself are accepted too. Whoever is sent such a token can replay it against the
     /// cluster: off unless the operator takes that risk.
     pub accept_api_server_audience: bool,
+    /// Whether callers may show Kubernetes tokens.
+    pub kubernetes_tokens: bool,
+    /// Whether they may show access tokens, and have them made.
+    pub access_tokens: bool,
 }
 
 /// What kubeconfigs are made of.
@@ -43,7 +47,12 @@ pub struct KubeconfigSettings {
 impl Settings {
     /// The member's URL.
     pub fn member_url(&self, id: &MemberId) -> String {
-        format!("{}/processing/data-planes/{}/members/{id}", self.public_url, self.data_plane_id)
+        self.url(&format!("members/{id}"))
+    }
+
+    /// The URL of a path below the data plane's.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}/processing/data-planes/{}/{path}", self.public_url, self.data_plane_id)
     }
 
     /// Where the member downloads its kubeconfig.

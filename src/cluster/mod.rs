@@ -11,6 +11,7 @@ mod reviews;
 mod rights;
 mod roles;
 mod serving_cert;
+mod tokens;
 
 pub use accounts::Account;
 pub use issue::{IssueError, IssuedToken};
@@ -18,10 +19,11 @@ pub use kubeconfigs::{Issued, KubeconfigSecret};
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use lifecycle::{Cause, Ending};
 pub use members::{Listed, Lookup};
-pub use reviews::{Access, Identity, Resource, Verb};
+pub use reviews::{Access, Identity, Privilege, Resource, Verb};
 pub use rights::{Grants, Rbac};
 pub use roles::RoleNamespaces;
 pub use serving_cert::KeyPair;
+pub use tokens::{AccessTokens, CreateTokenError, IdentityConfig, NewToken, TokenLogin};
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};

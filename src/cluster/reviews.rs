@@ -17,11 +17,34 @@ use crate::domain::role::RoleId;
 pub struct Identity {
     /// The user name.
     pub username: String,
-    uid: Option<String>,
+    /// A service account's UID.
+    pub uid: Option<String>,
     /// The groups.
     pub groups: Vec<String>,
     extra: BTreeMap<String, Vec<String>>,
 }
+
+impl Identity {
+    /// A service account, in the groups that the API server puts it into.
+    pub fn of_account(namespace: &str, name: &str, uid: Option<String>) -> Self {
+        let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), AUTHENTICATED];
+        Self {
+            username: format!("system:serviceaccount:{namespace}:{name}"),
+            uid,
+            groups: groups.map(str::to_owned).into(),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// A user in these groups, and in that of everybody.
+    pub fn of_user(username: &str, groups: &[String]) -> Self {
+        let groups = groups.iter().cloned().chain([AUTHENTICATED.to_owned()]).collect();
+        Self { username: username.to_owned(), uid: None, groups, extra: BTreeMap::new() }
+    }
+}
+
+/// The group of everybody whom the API server knows.
+const AUTHENTICATED: &str = "system:authenticated";
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +64,16 @@ pub enum Verb {
     List,
     Update,
     Delete,
+}
+
+/// A right on access tokens: a verb on the resource `personalaccesstokens` in Daypass's own namespace. No type has that name, so no right
+/// on objects comes with it: whoever could create AccessTokens could write any owner into one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// "Generate Personal Access Tokens": tokens of one's own.
+    Generate,
+    /// "Manage All Access Tokens": those of others.
+    Manage,
 }
 
 /// What callers are given rights on; the subresources exist only as names in RBAC.
@@ -103,21 +136,41 @@ impl Cluster {
 
     /// Whether `identity` may do this in a role, or in all of them where `role` is `None`.
     pub async fn is_allowed(&self, identity: &Identity, access: Access, role: Option<&RoleId>) -> Result<bool, Error> {
+        self.review_access(identity, access.attributes(role.map(RoleId::namespace))).await
+    }
+
+    /// Whether `identity` has this right on access tokens.
+    pub async fn has_privilege(&self, identity: &Identity, privilege: Privilege) -> Result<bool, Error> {
+        let verb = match privilege {
+            Privilege::Generate => "generate",
+            Privilege::Manage => "manage",
+        };
+        let attributes = ResourceAttributes {
+            group: Some(GROUP.to_owned()),
+            resource: Some("personalaccesstokens".to_owned()),
+            verb: Some(verb.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            ..ResourceAttributes::default()
+        };
+        self.review_access(identity, attributes).await
+    }
+
+    async fn review_access(&self, identity: &Identity, attributes: ResourceAttributes) -> Result<bool, Error> {
+        let object = attributes.namespace.clone().unwrap_or_else(|| "-".to_owned());
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(identity.username.clone()),
                 uid: identity.uid.clone(),
                 groups: Some(identity.groups.clone()),
                 extra: Some(identity.extra.clone()),
-                resource_attributes: Some(access.attributes(role.map(RoleId::namespace))),
+                resource_attributes: Some(attributes),
                 ..SubjectAccessReviewSpec::default()
             },
             ..SubjectAccessReview::default()
         };
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let object = role.map_or("-", RoleId::as_str);
         let answer =
-            self.call("create_subject_access_review", object, api.create(&PostParams::default(), &review)).await?;
+            self.call("create_subject_access_review", &object, api.create(&PostParams::default(), &review)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
     }
 }

@@ -6,11 +6,12 @@ use std::time::Instant;
 use tokio::time::MissedTickBehavior;
 
 use super::run;
-use crate::cluster::{Cluster, LEASE_DURATION, LeaseState, RENEW_INTERVAL};
+use crate::cluster::{AccessTokens, Cluster, LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 
 /// Waits for the Lease, runs the controller while it is held, for ever. Its calls are also this replica's pulse: they tell, every
 /// two seconds, whether the API server answers and what time it is there.
-pub async fn lead(cluster: &Cluster, state: &mut LeaseState) {
+pub async fn lead(tokens: &AccessTokens, state: &mut LeaseState) {
+    let cluster = &tokens.cluster;
     let mut ticks = tokio::time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -20,7 +21,7 @@ pub async fn lead(cluster: &Cluster, state: &mut LeaseState) {
         tracing::info!("this replica reaps now");
         cluster.metrics.leader.set(1);
         tokio::select! {
-            () = run(cluster) => {}
+            () = run(tokens) => {}
             () = keep(cluster, state, &mut ticks) => tracing::warn!("the lease is lost; another replica reaps"),
         }
         cluster.metrics.leader.set(0);

@@ -8,6 +8,7 @@ mod quota_watch;
 mod reconcile;
 mod rights_watch;
 mod sweep;
+mod token_sweep;
 mod watches;
 
 pub use leader::lead;
@@ -26,7 +27,7 @@ use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};
 use self::watches::Watches;
 use crate::audit::Origin;
-use crate::cluster::{Cause, Cluster, Ending, Error};
+use crate::cluster::{AccessTokens, Cause, Cluster, Ending, Error};
 use crate::crd::{self, Object, read_member};
 use crate::domain::id::MemberId;
 use crate::domain::member::{Member, Phase};
@@ -38,7 +39,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 const SWEEP_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs for as long as this replica leads.
-async fn run(cluster: &Cluster) {
+async fn run(tokens: &AccessTokens) {
+    let cluster = &tokens.cluster;
     let members: Api<Object> = Api::all_with(cluster.watch_client(), &ApiResource::erase::<crd::Member>(&()));
     let mut events = watcher(members, watcher::Config::default()).default_backoff().boxed();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
@@ -59,7 +61,7 @@ async fn run(cluster: &Cluster) {
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
                 let (roles, living) = on_swept(&mut queue, &mut ticks, swept);
                 if looking.is_empty() {
-                    looking.push(std::mem::take(&mut watches).look(cluster, roles, living));
+                    looking.push(std::mem::take(&mut watches).look(tokens, roles, living));
                 }
             }
             Some(looked) = looking.next(), if !looking.is_empty() => watches = looked,

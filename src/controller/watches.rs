@@ -2,7 +2,8 @@
 
 use super::quota_watch::QuotaWatch;
 use super::rights_watch::RightsWatch;
-use crate::cluster::Cluster;
+use super::token_sweep::sweep_tokens;
+use crate::cluster::AccessTokens;
 use crate::domain::member::Member;
 use crate::domain::role::Role;
 
@@ -15,7 +16,11 @@ pub(super) struct Watches {
 
 impl Watches {
     /// Looks once. What fails is logged, and looked at again after the next sweep.
-    pub(super) async fn look(mut self, cluster: &Cluster, roles: Vec<Role>, living: Vec<Member>) -> Self {
+    pub(super) async fn look(mut self, tokens: &AccessTokens, roles: Vec<Role>, living: Vec<Member>) -> Self {
+        let cluster = &tokens.cluster;
+        if let Err(error) = sweep_tokens(tokens).await {
+            tracing::warn!(%error, "an access token could not be looked at; it is after the next sweep");
+        }
         let failed = |error| tracing::warn!(%error, "a role could not be looked at; it is after the next sweep");
         // What cannot be found out counts as the worse.
         let mut walls = false;

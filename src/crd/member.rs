@@ -1,11 +1,12 @@
 //! `Member`: its schema, its CEL rules, and how one is read into the domain.
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::schema::{Unreadable, chrono_of, date, date_schema, immutable, text_schema};
 use super::tolerant::Object;
 use crate::domain::id::MemberId;
 use crate::domain::lifetime::parse_duration;
@@ -16,28 +17,6 @@ use crate::domain::secret::SecretHash;
 /// Annotation that a REST request writes with its change: until then (RFC 3339) it is at work on the member itself, so the
 /// controller leaves provisioning and reporting to it. It never holds up an end.
 pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
-
-/// A field that stays as it was made. At the root and with `has()`: a rule on the field itself is dodged by removing the
-/// field in one update and adding it again in the next.
-macro_rules! immutable {
-    ($field:literal) => {
-        Rule::new(concat!(
-            "has(self.spec.",
-            $field,
-            ") == has(oldSelf.spec.",
-            $field,
-            ") && ",
-            "(!has(self.spec.",
-            $field,
-            ") || self.spec.",
-            $field,
-            " == oldSelf.spec.",
-            $field,
-            ")"
-        ))
-        .message(concat!("spec.", $field, " is immutable"))
-    };
-}
 
 /// A temporary member: one role (its namespace) for at most 48 hours from its creation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
@@ -125,32 +104,6 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// With a pattern: the API server's own reading of that format takes more than RFC 3339 allows, and Daypass would not.
-fn date_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string", "format": "date-time", "maxLength": 40,
-        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$",
-    })
-}
-
-fn text_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "maxLength": MAX, "pattern": "^\\P{Cc}*$" })
-}
-
-/// Why an object could not be read as a member. It is treated as ended: nothing is provisioned for it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// Not of the schema: an older version wrote it, or the CRD was changed.
-    #[error("does not parse: {0}")]
-    Schema(String),
-    /// The namespace and the name make no member id.
-    #[error("its namespace and name make no member id")]
-    Id,
-    /// A field does not hold what it must.
-    #[error("{0} cannot be read")]
-    Field(&'static str),
-}
-
 /// Reads one object of a list by itself, so that a bad one never blinds the list.
 ///
 /// # Errors
@@ -202,15 +155,6 @@ fn read_status(status: MemberStatus) -> Result<member::Status, Unreadable> {
         role_widened: is_true("RoleWidened").and_then(|condition| chrono_of(&condition.last_transition_time)),
         role_hash: status.role_hash,
     })
-}
-
-fn date(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|date| date.to_utc())
-}
-
-/// A Kubernetes time in the domain's type; `None` when the calendar cannot hold it.
-pub fn chrono_of(time: &Time) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(time.0.as_second(), 0)
 }
 
 #[cfg(test)]

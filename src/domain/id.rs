@@ -7,6 +7,14 @@ use super::role::{RoleId, is_dns_label};
 /// The longest member name.
 const MAX_NAME: usize = 40;
 
+/// Letters and digits of names that Daypass makes, without those that are read as another.
+const ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
+
+/// A part of a name, with five bits of each byte.
+pub fn encode(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()
+}
+
 /// A member's id, `<roleId>.<name>`; neither part has a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId {

@@ -1,5 +1,6 @@
 //! The rules of Daypass, pure: no Kubernetes client, no HTTP, no reading of clocks or random sources.
 
+pub mod access_token;
 pub mod id;
 pub mod lifetime;
 pub mod member;

@@ -67,6 +67,25 @@ pub fn decode_claims(jwt: &str) -> Option<TokenClaims> {
     Some(TokenClaims { jti: raw.jti, exp: DateTime::from_timestamp(raw.exp, 0)? })
 }
 
+/// Whether a JWT says that it is for this audience (RFC 7519, section 4.1.3). No signature is checked: what says no need not be asked about.
+pub fn names_audience(jwt: &str, audience: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        Several(Vec<String>),
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        aud: Audiences,
+    }
+    let payload = jwt.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).unwrap_or_default();
+    serde_json::from_slice(&payload).is_ok_and(|raw: Raw| match raw.aud {
+        Audiences::One(name) => name == audience,
+        Audiences::Several(names) => names.iter().any(|name| name == audience),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +113,16 @@ mod tests {
         assert!(dies_in_time(at(30), at(100)));
         assert!(!dies_in_time(at(31), at(100)));
         assert!(!dies_in_time(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC));
+    }
+
+    #[test]
+    fn an_audience_is_one_or_several() {
+        let jwt = |payload: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
+        assert!(names_audience(&jwt(r#"{"aud":"daypass"}"#), "daypass"));
+        assert!(names_audience(&jwt(r#"{"aud":["x","daypass"]}"#), "daypass"));
+        for other in ["", "garbage", "a.b.c", &jwt("{}"), &jwt(r#"{"aud":7}"#), &jwt(r#"{"aud":["x"]}"#)] {
+            assert!(!names_audience(other, "daypass"), "{other}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn checked_in(path: &str) -> String {
 }
 
 fn assert_generated(command: &str, files: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_daypass")).arg(command).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_daypass")).args(command.split(' ')).output().unwrap();
     assert!(output.status.success());
     let generated = String::from_utf8(output.stdout).unwrap();
     for file in files {
@@ -25,7 +25,10 @@ fn assert_generated(command: &str, files: &[&str]) {
 
 #[test]
 fn the_crds_are_those_of_the_code() {
-    assert_generated("crds", &["crds/members.yaml", "deploy/charts/daypass/files/members.yaml"]);
+    for name in ["members", "accesstokens"] {
+        let files = [format!("crds/{name}.yaml"), format!("deploy/charts/daypass/files/{name}.yaml")];
+        assert_generated(&format!("crds {name}"), &files.each_ref().map(String::as_str));
+    }
 }
 
 #[test]

@@ -103,11 +103,13 @@ impl Run<'_> {
     /// The chart as anyone installs it, but without pods: there is no node here to run them.
     fn install(&self) -> Result<()> {
         say("installing the chart")?;
+        let owner = json!({"kind": "ServiceAccount", "namespace": "default", "name": OWNER});
         let values = json!({
             "replicas": 0,
             "dataPlane": {"id": DATA_PLANE, "server": self.plane.server_url()},
             "server": {"publicUrl": self.url()},
-            "managers": [{"kind": "ServiceAccount", "namespace": "default", "name": OWNER}],
+            "managers": [owner],
+            "accessTokens": {"generateBy": [owner], "manageBy": [owner]},
         });
         self.chart.install(&self.plane, &values)?;
         output(self.plane.kubectl().args(["create", "serviceaccount", OWNER, "-n", "default"]))?;

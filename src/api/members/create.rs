@@ -8,21 +8,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::types::{Credentials, Hours, MemberView, NO_STORE};
+use super::types::{Credentials, Hours, MemberView};
 use crate::api::Parts;
 use crate::api::auth::Caller;
 use crate::api::body::Json;
 use crate::api::context::Context;
+use crate::api::fields::NO_STORE;
 use crate::api::problem::{Code, Problem};
 use crate::cluster::{Access, Cluster, Ending, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
-use crate::domain::id::MemberId;
+use crate::domain::id::{MemberId, encode};
 use crate::domain::lifetime::{MAX_LIFETIME, format_duration};
 use crate::domain::role::RoleId;
 use crate::domain::secret::Credential;
 
-/// Characters of a member's name, without those that are read as another.
-const NAME_ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
 const NAME_LEN: usize = 8;
 /// Long enough that no two keys of a caller meet (100 bits).
 const KEYED_NAME_LEN: usize = 20;
@@ -39,11 +38,11 @@ pub(in crate::api) struct CreateMember {
     #[schema(example = "projects-view", max_length = 55)]
     role_id: String,
     /// What it is for.
-    #[serde(default, deserialize_with = "super::types::description")]
+    #[serde(default, deserialize_with = "crate::api::fields::description")]
     #[schema(max_length = 1024, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     description: Option<String>,
     /// Whom it is for.
-    #[serde(default, deserialize_with = "super::types::username")]
+    #[serde(default, deserialize_with = "crate::api::fields::username")]
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Talend support team")]
     username: Option<String>,
 }
@@ -74,7 +73,7 @@ pub(super) struct CreatedMember {
     request_body = CreateMember,
     responses((status = 201, description = "The member, with its credential", body = CreatedMember,
         headers(("Location" = String, description = "The member's URL")))),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn create_member(
     context: Context,
@@ -142,10 +141,8 @@ fn random_id(cluster: &Cluster, role: RoleId) -> Result<MemberId, Problem> {
     named(role, &cluster.entropy.bytes::<NAME_LEN>()?)
 }
 
-/// A name with five bits of each byte.
 fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
-    let name: String = bytes.iter().map(|byte| char::from(NAME_ALPHABET[usize::from(byte & 31)])).collect();
-    MemberId::new(role, &name).ok_or_else(|| Problem::new(Code::Internal))
+    MemberId::new(role, &encode(bytes)).ok_or_else(|| Problem::new(Code::Internal))
 }
 
 /// A member that has ended but is not removed yet still holds the name of its key: it is removed now.

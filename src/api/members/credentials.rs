@@ -4,10 +4,11 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::types::{Credentials, NO_STORE};
+use super::types::Credentials;
 use crate::api::MemberPath;
 use crate::api::auth::Caller;
 use crate::api::context::Context;
+use crate::api::fields::NO_STORE;
 use crate::api::problem::Problem;
 use crate::cluster::{Access, Resource, Verb};
 use crate::domain::secret::Credential;
@@ -21,7 +22,7 @@ use crate::domain::secret::Credential;
     tag = "members",
     params(MemberPath),
     responses((status = 201, description = "The credential, shown only here", body = Credentials)),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn create_credentials(
     context: Context,

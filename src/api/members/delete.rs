@@ -18,7 +18,7 @@ use crate::cluster::{Access, Ending, Resource, Verb};
     tag = "members",
     params(MemberPath),
     responses((status = 204, description = "It is gone")),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn delete_member(
     context: Context,

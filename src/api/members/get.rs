@@ -16,7 +16,7 @@ use crate::cluster::{Access, Resource, Verb};
     tag = "members",
     params(MemberPath),
     responses((status = 200, description = "The member", body = MemberView)),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))
 )]
 pub(super) async fn get_member(
     context: Context,

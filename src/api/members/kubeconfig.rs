@@ -3,10 +3,10 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 
-use super::types::NO_STORE;
 use crate::api::MemberPath;
 use crate::api::auth::MemberSession;
 use crate::api::context::Context;
+use crate::api::fields::NO_STORE;
 use crate::api::kubeconfig::Kubeconfig;
 use crate::api::problem::{Code, Problem};
 use crate::cluster::IssueError;

@@ -63,7 +63,7 @@ async fn member_of(context: &Context, who: &CallerOrMember, access: Access, id: 
     tag = "kubeconfigs",
     params(MemberPath),
     responses((status = 200, description = "The kubeconfigs", body = KubeconfigList)),
-    security(("kubernetesToken" = []), ("memberCredential" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]), ("memberCredential" = []))
 )]
 pub(super) async fn list_kubeconfigs(
     context: Context,
@@ -92,7 +92,7 @@ pub(super) async fn list_kubeconfigs(
     tag = "kubeconfigs",
     params(KubeconfigPath),
     responses((status = 204, description = "It is dead, but for the 10 seconds that the API server remembers a token")),
-    security(("kubernetesToken" = []), ("memberCredential" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]), ("memberCredential" = []))
 )]
 pub(super) async fn delete_kubeconfig(
     context: Context,

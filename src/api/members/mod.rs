@@ -20,7 +20,6 @@ use utoipa_axum::routes;
 
 use super::State;
 
-/// The calls, by their paths below the data plane's base.
 pub(super) fn router() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(list::list_members, create::create_member))

@@ -51,7 +51,7 @@ pub(super) struct RoleList {
     path = "/members/roles",
     tag = "members",
     responses((status = 200, description = "The roles", body = RoleList)),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))
 )]
 pub(super) async fn list_roles(context: Context, caller: Caller) -> Result<axum::Json<RoleList>, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::Members };

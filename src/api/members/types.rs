@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, HeaderName};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{OneOfBuilder, Schema, Type};
@@ -13,11 +11,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::settings::Settings;
 use crate::domain::lifetime::{InvalidDuration, MAX_LIFETIME};
-use crate::domain::member::{MAX_DESCRIPTION, MAX_USERNAME, Member, Phase, check_text};
+use crate::domain::member::{Member, Phase};
 use crate::domain::secret::Credential;
-
-/// For every answer that carries a secret.
-pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
 /// How far a member has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -181,27 +176,4 @@ impl ToSchema for Hours {
     fn name() -> Cow<'static, str> {
         "Hours".into()
     }
-}
-
-/// A field that may be left out, but is not null.
-pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// A text of at most [`MAX_USERNAME`] characters.
-pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    text(deserializer, MAX_USERNAME)
-}
-
-/// A text of at most [`MAX_DESCRIPTION`] characters.
-pub(super) fn description<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    text(deserializer, MAX_DESCRIPTION)
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Option<String>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    if let Some(text) = &text {
-        check_text(text, max).map_err(de::Error::custom)?;
-    }
-    Ok(text)
 }

@@ -24,11 +24,11 @@ const CONFLICT_RETRIES: usize = 5;
 #[schema(min_properties = 1, max_properties = 1)]
 pub(super) struct UpdateMember {
     /// Hours from the creation, in total.
-    #[serde(default, deserialize_with = "super::types::not_null")]
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, example = "4")]
     duration: Option<Hours>,
     /// The end itself (RFC 3339), at most 48 hours from the creation.
-    #[serde(default, deserialize_with = "super::types::not_null")]
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
     expires_at: Option<DateTime<Utc>>,
 }
@@ -43,7 +43,7 @@ pub(super) struct UpdateMember {
     params(MemberPath),
     request_body = UpdateMember,
     responses((status = 200, description = "The member", body = MemberView)),
-    security(("kubernetesToken" = []))
+    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn update_member(
     context: Context,

@@ -1,0 +1,72 @@
+//! Who sends a request: a caller (a Kubernetes identity, or the owner of an access token) or a member (by its credential), never both.
+
+mod caller;
+mod member;
+mod presented;
+
+pub(super) use caller::{Caller, authenticate_caller};
+pub(super) use member::MemberSession;
+pub(super) use presented::Presented;
+
+use axum::extract::{FromRequestParts, Path};
+use http::request::Parts;
+use serde::Deserialize;
+
+use self::member::authenticate_member;
+use super::State;
+use super::attempts::Refused;
+use super::context::Context;
+use super::problem::{Code, Problem};
+use crate::audit::{Actor, Event, Kind};
+
+/// Either, for what both may do.
+#[derive(Debug)]
+pub(super) enum CallerOrMember {
+    Caller(Box<Caller>),
+    Member(Box<MemberSession>),
+}
+
+/// Refuses with the schemes that would be accepted, and records it where something was presented: a browser's first request comes without
+/// any. Who goes on with wrong ones is told to wait.
+fn refuse(context: &Context, code: Code, challenges: &[&'static str]) -> Problem {
+    let refused = match code {
+        Code::NoCredentials => return Problem::unauthenticated(code, challenges),
+        _ => context.state.attempts.refused(context.origin.address.as_deref()),
+    };
+    let problem = match refused {
+        Refused::Counted => Problem::unauthenticated(code, challenges),
+        Refused::TooMany { wait, .. } => Problem::too_many_attempts(wait),
+    };
+    // Of a flood the beginning is recorded.
+    if !matches!(refused, Refused::TooMany { first: false, .. }) {
+        context.state.cluster.audit.record(&Event {
+            reason: Some(&problem.code.as_string()),
+            ..Event::new(Kind::AuthFailed, Actor::Anonymous, &context.origin)
+        });
+    }
+    problem
+}
+
+#[derive(Deserialize)]
+struct IdInPath {
+    id: String,
+}
+
+async fn path_id(parts: &mut Parts, state: &State) -> Result<String, Problem> {
+    let path = Path::<IdInPath>::from_request_parts(parts, state).await;
+    path.map(|Path(path)| path.id).map_err(|_| Problem::new(Code::NotFound))
+}
+
+impl FromRequestParts<State> for CallerOrMember {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let context = Context::from_request_parts(parts, state).await?;
+        let presented = Presented::of(&parts.headers);
+        if presented.is_members() {
+            let id = path_id(parts, state).await?;
+            return Ok(Self::Member(Box::new(authenticate_member(&context, &presented, &id).await?)));
+        }
+        Ok(Self::Caller(Box::new(authenticate_caller(&context, &presented).await?)))
+    }
+}

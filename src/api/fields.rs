@@ -1,0 +1,45 @@
+//! What bodies have in common.
+
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, HeaderName};
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use crate::domain::access_token::MAX_NAME;
+use crate::domain::member::{MAX_DESCRIPTION, MAX_USERNAME, check_text};
+
+/// For every answer that carries a secret.
+pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// A field that may be left out, but is not null.
+pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A text of at most [`MAX_USERNAME`] characters.
+pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer, MAX_USERNAME)
+}
+
+/// A text of at most [`MAX_DESCRIPTION`] characters.
+pub(super) fn description<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer, MAX_DESCRIPTION)
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    if let Some(text) = &text {
+        check_text(text, max).map_err(de::Error::custom)?;
+    }
+    Ok(text)
+}
+
+/// A text of at most [`MAX_NAME`] characters and at least one.
+pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    check_text(&name, MAX_NAME).map_err(de::Error::custom)?;
+    if name.trim().is_empty() {
+        return Err(de::Error::custom("must not be empty"));
+    }
+    Ok(name)
+}

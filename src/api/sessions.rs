@@ -1,0 +1,79 @@
+//! `POST /sessions` and `DELETE /sessions/current`: a short session for a browser, in exchange for an access token.
+
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::State;
+use super::auth::Caller;
+use super::context::Context;
+use super::fields::NO_STORE;
+use super::problem::{Code, Problem};
+use super::tokens::OwnerView;
+use crate::audit::Kind;
+use crate::domain::access_token::{MAX_SESSIONS, Scope};
+
+/// A session.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    /// The bearer, shown only here. It has the form of an access token.
+    token: String,
+    /// The access token that it is of.
+    token_id: String,
+    /// On whose rights it acts.
+    owner: OwnerView,
+    /// What it may be used for: what its token may.
+    scopes: Vec<Scope>,
+    /// When it ends.
+    expires_at: DateTime<Utc>,
+}
+
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(create_session)).routes(routes!(delete_session))
+}
+
+/// Sign in
+///
+/// An access token is exchanged for a session of 30 minutes, never past the token's own end. It ends with the token, and when that is rotated.
+#[utoipa::path(
+    post,
+    path = "/sessions",
+    tag = "sessions",
+    responses((status = 201, description = "The session", body = Session)),
+    security(("accessToken" = []), ("accessTokenBasic" = []))
+)]
+async fn create_session(context: Context, caller: Caller) -> Result<Response, Problem> {
+    context.require_tokens()?;
+    let (Some(token), None) = (&caller.token, &caller.session) else {
+        return Err(Problem::detailed(Code::Forbidden, "only an access token is exchanged for a session"));
+    };
+    let made = context.state.tokens.sign_in(token, caller.cause(&context)).await;
+    let (session, secret) = made.map_err(|error| Problem::not_created(error, Code::TooManySessions, MAX_SESSIONS))?;
+    let body = Session {
+        token: secret.expose().to_owned(),
+        token_id: token.id.to_string(),
+        owner: OwnerView::new(token),
+        scopes: session.scopes,
+        expires_at: session.expires_at,
+    };
+    Ok((StatusCode::CREATED, [NO_STORE], axum::Json(body)).into_response())
+}
+
+/// Sign out
+#[utoipa::path(
+    delete,
+    path = "/sessions/current",
+    tag = "sessions",
+    responses((status = 204, description = "The session that this was asked with is over")),
+    security(("accessToken" = []), ("accessTokenBasic" = []))
+)]
+async fn delete_session(context: Context, caller: Caller) -> Result<StatusCode, Problem> {
+    let Some(session) = &caller.session else { return Err(Problem::new(Code::NotFound)) };
+    context.state.tokens.end(session, Kind::SessionEnded, caller.cause(&context)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,85 @@
+//! Whose tokens a caller may see and change.
+
+use crate::api::auth::Caller;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::api::tokens::types::TokenView;
+use crate::cluster::{CreateTokenError, Identity, Privilege};
+use crate::domain::access_token::{AccessToken, Scope, TokenId};
+use crate::domain::secret::Subject as _;
+
+/// Whether this is the token's owner; a service account that was made anew is another.
+pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
+    let owner = &token.owner;
+    owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
+}
+
+impl Context {
+    /// Checks that access tokens are in use at all: where they are not, none is made.
+    pub(in crate::api) fn require_tokens(&self) -> Result<(), Problem> {
+        if self.state.settings.access_tokens { Ok(()) } else { Err(Problem::new(Code::TokensDisabled)) }
+    }
+
+    /// Checks that the caller has this right on access tokens.
+    ///
+    /// # Errors
+    /// 403, which names it.
+    pub(super) async fn require_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<(), Problem> {
+        if self.state.cluster.has_privilege(&caller.identity, privilege).await? {
+            return Ok(());
+        }
+        self.record_denied(caller, None, Code::Forbidden);
+        let (verb, name) = match privilege {
+            Privilege::Generate => ("generate", "Generate Personal Access Tokens"),
+            Privilege::Manage => ("manage", "Manage All Access Tokens"),
+        };
+        Err(Problem::detailed(
+            Code::Forbidden,
+            format!("this needs the right to {verb} personalaccesstokens.daypass.dev ({name})"),
+        ))
+    }
+
+    /// The token of this id, if it has not ended and the caller may see it; 404 for any other.
+    pub(super) async fn token(&self, caller: &Caller, scope: Scope, id: &str) -> Result<AccessToken, Problem> {
+        self.require(caller, scope)?;
+        let tokens = &self.state.tokens;
+        let found = match (id, TokenId::parse(id)) {
+            ("self", _) => caller.token.clone(),
+            (_, Some(id)) => tokens.find(&id).await?,
+            (_, None) => None,
+        };
+        let not_found = || Problem::new(Code::NotFound);
+        let token =
+            found.filter(|token| token.session.is_none() && tokens.has_not_ended(token)).ok_or_else(not_found)?;
+        if is_own(&token, &caller.identity) {
+            return Ok(token);
+        }
+        if self.state.cluster.has_privilege(&caller.identity, Privilege::Manage).await? {
+            return Ok(token);
+        }
+        self.record_denied(caller, None, Code::Forbidden);
+        Err(not_found())
+    }
+
+    /// Tokens as they are shown.
+    pub(super) async fn token_views<'a>(
+        &self,
+        tokens: impl Iterator<Item = &'a AccessToken>,
+    ) -> Result<Vec<TokenView>, Problem> {
+        let identity = self.state.tokens.identity_now().await?;
+        let (rules, now) = (&self.state.tokens.rules, self.state.cluster.clock.now());
+        Ok(tokens
+            .map(|token| TokenView::new(token, token.identity != identity || !token.is_live(rules, now)))
+            .collect())
+    }
+}
+
+impl Problem {
+    /// Why nothing was made, by what there are too many of.
+    pub(in crate::api) fn not_created(error: CreateTokenError, too_many: Code, most: usize) -> Self {
+        match error {
+            CreateTokenError::TooMany => Self::detailed(too_many, format!("at most {most} live ones")),
+            CreateTokenError::Cluster(error) => error.into(),
+        }
+    }
+}

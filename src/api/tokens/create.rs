@@ -1,0 +1,141 @@
+//! `POST /tokens`.
+
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use http::header::LOCATION;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::types::{AskedEnd, IssuedToken};
+use crate::api::auth::Caller;
+use crate::api::body::Json;
+use crate::api::context::Context;
+use crate::api::fields::NO_STORE;
+use crate::api::problem::{Code, Problem};
+use crate::cluster::{NewToken, Privilege};
+use crate::domain::access_token::{Owner, Scope};
+
+/// A token to be made; with exactly one of the two ends.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CreateToken {
+    /// Name for people.
+    #[serde(deserialize_with = "crate::api::fields::name")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "CI"
+    )]
+    name: String,
+    /// When it ends (RFC 3339).
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
+    #[schema(required = false, nullable = false)]
+    expires_at: Option<DateTime<Utc>>,
+    /// In how many days it ends, at most 365 where the operator says nothing else.
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
+    #[schema(required = false, nullable = false, minimum = 1, example = 90)]
+    expires_in_days: Option<u32>,
+    /// What it may be used for.
+    #[schema(min_items = 1, max_items = 4, example = json!(["members:read", "members:write"]))]
+    scopes: Vec<Scope>,
+    /// On whose rights it acts, where that is somebody else: a Kubernetes user name.
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
+    #[schema(required = false, nullable = false, max_length = 1024)]
+    owner: Option<String>,
+}
+
+/// Create an access token
+///
+/// The token is in the answer and nowhere else. Made with an access token, it has no more scopes, no later end and no other owner than that.
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    tag = "tokens",
+    request_body = CreateToken,
+    responses((status = 201, description = "The token, with its secret", body = IssuedToken,
+        headers(("Location" = String, description = "The token's URL")))),
+    security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
+)]
+pub(super) async fn create_token(
+    context: Context,
+    caller: Caller,
+    Json(body): Json<CreateToken>,
+) -> Result<Response, Problem> {
+    let scopes = distinct(body.scopes)?;
+    context.require_tokens()?;
+    context.require(&caller, Scope::TokensWrite)?;
+    let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
+
+    let tokens = &context.state.tokens;
+    let now = context.state.cluster.clock.now();
+    let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| Problem::new(Code::Forbidden))?;
+    let end = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
+    let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required, or expiresInDays"))?;
+    context.require_no_more(&caller, &scopes, expires_at)?;
+
+    let created_by = caller.identity.username.clone();
+    let new = NewToken { name: body.name, owner, created_by, scopes, expires_at };
+    let made = tokens.create(new, caller.cause(&context)).await;
+    let (token, secret) =
+        made.map_err(|error| Problem::not_created(error, Code::TooManyTokens, tokens.rules.max_per_owner))?;
+    let location = context.state.settings.url(&format!("tokens/{}", token.id));
+    let body = axum::Json(IssuedToken::new(&token, &secret));
+    Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], body).into_response())
+}
+
+fn distinct(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Problem> {
+    let given = scopes.len();
+    scopes.sort_unstable();
+    scopes.dedup();
+    if scopes.is_empty() {
+        return Err(Problem::field("scopes", "must name at least one"));
+    }
+    if scopes.len() < given {
+        return Err(Problem::field("scopes", "names one twice"));
+    }
+    Ok(scopes)
+}
+
+impl Context {
+    /// Whom a token may be made for.
+    async fn owner_for(&self, caller: &Caller, asked: Option<&str>) -> Result<Owner, Problem> {
+        let tokens = &self.state.tokens;
+        let Some(other) = asked.filter(|name| *name != caller.identity.username) else {
+            self.require_privilege(caller, Privilege::Generate).await?;
+            // A token's owner is as it was when the token was made: that of a user has the groups of then.
+            let owner =
+                caller.token.as_ref().map(|token| token.owner.clone()).or_else(|| tokens.owner_of(&caller.identity));
+            let refused = "only service accounts may own access tokens here, unless the operator lets other users";
+            return owner.ok_or_else(|| Problem::detailed(Code::Forbidden, refused));
+        };
+        if caller.token.is_some() {
+            self.record_denied(caller, None, Code::Forbidden);
+            return Err(Problem::detailed(Code::Forbidden, "an access token makes no token for another owner"));
+        }
+        self.require_privilege(caller, Privilege::Manage).await?;
+        let owner = tokens.owner_named(other).await?;
+        owner.ok_or_else(|| Problem::field("owner", "is not the user name of somebody who can own access tokens"))
+    }
+
+    /// Checks that what is made with an access token is no more than that.
+    pub(super) fn require_no_more(
+        &self,
+        caller: &Caller,
+        scopes: &[Scope],
+        expires_at: DateTime<Utc>,
+    ) -> Result<(), Problem> {
+        let Some(token) = &caller.token else { return Ok(()) };
+        for scope in scopes {
+            self.require(caller, *scope)?;
+        }
+        if expires_at > token.expires_at {
+            self.record_denied(caller, None, Code::Forbidden);
+            let end = token.expires_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            let detail = format!("an access token gives nothing that ends later than itself: {end}");
+            return Err(Problem::detailed(Code::Forbidden, detail));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! `GET /tokens/{id}`.
+
+use axum::extract::Path;
+
+use super::TokenPath;
+use super::types::TokenView;
+use crate::api::auth::Caller;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::domain::access_token::Scope;
+
+/// Get an access token
+#[utoipa::path(
+    get,
+    path = "/tokens/{id}",
+    tag = "tokens",
+    params(TokenPath),
+    responses((status = 200, description = "The token, without its secret", body = TokenView)),
+    security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))
+)]
+pub(super) async fn get_token(
+    context: Context,
+    caller: Caller,
+    Path(path): Path<TokenPath>,
+) -> Result<axum::Json<TokenView>, Problem> {
+    let token = context.token(&caller, Scope::TokensRead, &path.id).await?;
+    let view = context.token_views([&token].into_iter()).await?.pop();
+    view.map(axum::Json).ok_or_else(|| Problem::new(Code::Internal))
+}

@@ -1,0 +1,72 @@
+//! `GET /tokens`.
+
+use axum::extract::RawQuery;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::access::is_own;
+use super::types::TokenView;
+use crate::api::auth::Caller;
+use crate::api::context::Context;
+use crate::api::page::Page;
+use crate::api::problem::Problem;
+use crate::cluster::Privilege;
+use crate::domain::access_token::{AccessToken, Scope};
+
+/// A page of access tokens.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TokenPage {
+    /// The tokens, the oldest first.
+    items: Vec<TokenView>,
+    /// The most items that the page may have.
+    limit: usize,
+    /// How many come before the page.
+    offset: usize,
+    /// How many there are in all.
+    total: usize,
+}
+
+/// List access tokens
+///
+/// The caller's own; those of others with the right to manage all.
+#[utoipa::path(
+    get,
+    path = "/tokens",
+    tag = "tokens",
+    params(
+        ("limit" = Option<i32>, Query, description = "The most items, 1 to 1000; 100 where it is not given.", minimum = 1, maximum = 1000),
+        ("offset" = Option<i32>, Query, description = "How many to pass over.", minimum = 0, maximum = 2147483647),
+        ("owner" = Option<String>, Query, description = "The tokens of this user; of everybody: `*`."),
+    ),
+    responses((status = 200, description = "The tokens", body = TokenPage)),
+    security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))
+)]
+pub(super) async fn list_tokens(
+    context: Context,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<axum::Json<TokenPage>, Problem> {
+    let page = Page::parse(query.as_deref().unwrap_or_default(), &["owner"])?;
+    context.require(&caller, Scope::TokensRead)?;
+    let tokens = &context.state.tokens;
+    let own = &caller.identity.username;
+    let mut found: Vec<AccessToken> = match page.filter("owner").unwrap_or(own) {
+        name if name == own => {
+            let mut found = tokens.of_owner(own).await?;
+            found.retain(|token| is_own(token, &caller.identity));
+            found
+        }
+        name => {
+            context.require_privilege(&caller, Privilege::Manage).await?;
+            if name == "*" { tokens.all().await? } else { tokens.of_owner(name).await? }
+        }
+    };
+    found.retain(|token| token.session.is_none() && tokens.has_not_ended(token));
+    found.sort_by(|a, b| (a.created_at, a.id.object_name()).cmp(&(b.created_at, b.id.object_name())));
+    Ok(axum::Json(TokenPage {
+        total: found.len(),
+        items: context.token_views(page.of(&found)).await?,
+        limit: page.limit,
+        offset: page.offset,
+    }))
+}

@@ -1,0 +1,35 @@
+//! The calls on access tokens, one file each, and what they share.
+
+mod access;
+mod create;
+mod delete;
+mod get;
+mod list;
+mod rotate;
+mod types;
+mod update;
+
+pub(super) use types::OwnerView;
+
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::State;
+
+/// An access token in a path. The data plane's id in front of it was checked before.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct TokenPath {
+    /// The token's id, or `self`: the one that the request is made with, or whose session.
+    #[param(example = "self")]
+    id: String,
+}
+
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list_tokens, create::create_token))
+        .routes(routes!(get::get_token, update::update_token, delete::delete_token))
+        .routes(routes!(rotate::rotate_token))
+}

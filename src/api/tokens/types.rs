@@ -1,0 +1,153 @@
+//! What access tokens look like on the wire.
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::problem::Problem;
+use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
+
+/// On whose rights a token acts.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TokenOwner)]
+pub(in crate::api) struct OwnerView {
+    /// The Kubernetes user name.
+    #[schema(example = "system:serviceaccount:default:data-plane-owner")]
+    username: String,
+}
+
+impl OwnerView {
+    pub(in crate::api) fn new(token: &AccessToken) -> Self {
+        Self { username: token.owner.username.clone() }
+    }
+}
+
+/// Whether a token that has not ended is good for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum TokenStatus {
+    /// It is.
+    Active,
+    /// It is refused: it was made under another identity configuration, or its owner may own none any more.
+    Suspended,
+}
+
+/// An access token.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AccessToken)]
+pub(super) struct TokenView {
+    /// The token's id, which is part of the token.
+    #[schema(example = "9x4kq2mfx7abcd3e-17-k7f3x9")]
+    id: String,
+    /// Name for people.
+    name: String,
+    /// On whose rights it acts.
+    owner: OwnerView,
+    /// The caller that created it.
+    created_by: String,
+    /// What it may be used for.
+    scopes: Vec<Scope>,
+    /// When it was created.
+    created_at: DateTime<Utc>,
+    /// When it ends. One that is not used ends earlier.
+    expires_at: DateTime<Utc>,
+    /// When it was last used, exact to ten minutes; absent where it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    last_used_at: Option<DateTime<Utc>>,
+    /// Whether it is good for anything.
+    status: TokenStatus,
+}
+
+impl TokenView {
+    /// `identity` names the identity configuration in force.
+    pub(super) fn new(token: &AccessToken, suspended: bool) -> Self {
+        Self {
+            id: token.id.to_string(),
+            name: token.name.clone(),
+            owner: OwnerView::new(token),
+            created_by: token.created_by.clone(),
+            scopes: token.scopes.clone(),
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+            status: if suspended { TokenStatus::Suspended } else { TokenStatus::Active },
+        }
+    }
+}
+
+/// A token with its secret: shown once.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IssuedToken {
+    #[serde(flatten)]
+    view: TokenView,
+    /// The secret. It is not stored and cannot be shown again.
+    token: String,
+}
+
+impl IssuedToken {
+    pub(super) fn new(token: &AccessToken, secret: &TokenSecret) -> Self {
+        Self { view: TokenView::new(token, false), token: secret.expose().to_owned() }
+    }
+}
+
+/// An end that is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct AskedEnd {
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) expires_in_days: Option<u32>,
+}
+
+impl AskedEnd {
+    /// The end, in whole seconds; `None` where none is asked for.
+    ///
+    /// # Errors
+    /// 400 on the field, for one that is not in the future or later than `latest`.
+    pub(super) fn resolve(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Problem> {
+        let (field, end) = match (self.expires_at, self.expires_in_days) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                return Err(Problem::field("expiresInDays", "cannot be given together with expiresAt"));
+            }
+            (Some(end), None) => ("expiresAt", Some(end)),
+            (None, Some(days)) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
+        };
+        let Some(end) = end.map(|end| end.trunc_subsecs(0)).filter(|end| *end <= latest) else {
+            let latest = latest.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            return Err(Problem::field(field, format!("is later than an access token may last: {latest}")));
+        };
+        if end <= now {
+            return Err(Problem::field(field, "must be in the future"));
+        }
+        Ok(Some(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_in_the_future_and_bounded() {
+        let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let (now, latest) = (at(0), at(86_400 * 365));
+        let ask = |expires_at, expires_in_days| AskedEnd { expires_at, expires_in_days }.resolve(now, latest);
+        assert_eq!(ask(None, Some(365)).unwrap(), Some(latest));
+        assert_eq!(ask(Some(at(1)), None).unwrap(), Some(at(1)));
+        assert_eq!(ask(None, None).unwrap(), None);
+        for (end, days) in [
+            (None, Some(366)),
+            (None, Some(0)),
+            (None, Some(u32::MAX)),
+            (Some(at(0)), None),
+            (Some(at(-5)), None),
+            (Some(at(86_400 * 365 + 1)), None),
+            (Some(DateTime::<Utc>::MAX_UTC), None),
+            (Some(at(1)), Some(1)),
+        ] {
+            assert!(ask(end, days).is_err(), "{end:?} {days:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `PATCH /tokens/{id}`.
+
+use axum::extract::Path;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::TokenPath;
+use super::types::TokenView;
+use crate::api::auth::Caller;
+use crate::api::body::Json;
+use crate::api::context::Context;
+use crate::api::problem::{Code, Problem};
+use crate::domain::access_token::Scope;
+
+/// Another name. Nothing else of a token changes, but by rotating it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpdateToken {
+    /// Name for people.
+    #[serde(deserialize_with = "crate::api::fields::name")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "CI"
+    )]
+    name: String,
+}
+
+/// Rename an access token
+#[utoipa::path(
+    patch,
+    path = "/tokens/{id}",
+    tag = "tokens",
+    params(TokenPath),
+    request_body = UpdateToken,
+    responses((status = 200, description = "The token", body = TokenView)),
+    security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
+)]
+pub(super) async fn update_token(
+    context: Context,
+    caller: Caller,
+    Path(path): Path<TokenPath>,
+    Json(body): Json<UpdateToken>,
+) -> Result<axum::Json<TokenView>, Problem> {
+    let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
+    let renamed = context.state.tokens.rename(&token, &body.name, caller.cause(&context)).await?;
+    let view = context.token_views([&renamed].into_iter()).await?.pop();
+    view.map(axum::Json).ok_or_else(|| Problem::new(Code::Internal))
+}

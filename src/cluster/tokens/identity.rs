@@ -1,0 +1,97 @@
+//! What the identities behind tokens rest on: the API server's issuer and Daypass's audience.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{AccessTokens, Error};
+
+/// How long the API server's issuer is believed: it changes only when the API server is restarted.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// Daypass's part of the identity configuration.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// The data plane: a token that was restored into another is none there.
+    pub data_plane_id: String,
+    /// The audience of callers' tokens.
+    pub token_audience: String,
+    /// Whether those for the API server are accepted too.
+    pub accept_api_server_audience: bool,
+}
+
+/// The issuer of the API server's tokens, as it was last seen.
+#[derive(Debug, Default)]
+pub(super) struct KnownIssuer(Option<(Instant, String)>);
+
+impl IdentityConfig {
+    /// Names the whole configuration.
+    fn fingerprint(&self, issuer: &str) -> String {
+        let mut hash = Sha256::new();
+        let accepts = if self.accept_api_server_audience { "accepts the API server's" } else { "" };
+        for part in [&self.data_plane_id, issuer, &self.token_audience, accepts] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl AccessTokens {
+    /// Names the identity configuration in force. A token that was made under another is refused.
+    ///
+    /// # Errors
+    /// When the API server does not say who issues its tokens: then no token can be decided on.
+    pub async fn identity_now(&self) -> Result<String, Error> {
+        let mut known = self.issuer.lock().await;
+        let issuer = match &known.0 {
+            Some((seen, issuer)) if seen.elapsed() < BELIEVED => issuer.clone(),
+            _ => {
+                let issuer = self.ask_issuer().await?;
+                known.0 = Some((Instant::now(), issuer.clone()));
+                issuer
+            }
+        };
+        Ok(self.identity.fingerprint(&issuer))
+    }
+
+    /// OpenID Connect Discovery 1.0, section 4, as the API server answers it for its service accounts.
+    async fn ask_issuer(&self) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Configuration {
+            issuer: String,
+        }
+        const PATH: &str = "/.well-known/openid-configuration";
+        let cluster = &self.cluster;
+        let ask = async {
+            let request = http::Request::get(PATH).body(Vec::new()).map_err(kube::Error::HttpError)?;
+            cluster.client.request::<Configuration>(request).await
+        };
+        Ok(cluster.call("get_openid_configuration", PATH, ask).await?.issuer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_the_configuration_counts() {
+        let config = IdentityConfig {
+            data_plane_id: "a".into(),
+            token_audience: "daypass".into(),
+            accept_api_server_audience: false,
+        };
+        let here = config.fingerprint("https://issuer");
+        assert_eq!(here, config.clone().fingerprint("https://issuer"));
+        assert_ne!(here, config.fingerprint("https://issuer2"));
+        for other in [
+            IdentityConfig { data_plane_id: "b".into(), ..config.clone() },
+            IdentityConfig { token_audience: "daypass2".into(), ..config.clone() },
+            IdentityConfig { accept_api_server_audience: true, ..config.clone() },
+        ] {
+            assert_ne!(here, other.fingerprint("https://issuer"));
+        }
+    }
+}

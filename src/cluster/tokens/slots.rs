@@ -1,0 +1,125 @@
+//! Making tokens under numbered names: that the API server creates a name once is the lock that keeps their number.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
+
+use super::{AccessTokens, Error, NewToken};
+use crate::cluster::ErrorKind;
+use crate::crd;
+use crate::domain::access_token::{AccessToken, MAX_SESSIONS, SignIn, TokenId, TokenSecret, owner_key};
+
+/// Label of a token: its owner, as [`owner_key`] says.
+const OWNER_LABEL: &str = "daypass.dev/token-owner";
+/// Label of a session: the UID of its token.
+const SESSION_LABEL: &str = "daypass.dev/session-of";
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTokenError {
+    /// There are as many as there may be.
+    #[error("too many live ones")]
+    TooMany,
+    /// A call failed.
+    #[error(transparent)]
+    Cluster(#[from] Error),
+}
+
+/// Where tokens are made: as many names as there may be tokens, and what belongs on their objects.
+struct Slots {
+    prefix: String,
+    most: usize,
+    label: (&'static str, String),
+    owner: Option<OwnerReference>,
+}
+
+impl AccessTokens {
+    /// The tokens of an owner, dead ones among them, no sessions.
+    pub async fn of_owner(&self, username: &str) -> Result<Vec<AccessToken>, Error> {
+        let mut tokens = self.list(Some((OWNER_LABEL, &owner_key(username)))).await?;
+        tokens.retain(|token| token.owner.username == username && token.session.is_none());
+        Ok(tokens)
+    }
+
+    pub(super) async fn create_token(&self, new: NewToken) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
+        let key = owner_key(&new.owner.username);
+        let slots = Slots {
+            prefix: format!("{key}-"),
+            most: self.rules.max_per_owner,
+            label: (OWNER_LABEL, key),
+            owner: self.cluster.own_account().await,
+        };
+        self.create_in(&slots, &new, None).await
+    }
+
+    pub(super) async fn create_session(
+        &self,
+        new: NewToken,
+        of: SignIn,
+    ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
+        let token = OwnerReference {
+            api_version: crd::AccessToken::api_version(&()).into_owned(),
+            kind: crd::AccessToken::kind(&()).into_owned(),
+            name: of.token.clone(),
+            uid: of.token_uid.clone(),
+            controller: None,
+            block_owner_deletion: None,
+        };
+        let slots = Slots {
+            prefix: format!("{}-s", of.token),
+            most: MAX_SESSIONS,
+            label: (SESSION_LABEL, of.token_uid.clone()),
+            owner: Some(token),
+        };
+        self.create_in(&slots, &new, Some(&of)).await
+    }
+
+    async fn create_in(
+        &self,
+        slots: &Slots,
+        new: &NewToken,
+        session: Option<&SignIn>,
+    ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
+        let identity = self.identity_now().await?;
+        // Each name that is lost to another request is a token more, so there are no more tries than names.
+        for _ in 0..=slots.most {
+            let Some(name) = self.free_name(slots).await? else { continue };
+            let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
+            let label = (slots.label.0, slots.label.1.as_str());
+            match self.insert(&secret, new, &identity, session, label, slots.owner.clone()).await {
+                Err(error) if error.kind == ErrorKind::AlreadyExists => {}
+                result => return Ok((result?, secret)),
+            }
+        }
+        Err(CreateTokenError::TooMany)
+    }
+
+    /// One of the names that are free, any, so that requests at the same time seldom want the same. `None` when one was made free.
+    async fn free_name(&self, slots: &Slots) -> Result<Option<String>, CreateTokenError> {
+        let (dead, live): (Vec<_>, Vec<_>) = self
+            .list(Some((slots.label.0, &slots.label.1)))
+            .await?
+            .into_iter()
+            .partition(|token| !self.has_not_ended(token));
+        if live.len() >= slots.most {
+            return Err(CreateTokenError::TooMany);
+        }
+        let is_taken = |name: &String| live.iter().chain(&dead).any(|token| token.id.object_name() == name);
+        let mut free: Vec<String> = (0..slots.most).map(|number| format!("{}{number}", slots.prefix)).collect();
+        free.retain(|name| !is_taken(name));
+        if free.is_empty() {
+            // Those that have ended are as good as gone, swept or not; one of the names is theirs.
+            for token in dead {
+                self.delete(&token).await?;
+            }
+            return Ok(None);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "of some hundred names one"
+        )]
+        let any = (self.cluster.entropy.fraction() * free.len() as f64) as usize;
+        Ok(Some(free.swap_remove(any.min(free.len() - 1))))
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading and writing AccessTokens.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Api;
+use kube::api::{ApiResource, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use super::{AccessTokens, Error, NewToken};
+use crate::cluster::members::uid_precondition;
+use crate::cluster::{ErrorKind, optional};
+use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
+use crate::crd::{self, Object, Tolerant, read_access_token};
+use crate::domain::access_token::{AccessToken, SignIn, TokenId, TokenSecret};
+use crate::domain::secret::SecretHash;
+
+impl AccessTokens {
+    fn api(&self) -> Api<Object> {
+        let resource = ApiResource::erase::<crd::AccessToken>(&());
+        Api::namespaced_with(self.cluster.client.clone(), &self.cluster.namespace, &resource)
+    }
+
+    /// The token, or session, of this id, live from the API server, dead or alive.
+    pub async fn find(&self, id: &TokenId) -> Result<Option<AccessToken>, Error> {
+        Ok(self.read(id.object_name()).await?.filter(|token| token.id == *id))
+    }
+
+    /// What is in the object of this name. One that cannot be read is none.
+    pub(super) async fn read(&self, name: &str) -> Result<Option<AccessToken>, Error> {
+        let api = self.api();
+        let object = optional(self.cluster.call("get_access_token", name, api.get(name)).await)?;
+        Ok(object.as_ref().and_then(readable))
+    }
+
+    /// All tokens and sessions, or those with a label, each read by itself.
+    pub(super) async fn list(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
+        let mut params = ListParams::default();
+        if let Some((key, value)) = label {
+            params = params.labels(&format!("{key}={value}"));
+        }
+        let api = self.api();
+        let found = self.cluster.call("list_access_tokens", "-", api.list(&params)).await?;
+        Ok(found.items.iter().filter_map(readable).collect())
+    }
+
+    /// All tokens and sessions, dead ones among them.
+    pub async fn all(&self) -> Result<Vec<AccessToken>, Error> {
+        self.list(None).await
+    }
+
+    /// Creates the object of a token.
+    pub(super) async fn insert(
+        &self,
+        secret: &TokenSecret,
+        new: &NewToken,
+        identity: &str,
+        session: Option<&SignIn>,
+        label: (&str, &str),
+        owner: Option<OwnerReference>,
+    ) -> Result<AccessToken, Error> {
+        let id = secret.subject();
+        let resource = ApiResource::erase::<crd::AccessToken>(&());
+        let spec = spec(secret, new, identity, session);
+        let mut object = DynamicObject::new(id.object_name(), &resource).data(json!({ "spec": spec }));
+        object.metadata.labels = Some([(label.0.to_owned(), label.1.to_owned())].into());
+        object.metadata.owner_references = owner.map(|owner| vec![owner]);
+        let api = self.api();
+        let (params, object) = (PostParams::default(), Tolerant(object));
+        let call = api.create(&params, &object);
+        let created = self.cluster.call("create_access_token", &id.to_string(), call).await?;
+        found("create_access_token", id, &created)
+    }
+
+    /// Another name, for exactly this token.
+    pub(super) async fn write_name(&self, token: &AccessToken, name: &str) -> Result<AccessToken, Error> {
+        self.patch(token, json!({ "metadata": { "uid": token.uid }, "spec": { "name": name } })).await
+    }
+
+    /// Another secret and end, for exactly this version of a token.
+    pub(super) async fn write_secret(
+        &self,
+        token: &AccessToken,
+        hash: &SecretHash,
+        expires_at: DateTime<Utc>,
+    ) -> Result<AccessToken, Error> {
+        let rotated = token.rotated_with_current();
+        let spec = json!({
+            "tokenHash": hash.as_hex(),
+            "rotatedHashes": rotated.iter().map(SecretHash::as_hex).collect::<Vec<_>>(),
+            "expiresAt": seconds(expires_at),
+        });
+        self.patch(token, json!({ "metadata": { "resourceVersion": token.resource_version }, "spec": spec })).await
+    }
+
+    async fn patch(&self, token: &AccessToken, patch: Value) -> Result<AccessToken, Error> {
+        let api = self.api();
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let call = api.patch(token.id.object_name(), &params, &patch);
+        let patched = self.cluster.call("patch_access_token", &token.id.to_string(), call).await?;
+        found("patch_access_token", &token.id, &patched)
+    }
+
+    /// That it was used now, for exactly this version of a token.
+    pub(super) async fn write_last_use(&self, token: &AccessToken) -> Result<AccessToken, Error> {
+        self.patch_status(token, json!({ "lastUsedAt": seconds(self.cluster.clock.now()) })).await
+    }
+
+    /// That it is refused for its identity configuration from now on, or not any more.
+    pub async fn write_stale(&self, token: &AccessToken, stale: bool) -> Result<AccessToken, Error> {
+        let since = stale.then(|| seconds(self.cluster.clock.now()));
+        self.patch_status(token, json!({ "staleSince": since })).await
+    }
+
+    async fn patch_status(&self, token: &AccessToken, status: Value) -> Result<AccessToken, Error> {
+        let patch = json!({ "metadata": { "resourceVersion": token.resource_version }, "status": status });
+        let api = self.api();
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let call = api.patch_status(token.id.object_name(), &params, &patch);
+        let patched = self.cluster.call("patch_access_token_status", &token.id.to_string(), call).await?;
+        found("patch_access_token_status", &token.id, &patched)
+    }
+
+    /// Deletes exactly this token; whether it was this call that did.
+    pub(super) async fn delete(&self, token: &AccessToken) -> Result<bool, Error> {
+        let api = self.api();
+        let params = uid_precondition(&token.uid);
+        let call = api.delete(token.id.object_name(), &params);
+        match self.cluster.call("delete_access_token", &token.id.to_string(), call).await {
+            Ok(_) => Ok(!token.deleting),
+            Err(error) if error.is_gone() || error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn readable(object: &Object) -> Option<AccessToken> {
+    match read_access_token(object) {
+        Ok(token) => Some(token),
+        Err(why) => {
+            let name = object.0.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(object = name, %why, "an AccessToken cannot be read; it is refused");
+            None
+        }
+    }
+}
+
+fn found(call: &'static str, id: &TokenId, object: &Object) -> Result<AccessToken, Error> {
+    read_access_token(object)
+        .map_err(|why| Error::new(call, &id.to_string(), ErrorKind::UnreadableAnswer, &why.to_string()))
+}
+
+fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SignIn>) -> AccessTokenSpec {
+    let owner = &new.owner;
+    AccessTokenSpec {
+        id: secret.subject().to_string(),
+        name: new.name.clone(),
+        owner: OwnerSpec {
+            username: owner.username.clone(),
+            uid: owner.uid.clone(),
+            groups: owner.groups.clone().map(|groups| GroupsSpec { names: groups.names, at: groups.at }),
+        },
+        created_by: new.created_by.clone(),
+        scopes: new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        expires_at: new.expires_at,
+        token_hash: secret.hash().as_hex().to_owned(),
+        rotated_hashes: Vec::new(),
+        identity: identity.to_owned(),
+        session: session.cloned().map(|of| SessionSpec { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+    }
+}
+
+fn seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

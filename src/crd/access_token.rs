@@ -1,0 +1,265 @@
+//! `AccessToken`: its schema, its CEL rules, and how one is read into the domain.
+
+use chrono::{DateTime, Utc};
+use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::schema::{Unreadable, chrono_of, date_schema, immutable, text_schema};
+use super::tolerant::Object;
+use crate::domain::access_token::{self, Groups, Owner, Scope, SignIn, TokenId, is_reserved, owner_key};
+use crate::domain::secret::{SecretHash, Subject as _};
+
+/// A personal access token for Daypass's REST API, or a session that was had in exchange for one. Written by Daypass alone.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
+#[kube(
+    group = "daypass.dev",
+    version = "v1alpha1",
+    kind = "AccessToken",
+    plural = "accesstokens",
+    shortname = "dpt",
+    namespaced,
+    status = "AccessTokenStatus",
+    doc = "A personal access token for Daypass's REST API, or a session that was had in exchange for one. Written by Daypass alone: use its REST API, or `daypass token`.",
+    printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.username"),
+    printcolumn(name = "Title", type_ = "string", json_path = ".spec.name", description = "The token's name for people"),
+    printcolumn(name = "Scopes", type_ = "string", json_path = ".spec.scopes"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt"),
+    printcolumn(name = "Last used", type_ = "date", json_path = ".status.lastUsedAt", description = "Exact to ten minutes"),
+    validation = Rule::new("self.spec.id.startsWith(self.metadata.name + '-')").message("spec.id must begin with metadata.name"),
+    validation = immutable!("id"),
+    validation = immutable!("owner"),
+    validation = immutable!("createdBy"),
+    validation = immutable!("scopes"),
+    validation = immutable!("identity"),
+    validation = immutable!("session"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessTokenSpec {
+    /// The token's id in the REST API, part of its secret.
+    #[schemars(schema_with = "id_schema")]
+    pub id: String,
+    /// Name for people.
+    #[schemars(schema_with = "text_schema::<255>")]
+    pub name: String,
+    /// On whose rights the token acts.
+    pub owner: OwnerSpec,
+    /// The caller that created the token.
+    #[schemars(schema_with = "text_schema::<1024>")]
+    pub created_by: String,
+    /// What the token may be used for.
+    #[schemars(schema_with = "scopes_schema")]
+    pub scopes: Vec<String>,
+    /// When the token ends, used or not.
+    #[schemars(schema_with = "date_schema")]
+    #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
+    pub expires_at: DateTime<Utc>,
+    /// Hex SHA-256 of the token.
+    #[schemars(schema_with = "hash_schema")]
+    pub token_hash: String,
+    /// Those that it had before it was rotated, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "hashes_schema")]
+    pub rotated_hashes: Vec<String>,
+    /// Names the identity configuration (issuer and audience) that the token was made under.
+    #[schemars(schema_with = "text_schema::<64>")]
+    pub identity: String,
+    /// For a session: the token that it was had in exchange for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SessionSpec")]
+    pub session: Option<SessionSpec>,
+}
+
+/// On whose rights a token acts.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerSpec {
+    /// The Kubernetes user name.
+    #[schemars(schema_with = "text_schema::<1024>")]
+    pub username: String,
+    /// A service account's UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text_schema::<64>")]
+    pub uid: Option<String>,
+    /// The groups of a user that is no service account, as they were then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GroupsSpec")]
+    pub groups: Option<GroupsSpec>,
+}
+
+/// Groups as they were once.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GroupsSpec {
+    /// Their names.
+    #[schemars(schema_with = "group_names_schema")]
+    pub names: Vec<String>,
+    /// When they were these.
+    #[schemars(schema_with = "date_schema")]
+    pub at: DateTime<Utc>,
+}
+
+/// The token that a session was had in exchange for.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSpec {
+    /// The name of its object.
+    #[schemars(schema_with = "text_schema::<64>")]
+    pub token: String,
+    /// Its UID.
+    #[schemars(schema_with = "text_schema::<64>")]
+    pub token_uid: String,
+    /// The first digits of its hash then.
+    #[schemars(schema_with = "text_schema::<64>")]
+    pub secret: String,
+}
+
+/// What is known of its use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessTokenStatus {
+    /// When the token was last used, exact to ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// Since when the token is refused, its identity configuration not being in force any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    pub stale_since: Option<DateTime<Utc>>,
+}
+
+fn id_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 64, "pattern": "^[a-z0-9]+(-[a-z0-9]+)+$" })
+}
+
+fn hash_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9a-f]{64}$", "maxLength": 64 })
+}
+
+fn hashes_schema(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": access_token::MAX_ROTATED, "items": hash_schema(generator) })
+}
+
+fn scopes_schema(_: &mut SchemaGenerator) -> Schema {
+    let names = Scope::ALL.map(Scope::as_str);
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": names.len(), "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "enum": names },
+    })
+}
+
+fn group_names_schema(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 1000, "items": text_schema::<1024>(generator) })
+}
+
+/// Reads one object of a list by itself, so that a bad one never blinds the list.
+///
+/// # Errors
+/// [`Unreadable`], which says what is wrong with the object. It is refused whatever is presented for it.
+pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, Unreadable> {
+    let meta = &object.0.metadata;
+    let part = |key: &str| object.0.data.get(key).cloned().unwrap_or_default();
+    let spec: AccessTokenSpec = serde_json::from_value(part("spec")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let status: Option<AccessTokenStatus> =
+        serde_json::from_value(part("status")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let status = status.unwrap_or_default();
+    let id = TokenId::parse(&spec.id).filter(|id| meta.name.as_deref() == Some(id.object_name()));
+    let scopes: Option<Vec<Scope>> = spec.scopes.iter().map(|scope| Scope::parse(scope)).collect();
+    let hash = |hex: &String| SecretHash::from_hex(hex).ok_or(Unreadable::Field("spec.tokenHash"));
+    let created_at = meta.creation_timestamp.as_ref().and_then(chrono_of);
+    Ok(access_token::AccessToken {
+        id: id.filter(|id| id.is_of(&owner_key(&spec.owner.username))).ok_or(Unreadable::Field("spec.id"))?,
+        uid: meta.uid.clone().ok_or(Unreadable::Field("metadata.uid"))?,
+        resource_version: meta.resource_version.clone().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
+        created_at: created_at.ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
+        deleting: meta.deletion_timestamp.is_some(),
+        name: spec.name,
+        owner: read_owner(spec.owner)?,
+        created_by: spec.created_by,
+        scopes: scopes.ok_or(Unreadable::Field("spec.scopes"))?,
+        expires_at: spec.expires_at,
+        hash: hash(&spec.token_hash)?,
+        rotated: spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?,
+        identity: spec.identity,
+        session: spec.session.map(|of| SignIn { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+        last_used_at: status.last_used_at,
+        stale_since: status.stale_since,
+    })
+}
+
+/// What Daypass would not have written was written by somebody else: a service account without its UID, a user or a group whose name
+/// Kubernetes keeps to itself.
+fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
+    let owner = Owner {
+        username: owner.username,
+        uid: owner.uid,
+        groups: owner.groups.map(|groups| Groups { names: groups.names, at: groups.at }),
+    };
+    let believable = match (owner.service_account(), &owner.groups) {
+        (Some(_), groups) => owner.uid.is_some() && groups.is_none(),
+        (None, Some(groups)) => !is_reserved(&owner.username) && !groups.names.iter().any(|name| is_reserved(name)),
+        (None, None) => false,
+    };
+    if believable { Ok(owner) } else { Err(Unreadable::Field("spec.owner")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(change: impl Fn(&mut Value)) -> Result<access_token::AccessToken, Unreadable> {
+        let name = format!("{}-3", owner_key("system:serviceaccount:a:b"));
+        let mut object = json!({
+            "apiVersion": "daypass.dev/v1alpha1", "kind": "AccessToken",
+            "metadata": {"name": name, "namespace": "daypass", "uid": "u", "resourceVersion": "7",
+                         "creationTimestamp": "2026-11-23T00:00:00Z"},
+            "spec": {
+                "id": format!("{name}-abcdef"), "name": "ci", "createdBy": "alice", "scopes": ["members:read"],
+                "owner": {"username": "system:serviceaccount:a:b", "uid": "v"},
+                "expiresAt": "2026-12-23T00:00:00Z", "tokenHash": "a".repeat(64), "identity": "i",
+            },
+        });
+        change(&mut object);
+        read_access_token(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn what_daypass_writes_is_read() {
+        let token = read(|_| {}).unwrap();
+        assert_eq!(token.owner.service_account(), Some(("a", "b")));
+        assert_eq!((token.scopes, token.last_used_at), (vec![Scope::MembersRead], None));
+    }
+
+    #[test]
+    fn what_daypass_would_not_have_written_is_refused() {
+        let user = |name: &str, groups: Value| json!({"username": name, "groups": groups});
+        let since = "2026-11-23T00:00:00Z";
+        for (field, value) in [
+            ("owner", user("system:admin", json!({"names": [], "at": since}))),
+            ("owner", user("alice", json!({"names": ["system:masters"], "at": since}))),
+            ("owner", json!({"username": "alice"})),
+            ("owner", json!({"username": "system:serviceaccount:a:b"})),
+            ("owner", json!({"username": "system:serviceaccount:a:other", "uid": "v"})),
+            ("scopes", json!(["members:everything"])),
+            ("tokenHash", json!("secret")),
+            ("expiresAt", json!("never")),
+            ("expiresAt", Value::Null),
+            ("id", json!("abc")),
+        ] {
+            let read = read(|object| object["spec"][field] = value.clone());
+            assert!(read.is_err(), "{field}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_users_groups_are_read_with_their_date() {
+        let token = read(|object| {
+            let name = format!("{}-3", owner_key("alice"));
+            object["metadata"]["name"] = json!(name);
+            object["spec"]["id"] = json!(format!("{name}-abcdef"));
+            object["spec"]["owner"] =
+                json!({"username": "alice", "groups": {"names": ["staff"], "at": "2026-11-23T00:00:00Z"}});
+        });
+        assert_eq!(token.unwrap().owner.groups.unwrap().names, ["staff"]);
+    }
+}
