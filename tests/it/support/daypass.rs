@@ -49,6 +49,10 @@ impl Daypass {
         command.args(["serve", "--namespace", RELEASE, "--data-plane-id", "dp-1"]);
         command.args(["--data-plane-server", &lab.plane.server_url(), "--public-url", &url]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
+        if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {
+            // All tests come from one address.
+            command.arg("--max-refused-credentials=1000000");
+        }
         command.args(&launch.args);
         let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
         let mut daypass =
