@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn a_refusal_shows_a_problem_and_no_other_body() {
         let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.refusal().to_string();
-        let problem = r#"{"code":"DP_ERR_X","detail":"no such role"}"#;
-        assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_X no such role");
+        let problem = r#"{"code":"DP_ERR_VALIDATION","detail":"no such role"}"#;
+        assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_VALIDATION no such role");
         assert_eq!(answer(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answers 200  ");
         assert_eq!(answer(StatusCode::BAD_GATEWAY, "<html>secret"), "Daypass answers 502  ");
     }

@@ -77,13 +77,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    /// Nothing where nothing was sent, whatever was said of its type.
+    /// Nothing where nothing was sent, whatever was said of its type, or `null`.
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
         let is_empty = request.body().size_hint().exact() == Some(0);
         if is_empty && request.extensions().get::<Unreceived>().is_none() {
             return Ok(None);
         }
-        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+        let Json(value) = <Json<Option<T>> as FromRequest<S>>::from_request(request, state).await?;
+        Ok(value.map(Self))
     }
 }
 

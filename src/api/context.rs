@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::State;
 use super::problem::Problem;
 use crate::audit::Origin;
+use crate::domain::secret::redacted;
 
 /// As much of a request as the audit trail keeps; a valid path is a third of it.
 const MAX_REQUEST: usize = 512;
@@ -47,7 +48,7 @@ fn origin(parts: &Parts, trusted: &[IpNet]) -> Result<Origin, Infallible> {
         address: peer.map(|peer| client_address(peer, &parts.headers, trusted).to_string()),
         request_id: parts.extensions.get::<RequestId>().map(|RequestId(id)| id.clone()),
         // Not the query: nothing in it matters, and people paste secrets there.
-        request: Some(format!("{} {}", parts.method, path(parts)).chars().take(MAX_REQUEST).collect()),
+        request: Some(format!("{} {}", parts.method, redacted(path(parts))).chars().take(MAX_REQUEST).collect()),
     })
 }
 

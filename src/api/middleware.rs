@@ -15,6 +15,7 @@ use super::State;
 use super::body;
 use super::context::RequestId;
 use super::problem::{Code, Problem};
+use crate::domain::secret::redacted;
 use crate::metrics::RequestLabels;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,7 +39,7 @@ async fn answer(state: State, mut request: Request, next: Next) -> Response {
     };
     let id = id.to_string();
     request.extensions_mut().insert(RequestId(id.clone()));
-    let path = request.uri().path().to_owned();
+    let path = redacted(request.uri().path()).into_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 

@@ -4,12 +4,14 @@
 //! without a look-up, 256 random bits. Only the SHA-256 of the whole text is ever stored; a fast hash is right
 //! for a secret of 256 random bits, which no dictionary holds.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::access_token::TokenId;
 use super::id::MemberId;
 
 /// What a secret is of: its id is in the secret's text, to find it by.
@@ -122,6 +124,19 @@ impl fmt::Debug for SecretHash {
     }
 }
 
+/// The text without the secrets in it: people paste them into paths too.
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    let is_prefix = |at: usize| {
+        let rest = text.get(at..).unwrap_or_default();
+        [MemberId::PREFIX, TokenId::PREFIX].iter().any(|prefix| rest.starts_with(prefix))
+    };
+    let Some(start) = (0..text.len()).find(|at| is_prefix(*at)) else { return Cow::Borrowed(text) };
+    let rest = &text[start + MemberId::PREFIX.len()..];
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_-.%".contains(c)).unwrap_or(rest.len());
+    let kept = &text[..start + MemberId::PREFIX.len()];
+    Cow::Owned(format!("{kept}…{}", redacted(&rest[end..])))
+}
+
 /// The base-62 digits of a big-endian number, left-padded to `len`.
 fn base62(number: &[u8], len: usize) -> String {
     let mut number = number.to_vec();
@@ -161,6 +176,15 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_cut_out_of_a_text() {
+        let secret = Credential::new(id(), &[7; 32]);
+        assert_eq!(redacted("GET /dp/members"), "GET /dp/members");
+        assert_eq!(redacted(&format!("GET /dp/tokens/{}/rotate", secret.expose())), "GET /dp/tokens/dpm_…/rotate");
+        assert_eq!(redacted(&format!("/{0}/dpp_x/{0}", secret.expose())), "/dpm_…/dpp_…/dpm_…");
+        assert_eq!(redacted("ädpm_"), "ädpm_…");
+    }
+
+    #[test]
     fn debug_shows_nothing() {
         let credential = Credential::new(id(), &[7; 32]);
         let shown = format!("{credential:?} {:?}", credential.hash());
@@ -188,6 +212,13 @@ mod tests {
             prop_assert_eq!(read.subject(), &id());
             prop_assert!(made.hash().matches(&read));
             prop_assert_eq!(made.hash().matches(&Credential::new(id(), &b)), a == b);
+        }
+
+        #[test]
+        fn no_random_part_is_left_in_a_text(before in "\\PC{0,20}", random: [u8; 32], after in "\\PC{0,20}") {
+            let secret = Credential::new(id(), &random);
+            let text = format!("{before}{}{after}", secret.expose());
+            prop_assert!(!redacted(&text).contains(&secret.expose()[10..]), "{text}");
         }
 
         #[test]

@@ -13,6 +13,10 @@ enum For {
     Callers,
     Members,
     Both,
+    /// Callers, for their access tokens: tests/it/tokens_*.rs say which right is for what.
+    Tokens,
+    /// Callers with an access token.
+    Sessions,
 }
 
 /// An operation, whom it is for, and the right that a caller needs for it.
@@ -46,7 +50,15 @@ const fn op(
 }
 
 /// In an order in which all of them can be called on one member.
-const OPERATIONS: [Operation; 12] = [
+const OPERATIONS: [Operation; 20] = [
+    op("list_tokens", "GET", "/tokens", For::Tokens, NONE),
+    op("create_token", "POST", "/tokens", For::Tokens, NONE),
+    op("get_token", "GET", "/tokens/{id}", For::Tokens, NONE),
+    op("update_token", "PATCH", "/tokens/{id}", For::Tokens, NONE),
+    op("rotate_token", "POST", "/tokens/{id}/rotate", For::Tokens, NONE),
+    op("delete_token", "DELETE", "/tokens/{id}", For::Tokens, NONE),
+    op("create_session", "POST", "/sessions", For::Sessions, NONE),
+    op("delete_session", "DELETE", "/sessions/current", For::Sessions, NONE),
     op("list_members", "GET", "/members", For::Callers, LIST),
     op("create_member", "POST", "/members", For::Callers, CREATE),
     op("list_roles", "GET", "/members/roles", For::Callers, CREATE),
@@ -72,6 +84,8 @@ impl Operation {
         match self.id {
             "create_member" => request.json(&json!({"duration": "1", "roleId": role})),
             "update_member" => request.json(&json!({"duration": "2"})),
+            "create_token" => request.json(&json!({"name": "x", "expiresInDays": 1, "scopes": ["members:read"]})),
+            "update_token" => request.json(&json!({"name": "y"})),
             _ => request,
         }
     }
@@ -91,9 +105,14 @@ impl Operation {
     }
 }
 
-/// The operations for callers.
+/// The operations for callers on members.
 fn for_callers() -> impl Iterator<Item = &'static Operation> {
-    OPERATIONS.iter().filter(|op| op.audience != For::Members)
+    OPERATIONS.iter().filter(|op| matches!(op.audience, For::Callers | For::Both))
+}
+
+/// The operations for members.
+fn for_engineers() -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().filter(|op| matches!(op.audience, For::Members | For::Both))
 }
 
 /// A problem without what is different in every answer.
@@ -128,9 +147,10 @@ fn every_operation_of_the_document_is_in_the_table() {
         }
     }
     let audience = |op: &Operation| match op.audience {
-        For::Callers => ["kubernetesToken"].into(),
+        For::Callers | For::Tokens => ["kubernetesToken", "accessToken", "accessTokenBasic"].into(),
         For::Members => ["memberCredential"].into(),
-        For::Both => ["kubernetesToken", "memberCredential"].into(),
+        For::Both => ["kubernetesToken", "accessToken", "accessTokenBasic", "memberCredential"].into(),
+        For::Sessions => ["accessToken", "accessTokenBasic"].into(),
     };
     let tested = OPERATIONS.iter().map(|op| (op.id.into(), op.method.into(), op.path.into(), audience(op))).collect();
     assert_eq!(documented, tested, "left: the document, right: the authorization test");
@@ -179,7 +199,7 @@ fn no_operation_takes_a_credential_that_is_not_for_it() {
         }
         let mut refused: Vec<&(&str, Http)> = refused_by_all.iter().collect();
         match op.audience {
-            For::Callers => refused.extend(&refused_by_callers),
+            For::Callers | For::Tokens | For::Sessions => refused.extend(&refused_by_callers),
             For::Members => refused.extend(&refused_by_members),
             For::Both => {}
         }
@@ -292,13 +312,13 @@ fn a_credential_opens_its_own_member_and_no_other() {
     let role = lab.reader();
     let (one, two) = (Created::new(&daypass.owner, &role, 1), Created::new(&daypass.owner, &role, 1));
     let jti = two.kubeconfig(lab).jti().to_owned();
-    for op in OPERATIONS.iter().filter(|op| op.audience != For::Callers) {
+    for op in for_engineers() {
         for client in [one.engineer.clone(), daypass.owner.with_token(&one.password)] {
             op.call(&client, &two.id, &jti, &role.id).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
         }
     }
     assert_eq!(two.listed(&two.engineer), [jti]);
-    for op in OPERATIONS.iter().filter(|op| op.audience != For::Callers && op.id != "delete_kubeconfig") {
+    for op in for_engineers().filter(|op| op.id != "delete_kubeconfig") {
         let answer = op.call(&one.engineer, &one.id, "", &role.id);
         assert_eq!(answer.status, op.success(), "{}: {}", op.id, answer.text);
     }

@@ -76,6 +76,10 @@ fn use_all(lab: &Lab, daypass: &Daypass, secrets: &mut Secrets) {
     assert_eq!(by_http2(lab, daypass, &format!("Authorization: Bearer {wrong}"), "/members").0, 401);
     assert_eq!(owner.get(&member.path(&format!("/kubeconfigs/{wrong}"))).status, 405);
     assert_eq!(owner.delete(&member.path(&format!("/kubeconfigs/{wrong}"))).status, 404);
+    for client in [owner, &owner.with_token("wrong")] {
+        let answer = client.get(&format!("/members/{}", member.password));
+        assert!([401, 404].contains(&answer.status) && !answer.text.contains(&member.password[8..]), "{}", answer.text);
+    }
     assert_eq!(owner.get(&format!("/members?password={wrong}")).status, 400);
 
     let renewed = owner.post(&member.path("/credentials"), &json!({})).expect(201).json();

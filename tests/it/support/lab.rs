@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::daypass::{Daypass, Launch};
 use super::eventually;
 use super::http::Http;
+use super::jwt::claims;
 
 /// A control plane with the chart in it, and no Daypass but those that are started.
 pub struct Lab {
@@ -77,11 +78,13 @@ impl Lab {
 
     /// The values that the chart was installed with.
     pub fn values(&self) -> Value {
+        let owner = json!({"kind": "ServiceAccount", "namespace": "default", "name": "owner"});
         json!({
             "replicas": 0,
             "dataPlane": {"id": "dp-1", "server": self.plane.server_url()},
             "server": {"publicUrl": "https://127.0.0.1:8443"},
-            "managers": [{"kind": "ServiceAccount", "namespace": "default", "name": "owner"}],
+            "managers": [owner],
+            "accessTokens": {"generateBy": [owner], "manageBy": [owner]},
         })
     }
 
@@ -159,9 +162,7 @@ impl Lab {
     pub fn try_apply(&self, args: &[&str], manifests: &str) -> Output {
         let mut command = self.plane.kubectl();
         command.args(["apply", "-f", "-"]).args(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        with_input(&mut command, manifests)
     }
 
     /// kubectl with a member's kubeconfig alone.
@@ -231,6 +232,27 @@ impl Lab {
         daypass.owner.with_token(&self.token("default", &name, "daypass"))
     }
 
+    /// Lets a service account make tokens of its own (`generate`), or of everybody (`manage`).
+    pub fn may_make_tokens(&self, caller: &Http, privilege: &str) {
+        let user = claims(caller.token())["sub"].as_str().unwrap().to_owned();
+        let account = user.strip_prefix("system:serviceaccount:").unwrap();
+        let name = format!("tokens-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let (role, subject) =
+            (format!("--clusterrole=daypass-tokens-{privilege}"), format!("--serviceaccount={account}"));
+        self.kubectl(&["create", "rolebinding", &name, "-n", RELEASE, &role, &subject]);
+        // `kubectl auth can-i` knows no group of a resource that has no type.
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": user, "resourceAttributes": {
+                "group": "daypass.dev", "resource": "personalaccesstokens", "verb": privilege, "namespace": RELEASE,
+            }},
+        });
+        eventually("the right is in force", || {
+            let mut kubectl = self.plane.kubectl();
+            kubectl.args(["create", "-f", "-", "-o", "jsonpath={.status.allowed}"]);
+            (success(with_input(&mut kubectl, &review.to_string())) == "true").then_some(())
+        });
+    }
+
     /// The certificate that Daypass serves with.
     pub fn serving_certificate(&self) -> String {
         let data = self.kubectl(&["get", "secret", "daypass-tls", "-n", "daypass", "-o", r"jsonpath={.data.tls\.crt}"]);
@@ -242,6 +264,12 @@ impl Lab {
         fs::create_dir_all(&folder).unwrap();
         folder
     }
+}
+
+fn with_input(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 #[track_caller]
