@@ -93,6 +93,29 @@ fn use_all(lab: &Lab, daypass: &Daypass, secrets: &mut Secrets) {
 }
 
 #[test]
+fn the_scanners_patterns_match_what_daypass_gives_out_and_no_more() {
+    let (lab, daypass) = Lab::shared();
+    let patterns = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secret-scanning.toml")).unwrap();
+    let patterns = patterns.lines().filter_map(|line| line.strip_prefix("regex = '''")?.strip_suffix("'''"));
+    let patterns: Vec<regex::Regex> = patterns.map(|pattern| regex::Regex::new(pattern).unwrap()).collect();
+    assert_eq!(patterns.len(), 2);
+    let body = json!({"name": "scanned", "expiresInDays": 1, "scopes": ["members:read"]});
+    let token = daypass.owner.post("/tokens", &body).expect(201).json()["token"].as_str().unwrap().to_owned();
+    let session = daypass.owner.with_token(&token).post("/sessions", &Value::Null).expect(201).json();
+    let member = Created::new(&daypass.owner, &lab.reader(), 1);
+    for secret in [&token, session["token"].as_str().unwrap(), &member.password] {
+        let text = format!("export TOKEN=\"{secret}\"; curl");
+        let found: Vec<&str> = patterns.iter().filter_map(|pattern| Some(pattern.find(&text)?.as_str())).collect();
+        assert_eq!(found, [secret]);
+        assert!(!patterns.iter().any(|pattern| pattern.is_match(&text[..text.len() - 8])), "all of it or nothing");
+    }
+    let documented = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tokens.md")).unwrap();
+    for pattern in &patterns {
+        assert!(documented.contains(&pattern.as_str().replace("(?:", "(")), "{pattern} in docs/tokens.md");
+    }
+}
+
+#[test]
 fn no_secret_is_in_logs_audit_trail_metrics_or_arguments_however_much_is_logged() {
     let (lab, _) = Lab::shared();
     let daypass = Daypass::start(lab, &Launch { log: Some("trace".to_owned()), ..Launch::default() });
