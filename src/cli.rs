@@ -33,7 +33,7 @@ pub enum Command {
     Openapi,
     /// Make, list and revoke access tokens, with a kubeconfig
     #[command(subcommand)]
-    Token(TokenCommand),
+    Token(Box<TokenCommand>),
     /// Look at roles
     #[command(subcommand)]
     Roles(RolesCommand),

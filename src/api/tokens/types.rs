@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_end_is_in_the_future_and_bounded() {
-        let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
         let (now, latest) = (at(0), at(86_400 * 365));
         let ask = |expires_at, expires_in_days| AskedEnd { expires_at, expires_in_days }.resolve(now, latest);
         assert_eq!(ask(None, Some(365)).unwrap(), Some(latest));
