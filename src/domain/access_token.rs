@@ -141,10 +141,10 @@ impl Owner {
     }
 }
 
-/// Namespace and name in a service account's user name.
+/// Namespace and name in a service account's user name, if they can be ones (RFC 1123 label and subdomain): they become parts of a path.
 pub fn service_account(username: &str) -> Option<(&str, &str)> {
     let (namespace, name) = username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+    (is_dns_label(namespace) && name.split('.').all(is_dns_label)).then_some((namespace, name))
 }
 
 /// Whether Kubernetes keeps this name of a user or a group to itself. A stored one is never believed: `system:masters` may do everything.
@@ -412,9 +412,18 @@ mod tests {
     #[test]
     fn service_accounts_are_told_by_their_names() {
         assert_eq!(service_account("system:serviceaccount:a:b"), Some(("a", "b")));
-        for name in
-            ["alice", "system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:b:c", "a:b"]
-        {
+        assert_eq!(service_account("system:serviceaccount:a:b.c-d"), Some(("a", "b.c-d")));
+        for name in [
+            "alice",
+            "system:serviceaccount:a",
+            "system:serviceaccount::b",
+            "system:serviceaccount:a:b:c",
+            "a:b",
+            "system:serviceaccount:a:../b",
+            "system:serviceaccount:a/secrets:b",
+            "system:serviceaccount:a:b?c",
+            "system:serviceaccount:a:.b",
+        ] {
             assert_eq!(service_account(name), None, "{name}");
         }
         assert!(is_reserved("system:masters") && !is_reserved("systems"));

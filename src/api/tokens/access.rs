@@ -61,16 +61,11 @@ impl Context {
         Err(not_found())
     }
 
-    /// Tokens as they are shown.
-    pub(super) async fn token_views<'a>(
-        &self,
-        tokens: impl Iterator<Item = &'a AccessToken>,
-    ) -> Result<Vec<TokenView>, Problem> {
-        let identity = self.state.tokens.identity_now().await?;
-        let (rules, now) = (&self.state.tokens.rules, self.state.cluster.clock.now());
-        Ok(tokens
-            .map(|token| TokenView::new(token, token.identity != identity || !token.is_live(rules, now)))
-            .collect())
+    /// A token as it is shown.
+    pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
+        let tokens = &self.state.tokens;
+        let is_current = token.identity == tokens.identity_now().await?;
+        Ok(TokenView::new(token, !is_current || !token.is_live(&tokens.rules, self.state.cluster.clock.now())))
     }
 }
 

@@ -6,7 +6,7 @@ use super::TokenPath;
 use super::types::TokenView;
 use crate::api::auth::Caller;
 use crate::api::context::Context;
-use crate::api::problem::{Code, Problem};
+use crate::api::problem::Problem;
 use crate::domain::access_token::Scope;
 
 /// Get an access token
@@ -24,6 +24,5 @@ pub(super) async fn get_token(
     Path(path): Path<TokenPath>,
 ) -> Result<axum::Json<TokenView>, Problem> {
     let token = context.token(&caller, Scope::TokensRead, &path.id).await?;
-    let view = context.token_views([&token].into_iter()).await?.pop();
-    view.map(axum::Json).ok_or_else(|| Problem::new(Code::Internal))
+    context.token_view(&token).await.map(axum::Json)
 }

@@ -1,6 +1,7 @@
 //! `GET /tokens`.
 
 use axum::extract::RawQuery;
+use futures::future::try_join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -65,7 +66,7 @@ pub(super) async fn list_tokens(
     found.sort_by(|a, b| (a.created_at, a.id.object_name()).cmp(&(b.created_at, b.id.object_name())));
     Ok(axum::Json(TokenPage {
         total: found.len(),
-        items: context.token_views(page.of(&found)).await?,
+        items: try_join_all(page.of(&found).map(|token| context.token_view(token))).await?,
         limit: page.limit,
         offset: page.offset,
     }))

@@ -61,7 +61,6 @@ pub(super) struct TokenView {
 }
 
 impl TokenView {
-    /// `identity` names the identity configuration in force.
     pub(super) fn new(token: &AccessToken, suspended: bool) -> Self {
         Self {
             id: token.id.to_string(),

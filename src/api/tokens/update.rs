@@ -9,7 +9,7 @@ use super::types::TokenView;
 use crate::api::auth::Caller;
 use crate::api::body::Json;
 use crate::api::context::Context;
-use crate::api::problem::{Code, Problem};
+use crate::api::problem::Problem;
 use crate::domain::access_token::Scope;
 
 /// Another name. Nothing else of a token changes, but by rotating it.
@@ -45,6 +45,5 @@ pub(super) async fn update_token(
 ) -> Result<axum::Json<TokenView>, Problem> {
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
     let renamed = context.state.tokens.rename(&token, &body.name, caller.cause(&context)).await?;
-    let view = context.token_views([&renamed].into_iter()).await?.pop();
-    view.map(axum::Json).ok_or_else(|| Problem::new(Code::Internal))
+    context.token_view(&renamed).await.map(axum::Json)
 }
