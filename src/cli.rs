@@ -205,6 +205,9 @@ pub struct ServeArgs {
     /// This replica's name in the Lease, unique; by default random
     #[arg(long, env = "DAYPASS_IDENTITY")]
     pub identity: Option<String>,
+    /// How long to go on accepting requests after SIGTERM, until whoever sends them has noticed that this replica is not ready
+    #[arg(long, env = "DAYPASS_SHUTDOWN_DELAY_SECONDS", default_value_t = 0)]
+    pub shutdown_delay_seconds: u64,
     /// The form of the logs on standard error
     #[arg(long, env = "DAYPASS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,

@@ -47,6 +47,7 @@ pub struct Metrics {
     pub reconcile_failures: Counter,
     pub leader: Gauge<i64, AtomicI64>,
     pub walls: Gauge<i64, AtomicI64>,
+    pub certificate_expiry: Gauge<i64, AtomicI64>,
     registry: Arc<Registry>,
 }
 
@@ -66,6 +67,7 @@ impl Default for Metrics {
             reconcile_failures: Counter::default(),
             leader: Gauge::default(),
             walls: Gauge::default(),
+            certificate_expiry: Gauge::default(),
             registry: Arc::default(),
         };
         let mut r = Registry::with_prefix("daypass");
@@ -110,6 +112,12 @@ impl Default for Metrics {
             "walls",
             "1 where the admission policies around roles are in force (leader only)",
             metrics.walls.clone(),
+        );
+        r.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the certificate that is served ends, in Unix time; 0 while none is served",
+            Unit::Seconds,
+            metrics.certificate_expiry.clone(),
         );
         metrics.registry = Arc::new(r);
         metrics

@@ -14,9 +14,11 @@ use axum_server::tls_rustls::RustlsConfig;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +30,8 @@ use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, LeaseState}
 use crate::metrics::Metrics;
 use crate::{controller, telemetry, tls};
 
-/// How long requests that are under way at the end may take.
+/// How long requests that are under way at the end may take. The chart's terminationGracePeriodSeconds is longer than this and the delay
+/// before it.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long a client may take for the head of a request, or for TLS before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +52,15 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
 }
 
+/// What the API is told, and tells, about the life of this process.
+#[derive(Clone)]
+struct Life {
+    readiness: Readiness,
+    stop: CancellationToken,
+    handle: Handle<SocketAddr>,
+    requests: TaskTracker,
+}
+
 async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
@@ -66,10 +78,14 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => format!("daypass-{}", Entropy::default().uuid()?),
     };
 
-    let stop = CancellationToken::new();
     let readiness = Readiness::new(cluster.clone());
-    let handle = Handle::new();
-    let requests = TaskTracker::new();
+    let delay = Duration::from_secs(args.shutdown_delay_seconds);
+    let life = Life {
+        readiness: readiness.clone(),
+        stop: CancellationToken::new(),
+        handle: Handle::new(),
+        requests: TaskTracker::new(),
+    };
     // Probes are answered to the very end, so they are in a set of their own, which is dropped last.
     let mut background = JoinSet::new();
     let admin = axum_server::from_tcp(admin_listener)?;
@@ -77,21 +93,29 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     background.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
     background.spawn(probe(kubeconfig.clone()));
     let mut tasks = JoinSet::new();
-    tasks.spawn(lead(tokens.clone(), identity, stop.clone()));
-    tasks.spawn(serve_api(args, tokens, kubeconfig, listener, handle.clone(), requests.clone(), stop.clone()));
+    tasks.spawn(lead(tokens.clone(), identity, life.stop.clone()));
+    tasks.spawn(serve_api(args, tokens, kubeconfig, listener, life.clone()));
 
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         signal = told_to_stop() => signal.map(|name| tracing::info!(signal = name, "stopping")),
         Some(ended) = failed(&mut tasks) => ended,
         Some(ended) = failed(&mut background) => ended,
     };
     readiness.stop();
-    stop.cancel();
-    handle.graceful_shutdown(Some(DRAIN));
+    if ended.is_ok() {
+        // Requests go on coming until whoever sends them has noticed.
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            Some(failure) = failed(&mut tasks) => ended = failure,
+        }
+    }
+    life.stop.cancel();
+    life.handle.graceful_shutdown(Some(DRAIN));
+    let deadline = Instant::now() + DRAIN;
     while tasks.join_next().await.is_some() {}
     // Those whose client has gone away.
-    requests.close();
-    if tokio::time::timeout(DRAIN, requests.wait()).await.is_err() {
+    life.requests.close();
+    if tokio::time::timeout_at(deadline, life.requests.wait()).await.is_err() {
         tracing::warn!("requests were cut off");
     }
     ended
@@ -134,15 +158,14 @@ async fn serve_api(
     tokens: AccessTokens,
     kubeconfig: KubeconfigSettings,
     listener: TcpListener,
-    handle: Handle<SocketAddr>,
-    requests: TaskTracker,
-    stop: CancellationToken,
+    life: Life,
 ) -> anyhow::Result<()> {
     let pair = tokio::select! {
         pair = key_pair(&args, &tokens.cluster) => pair?,
-        () = stop.cancelled() => return Ok(()),
+        () = life.stop.cancelled() => return Ok(()),
     };
     let leaf = tls::leaf(&pair.certificate)?;
+    show_expiry(&tokens.cluster.metrics, &leaf);
     let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     tracing::info!(sha256 = tls::fingerprint(&leaf), "serving with this certificate");
     if !tls::covers(&leaf, host) {
@@ -169,20 +192,29 @@ async fn serve_api(
     let (certificate, key) = (pair.certificate.clone().into_bytes(), pair.key.expose_secret().as_bytes().to_vec());
     let tls = RustlsConfig::from_pem(certificate, key).await.context("the certificate and the key cannot be used")?;
     let mut server =
-        axum_server::from_tcp_rustls(listener, tls.clone())?.handle(handle).first_request_timeout(HEAD_TIMEOUT);
+        axum_server::from_tcp_rustls(listener, tls.clone())?.handle(life.handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
     let attempts = Attempts::new(args.max_refused_credentials);
-    let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: requests };
-    let service = api::router(Arc::new(parts)).into_make_service_with_connect_info::<SocketAddr>();
+    let metrics = tokens.cluster.metrics.clone();
+    let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: life.requests };
+    let service = api::router(Arc::new(parts))
+        .layer(axum::middleware::from_fn_with_state(life.readiness.clone(), api::reconnect))
+        .into_make_service_with_connect_info::<SocketAddr>();
+    life.readiness.serve();
     tracing::info!(address = %address, "listening");
     tokio::select! {
         served = server.serve(service) => served.context("the API listener failed"),
-        never = follow_files(&tls, files, pair.certificate) => match never {},
+        never = follow_files(&tls, files, pair.certificate, &metrics) => match never {},
     }
 }
 
 /// Serves with the certificate that is in the files now: whoever renews it (cert-manager, the kubelet) only writes them.
-async fn follow_files(tls: &RustlsConfig, files: Option<(PathBuf, PathBuf)>, mut served: String) -> Infallible {
+async fn follow_files(
+    tls: &RustlsConfig,
+    files: Option<(PathBuf, PathBuf)>,
+    mut served: String,
+    metrics: &Metrics,
+) -> Infallible {
     let Some((certificate_file, key_file)) = files else { std::future::pending().await };
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
@@ -197,10 +229,22 @@ async fn follow_files(tls: &RustlsConfig, files: Option<(PathBuf, PathBuf)>, mut
         match tls.reload_from_pem(certificate.clone().into_bytes(), key).await {
             Ok(()) => {
                 tracing::info!("serving with the renewed certificate");
+                if let Ok(leaf) = tls::leaf(&certificate) {
+                    show_expiry(metrics, &leaf);
+                }
                 served = certificate;
             }
             Err(error) => tracing::warn!(%error, "the renewed certificate cannot be used; the last one is served on"),
         }
+    }
+}
+
+fn show_expiry(metrics: &Metrics, certificate: &CertificateDer<'_>) {
+    match tls::not_after(certificate) {
+        Ok(end) => {
+            metrics.certificate_expiry.set(end.timestamp());
+        }
+        Err(error) => tracing::warn!(%error, "when the certificate ends is not known"),
     }
 }
 

@@ -70,6 +70,15 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     bytes.join(":")
 }
 
+/// When a certificate ends.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn not_after(certificate: &CertificateDer<'_>) -> anyhow::Result<DateTime<Utc>> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).context("the certificate cannot be read")?;
+    DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0).context("the certificate ends at no time")
+}
+
 /// Whether a client that asks for `host` accepts the certificate's names.
 pub fn covers(certificate: &CertificateDer<'_>, host: &str) -> bool {
     let parsed = ParsedCertificate::try_from(certificate);
@@ -89,6 +98,7 @@ mod tests {
         assert!(covers(&certificate, "daypass.example.com") && covers(&certificate, "127.0.0.1"));
         assert!(!covers(&certificate, "example.com"));
         assert_eq!(fingerprint(&certificate).len(), 32 * 3 - 1);
+        assert_eq!(not_after(&certificate).unwrap().to_rfc3339(), "2037-01-01T00:00:00+00:00");
         assert!(!format!("{pair:?}").contains("PRIVATE"));
     }
 

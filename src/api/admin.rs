@@ -20,13 +20,19 @@ const MAX_SILENCE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Readiness {
     cluster: Cluster,
+    serving: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Readiness {
     /// Of a process that has just begun.
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, stopping: Arc::default() }
+        Self { cluster, serving: Arc::default(), stopping: Arc::default() }
+    }
+
+    /// Says that the API has what it needs to answer: its certificate.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Relaxed);
     }
 
     /// Says that this process is about to end.
@@ -34,9 +40,14 @@ impl Readiness {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether this process is about to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Why not, if not.
     fn check(&self) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return Err("stopping".to_owned());
         }
         match self.cluster.silence() {
@@ -45,6 +56,9 @@ impl Readiness {
                 return Err(format!("the Kubernetes API has not answered for {} s", silence.as_secs()));
             }
             Some(_) => {}
+        }
+        if !self.serving.load(Ordering::Relaxed) {
+            return Err("there is no certificate to serve with yet".to_owned());
         }
         let offset = self.cluster.clock.offset();
         if offset.abs() > SKEW_LIMIT {

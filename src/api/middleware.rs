@@ -8,10 +8,11 @@ use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::header::{ALLOW, HeaderName, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method};
+use http::header::{ALLOW, CONNECTION, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Version};
 
 use super::State;
+use super::admin::Readiness;
 use super::body;
 use super::context::RequestId;
 use super::problem::{Code, Problem};
@@ -29,6 +30,17 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
     let answered = state.tasks.spawn(answer(state.clone(), request, next)).await;
     // Only the end of the whole process ends such a task early.
     answered.unwrap_or_else(|_| Problem::new(Code::Unavailable).render("", ""))
+}
+
+/// Has clients of HTTP/1 connect anew, elsewhere, once this process is about to end: one that sends its next request just as an idle
+/// connection is closed would lose it. HTTP/2 has GOAWAY for that, and no such header.
+pub async fn reconnect(Extract(readiness): Extract<Readiness>, request: Request, next: Next) -> Response {
+    let version = request.version();
+    let mut response = next.run(request).await;
+    if readiness.is_stopping() && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Gives the request its id, makes every error a problem, counts and logs. Nothing of the headers or the query is logged.

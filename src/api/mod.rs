@@ -19,6 +19,7 @@ mod tokens;
 
 pub use admin::{Readiness, admin_router};
 pub use attempts::Attempts;
+pub use middleware::reconnect;
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
 

@@ -38,6 +38,11 @@ impl Http {
         Self { token: None, basic: Some((username.to_owned(), password.to_owned())), ..self.clone() }
     }
 
+    /// The same, over new connections.
+    pub fn reconnected(&self, ca_pem: &str) -> Self {
+        Self { client: Self::new(&self.base, ca_pem).client, ..self.clone() }
+    }
+
     /// The token that it sends.
     pub fn token(&self) -> &str {
         self.token.as_deref().unwrap()
