@@ -37,6 +37,8 @@ pub enum Command {
     /// Look at roles
     #[command(subcommand)]
     Roles(RolesCommand),
+    /// Make a member of a running Daypass, work with its kubeconfig and end it (`helm test`)
+    Selftest(SelftestArgs),
 }
 
 /// What can be done about roles.
@@ -253,6 +255,32 @@ impl TokenArgs {
             max_user_lifetime: self.user_tokens.then(|| days(self.user_token_max_days)),
         }
     }
+}
+
+/// The options of `daypass selftest`.
+#[derive(Debug, Args)]
+pub struct SelftestArgs {
+    /// Where Daypass is, as seen from here
+    #[arg(long, value_parser = https_url)]
+    pub url: url::Url,
+    /// The name to check Daypass's certificate against; by default the host of the URL
+    #[arg(long)]
+    pub tls_server_name: Option<String>,
+    /// The certificates that vouch for Daypass's, PEM
+    #[arg(long)]
+    pub ca_file: PathBuf,
+    /// The caller's Kubernetes token, for Daypass's audience
+    #[arg(long)]
+    pub token_file: PathBuf,
+    /// The id of the data plane
+    #[arg(long, value_parser = data_plane_id)]
+    pub data_plane_id: String,
+    /// The role of the member
+    #[arg(long)]
+    pub role: String,
+    /// How long Daypass may take to become ready, in seconds
+    #[arg(long, default_value_t = 240)]
+    pub wait_seconds: u64,
 }
 
 /// One segment of a path, and part of a file's name.

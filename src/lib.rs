@@ -15,6 +15,7 @@ pub mod lint;
 pub mod metrics;
 pub mod rest;
 pub mod runtime;
+pub mod selftest;
 pub mod telemetry;
 pub mod tls;
 pub mod token_command;

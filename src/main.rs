@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use daypass::cli::{Cli, Command, RolesCommand};
-use daypass::{api, crd, lint, runtime, token_command};
+use daypass::{api, crd, lint, runtime, selftest, token_command};
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
@@ -30,6 +30,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print(&report.table)?;
             return Ok(if report.all_contained { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Selftest(args) => selftest::run(&args, |line| print(&format!("{line}\n")))?,
     }
     Ok(ExitCode::SUCCESS)
 }

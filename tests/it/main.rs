@@ -30,6 +30,7 @@ mod reaper;
 mod rights;
 mod routes;
 mod secrets;
+mod selftest;
 mod shutdown;
 mod sweep;
 mod tls;

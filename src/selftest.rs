@@ -1,0 +1,259 @@
+//! `daypass selftest`: makes a member of a running Daypass, works with its kubeconfig and ends it, as an owner and an engineer would.
+//!
+//! `helm test` runs it in a pod. It says what it does and never a secret.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::PostParams;
+use kube::client::Body;
+use kube::config::{AuthInfo, Kubeconfig};
+use kube::{Api, Client, Config};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::SelftestArgs;
+use crate::tls;
+
+/// Of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two tries of something that is waited for.
+const RETRY: Duration = Duration::from_secs(1);
+/// The API server remembers a token that it has accepted for 10 s. Longer than that, for one that is slow.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whatever is said while the test runs.
+type Say<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
+
+/// A member, as Daypass answers its creation; what is not needed here is left out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    id: String,
+    expires_at: String,
+    credentials: Credentials,
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    password: SecretString,
+}
+
+/// A problem (RFC 9457), as far as it is shown.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Shown {
+    code: String,
+    detail: String,
+}
+
+/// The answer to one request.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+/// Daypass and the API server behind it, as this process reaches them.
+struct Target<'a> {
+    args: &'a SelftestArgs,
+    daypass: Client,
+    /// The API server from here, without anybody's credentials.
+    api_server: Config,
+    token: SecretString,
+}
+
+/// Runs the test; every step that is done is told to `say`.
+///
+/// # Errors
+/// At the first step that does not do what it should. The member is ended then too.
+pub fn run(args: &SelftestArgs, say: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let target = Target::new(args).await?;
+        let member = target.create().await?;
+        say(&format!("created the member {}, which would end at {}", member.id, member.expires_at))?;
+        let used = target.use_kubeconfig(&member, &say).await;
+        // Whatever has happened: nobody is to be left with access that was only tried.
+        let ended = target.end(&member).await;
+        let kubeconfig = used?;
+        ended?;
+        say("ended it: Daypass no longer knows it")?;
+        target.wait_refused(&kubeconfig).await?;
+        say("the API server refuses its kubeconfig")
+    })
+}
+
+impl<'a> Target<'a> {
+    async fn new(args: &'a SelftestArgs) -> anyhow::Result<Self> {
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
+        let token = SecretString::from(read(&args.token_file)?.trim().to_owned());
+        let mut config = Config::new(args.url.as_str().parse().context("the URL of Daypass")?);
+        config.root_cert = Some(tls::certificates(&read(&args.ca_file)?).context("the CA file")?);
+        config.tls_server_name.clone_from(&args.tls_server_name);
+        config.default_retry = false;
+        let mut api_server = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+        api_server.auth_info = AuthInfo::default();
+        api_server.default_retry = false;
+        Ok(Self { args, daypass: Client::try_from(config).context("the client of Daypass")?, api_server, token })
+    }
+
+    /// A member for an hour. Waits while Daypass is not there yet, or says that it will be (503).
+    async fn create(&self) -> anyhow::Result<Created> {
+        let member = serde_json::json!({
+            "duration": 1, "roleId": self.args.role, "username": "daypass selftest", "description": "A test of this installation",
+        });
+        let mut last = anyhow::anyhow!("it was not tried");
+        let created = async {
+            loop {
+                let answer = self.as_caller(Method::POST, "/members", serde_json::to_vec(&member)?).await;
+                match answer {
+                    Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => last = answer.refusal(),
+                    Ok(answer) => return answer.expect(StatusCode::CREATED)?.json(),
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(self.args.wait_seconds), created).await;
+        waited.unwrap_or_else(|_| Err(last)).context("creating a member")
+    }
+
+    /// Downloads the member's kubeconfig and asks the API server who that is.
+    async fn use_kubeconfig(&self, member: &Created, say: Say<'_>) -> anyhow::Result<SecretString> {
+        let password = member.credentials.password.expose_secret();
+        let basic = format!("Basic {}", STANDARD.encode(format!("{}:{password}", member.id)));
+        let path = format!("/members/{}/kubeconfig", member.id);
+        let answer = self.send(Method::GET, &path, &basic, Vec::new()).await.and_then(|a| a.expect(StatusCode::OK));
+        let (server, token) = read_kubeconfig(&answer.context("downloading the kubeconfig")?.body)?;
+        say(&format!("downloaded its kubeconfig, for {server}"))?;
+        let expected = match member.id.split_once('.') {
+            Some((role, name)) => format!("system:serviceaccount:daypass-{role}:{name}"),
+            None => bail!("{} is not the id of a member", member.id),
+        };
+        let who = self.who_am_i(&token).await.context("asking the API server with the kubeconfig's token")?;
+        ensure!(who == expected, "the API server takes {} for {who}", member.id);
+        say(&format!("the API server knows its user as {who}"))?;
+        Ok(token)
+    }
+
+    /// Ends the member; Daypass must not know it afterwards.
+    async fn end(&self, member: &Created) -> anyhow::Result<()> {
+        let path = format!("/members/{}", member.id);
+        let ended = self.as_caller(Method::DELETE, &path, Vec::new()).await;
+        ended.and_then(|answer| answer.expect(StatusCode::NO_CONTENT)).context("ending the member")?;
+        let gone = self.as_caller(Method::GET, &path, Vec::new()).await;
+        gone.and_then(|answer| answer.expect(StatusCode::NOT_FOUND))
+            .context("looking for the member that has ended")?;
+        Ok(())
+    }
+
+    async fn wait_refused(&self, token: &SecretString) -> anyhow::Result<()> {
+        let refused = async {
+            loop {
+                match self.who_am_i(token).await {
+                    Err(kube::Error::Api(status)) if status.code == 401 => return,
+                    _ => tokio::time::sleep(RETRY).await,
+                }
+            }
+        };
+        let waited = tokio::time::timeout(REFUSAL_TIMEOUT, refused).await;
+        waited.with_context(|| format!("the kubeconfig is still accepted after {} s", REFUSAL_TIMEOUT.as_secs()))
+    }
+
+    /// The API server's name for the owner of a token. Its address is this process's own, not the kubeconfig's: that one is for outside.
+    async fn who_am_i(&self, token: &SecretString) -> Result<String, kube::Error> {
+        let mut config = self.api_server.clone();
+        config.auth_info.token = Some(token.expose_secret().to_owned().into());
+        let reviews: Api<SelfSubjectReview> = Api::all(Client::try_from(config)?);
+        let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+        Ok(review.status.and_then(|status| status.user_info?.username).unwrap_or_default())
+    }
+
+    async fn as_caller(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
+        self.send(method, path, &format!("Bearer {}", self.token.expose_secret()), body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, authorization: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
+        let mut authorization =
+            HeaderValue::from_str(authorization).context("the credential is not a header's value")?;
+        authorization.set_sensitive(true);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/processing/data-planes/{}{path}", self.args.data_plane_id))
+            .header(AUTHORIZATION, authorization);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Body::from(body))?;
+        let answered = async {
+            let (head, body) = self.daypass.send(request).await?.into_parts();
+            anyhow::Ok(Answer { status: head.status, body: body.collect_bytes().await?.to_vec() })
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, answered).await.context("Daypass does not answer")?
+    }
+}
+
+impl Answer {
+    fn expect(self, status: StatusCode) -> anyhow::Result<Self> {
+        if self.status == status { Ok(self) } else { Err(self.refusal()) }
+    }
+
+    /// What a problem says. Any other body may hold a secret and is not shown.
+    fn refusal(&self) -> anyhow::Error {
+        let shown: Shown = if self.status.is_success() { Shown::default() } else { self.json().unwrap_or_default() };
+        anyhow::anyhow!("Daypass answers {} {} {}", self.status.as_u16(), shown.code, shown.detail)
+    }
+
+    fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        // Not the decoder's text, which could quote a secret.
+        serde_json::from_slice(&self.body).ok().context("the answer of Daypass cannot be read")
+    }
+}
+
+/// The server and the token of a kubeconfig.
+fn read_kubeconfig(text: &[u8]) -> anyhow::Result<(String, SecretString)> {
+    // Not the decoder's text, which could quote the token.
+    let config = std::str::from_utf8(text).ok().and_then(|text| Kubeconfig::from_yaml(text).ok());
+    let config = config.context("the kubeconfig cannot be read")?;
+    let server = config.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
+    let token = config.auth_infos.first().and_then(|named| named.auth_info.as_ref()?.token.as_ref());
+    let token = token.context("the kubeconfig has no token")?.expose_secret().to_owned();
+    Ok((server.context("the kubeconfig has no server")?, token.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_shows_a_problem_and_no_other_body() {
+        let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.refusal().to_string();
+        let problem = r#"{"code":"DP_ERR_X","detail":"no such role"}"#;
+        assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_X no such role");
+        assert_eq!(answer(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answers 200  ");
+        assert_eq!(answer(StatusCode::BAD_GATEWAY, "<html>secret"), "Daypass answers 502  ");
+    }
+
+    #[test]
+    fn a_kubeconfig_without_a_token_is_refused() {
+        let of = |user: &str| {
+            read_kubeconfig(
+                format!(
+                    "clusters: [{{name: a, cluster: {{server: 'https://a'}}}}]\nusers: [{{name: a, user: {user}}}]"
+                )
+                .as_bytes(),
+            )
+        };
+        let (server, token) = of("{token: t}").unwrap();
+        assert_eq!((&*server, token.expose_secret()), ("https://a", "t"));
+        assert!(of("{}").is_err() && read_kubeconfig(b"\xff").is_err() && read_kubeconfig(b"token: [").is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! `daypass selftest`, which `helm test` runs.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::{Daypass, Lab, Role};
+
+/// A run of it with this token; its only access to the API server is that server's address and CA.
+fn selftest(lab: &Lab, daypass: &Daypass, role: &str, token: &str, more: &[&str]) -> Output {
+    let folder = lab.fresh_folder("selftest");
+    let (kubeconfig, ca, token_file) = (folder.join("config"), folder.join("ca"), folder.join("token"));
+    lab.plane.write_token_kubeconfig(&kubeconfig, "nobody").unwrap();
+    fs::write(&ca, lab.serving_certificate()).unwrap();
+    fs::write(&token_file, format!("{token}\n")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daypass"));
+    command.env("KUBECONFIG", kubeconfig).args(["selftest", "--url", &daypass.url, "--data-plane-id", "dp-1"]);
+    command.args(["--role", role, "--ca-file"]).arg(ca).arg("--token-file").arg(token_file).args(more);
+    command.output().unwrap()
+}
+
+/// What it printed, without a secret in it.
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    for secret in ["dpm_", "eyJ", "Bearer", "Basic"] {
+        assert!(!out.contains(secret) && !err.contains(secret), "{out}{err}");
+    }
+    (out, err)
+}
+
+fn nothing_is_left(lab: &Lab, role: &Role) {
+    for kind in ["members.daypass.dev", "serviceaccounts", "secrets"] {
+        assert_eq!(lab.names(&role.namespace, kind), [""; 0], "{kind}");
+    }
+}
+
+#[test]
+fn it_makes_uses_and_ends_a_member() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let output = selftest(lab, daypass, &role.id, daypass.owner.token(), &[]);
+    let (out, err) = said(&output);
+    assert!(output.status.success(), "{out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    let id = lines[0].strip_prefix("created the member ").unwrap().split(',').next().unwrap();
+    let name = id.strip_prefix(&format!("{}.", role.id)).unwrap();
+    assert!(lines[1].contains(&lab.plane.server_url()), "{out}");
+    assert!(lines[2].ends_with(&format!("system:serviceaccount:{}:{name}", role.namespace)), "{out}");
+    assert_eq!(lines.len(), 5, "{out}");
+    nothing_is_left(lab, &role);
+    let events: Vec<_> = daypass.audit(id).into_iter().map(|event| event["event"].clone()).collect();
+    assert_eq!(events, ["MEMBER_CREATED", "KUBECONFIG_ISSUED", "REVOKED"]);
+}
+
+#[test]
+fn a_step_that_fails_is_named_and_the_member_ended() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    // Whoever may create and delete but not get: the last look is refused.
+    let caller = lab.caller(daypass, &["create", "delete"], &["members"], Some(&role));
+    let output = selftest(lab, daypass, &role.id, caller.token(), &[]);
+    let (out, err) = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{out}{err}");
+    assert!(out.contains("knows its user") && !out.contains("no longer knows"), "{out}");
+    assert!(err.contains("looking for the member that has ended") && err.contains("403"), "{err}");
+    nothing_is_left(lab, &role);
+}
+
+#[test]
+fn who_may_not_create_members_is_told() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let caller = lab.caller(daypass, &[], &[], None);
+    let output = selftest(lab, daypass, &role.id, caller.token(), &[]);
+    let (out, err) = said(&output);
+    assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
+    assert!(err.contains("creating a member") && err.contains("DP_ERR_FORBIDDEN"), "{err}");
+}
+
+#[test]
+fn another_certificate_or_name_is_not_spoken_to() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let args = ["--tls-server-name", "elsewhere.example.com", "--wait-seconds", "2"];
+    let output = selftest(lab, daypass, &role.id, daypass.owner.token(), &args);
+    let (out, err) = said(&output);
+    assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
+    assert!(err.contains("creating a member"), "{err}");
+    assert_eq!(daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json()["items"], json!([]));
+}
