@@ -10,12 +10,15 @@ STATE ?= target/run
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 LOCAL = $(TARGET)/debug/daypass-local
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/daypass
-REQUIREMENTS = tests/schemathesis/requirements.txt
 # One virtual environment for each content of the requirements.
-VENV = $(CACHE)/schemathesis-$(firstword $(shell cksum < $(REQUIREMENTS)))
+venv = $(CACHE)/$(1)-$(firstword $(shell cksum < $(2)))
+REQUIREMENTS = tests/schemathesis/requirements.txt
+VENV = $(call venv,schemathesis,$(REQUIREMENTS))
+CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
+CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop test bench tools schemathesis generate check-cargo check-python
+.PHONY: help run env stop test test-chart bench tools schemathesis chart-tools generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,9 +35,11 @@ stop: check-cargo ## Stop a running `make run`
 	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
-test: tools schemathesis ## Run all tests, against a real control plane
-	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(VENV)/bin/python" deploy/charts/tests/render_test.py
+test: test-chart schemathesis ## Run all tests, against a real control plane
 	@SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+
+test-chart: tools chart-tools ## Run the tests of what the chart renders, and scan it
+	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" deploy/charts/tests/render_test.py
 
 # Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
 bench: tools ## Measure what the admission policies cost an unrelated write
@@ -44,22 +49,29 @@ tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of thi
 	@$(CARGO) build -p daypass-local
 	@exec "$(LOCAL)" tools
 
+# Installs the requirements $(2) into the virtual environment $(1), unless that is there.
+install = test -f "$(1)/.complete" || { \
+		echo "installing $(2) into $(1)" && rm -rf "$(1)" && mkdir -p "$(CACHE)" && \
+		{ $(PYTHON) -m venv "$(1)" || { echo "Python's venv module is needed (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; } && \
+		"$(1)/bin/pip" install --quiet --disable-pip-version-check -r $(2) && touch "$(1)/.complete"; }
+
+chart-tools: check-python ## Install what the chart's tests need, once; kept outside of this folder
+	@$(call install,$(CHART_VENV),$(CHART_REQUIREMENTS))
+
 schemathesis: check-python ## Install schemathesis, once; kept outside of this folder
-	@test -f "$(VENV)/.complete" || { \
-		echo "installing schemathesis into $(VENV)" && rm -rf "$(VENV)" && mkdir -p "$(CACHE)" && \
-		{ $(PYTHON) -m venv "$(VENV)" || { echo "Python's venv module is needed (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; } && \
-		"$(VENV)/bin/pip" install --quiet --disable-pip-version-check -r $(REQUIREMENTS) && touch "$(VENV)/.complete"; }
+	@$(call install,$(VENV),$(REQUIREMENTS))
 	@echo "$(VENV)/bin/schemathesis"
 
-generate: check-cargo ## Rewrite the files that are generated from the code
+generate: check-cargo check-python ## Rewrite the files that are generated from the code
 	@for type in members accesstokens; do \
 		$(CARGO) run -q -- crds $$type > target/$$type.yaml && \
 		cp target/$$type.yaml crds/ && cp target/$$type.yaml deploy/charts/daypass/files/ || exit 1; done
 	@$(CARGO) run -q -- openapi > target/openapi.json
 	@cp target/openapi.json docs/openapi.json
+	@$(PYTHON) deploy/charts/readme.py
 
 check-cargo:
 	@command -v $(CARGO) > /dev/null || { echo "Rust is needed: install it from https://rustup.rs" >&2; exit 1; }
 
 check-python:
-	@command -v $(PYTHON) > /dev/null || { echo "Python 3.10 or newer is needed for schemathesis: https://www.python.org/downloads/" >&2; exit 1; }
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.10 or newer is needed: https://www.python.org/downloads/" >&2; exit 1; }

@@ -75,3 +75,89 @@ has(request.userInfo.groups) && request.userInfo.groups.exists(g, g.startsWith('
 {{- define "daypass.mayManageRoles" -}}
 authorizer.group('daypass.dev').resource('roles').check('manage').allowed()
 {{- end -}}
+
+{{/* Secret of the given certificate; empty where Daypass makes its own. */}}
+{{- define "daypass.tlsSecret" -}}
+{{- if .Values.tls.secretName -}}
+{{- .Values.tls.secretName -}}
+{{- else if .Values.tls.certManager.enabled -}}
+{{- include "daypass.fullname" . }}-serving
+{{- end -}}
+{{- end -}}
+
+{{/* Host that callers ask for, without the port. */}}
+{{- define "daypass.publicHost" -}}
+{{- (urlParse .Values.server.publicUrl).hostname -}}
+{{- end -}}
+
+{{/* Name of the Service inside of the cluster. */}}
+{{- define "daypass.serviceHost" -}}
+{{- include "daypass.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* Image of every pod. */}}
+{{- define "daypass.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* securityContext of every pod: restricted, as Pod Security has it. */}}
+{{- define "daypass.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* securityContext of every container. */}}
+{{- define "daypass.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* A role out of these to show things with: projects-view if it is one of them. */}}
+{{- define "daypass.exampleRole" -}}
+{{- if has "projects-view" . -}}
+projects-view
+{{- else if . -}}
+{{- first . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Gateways of a route. What the API server would add is written out, so that nothing differs from what is live. */}}
+{{- define "daypass.parentRefs" -}}
+{{- $refs := list -}}
+{{- range . -}}
+{{- $refs = append $refs (merge (dict) . (dict "group" "gateway.networking.k8s.io" "kind" "Gateway")) -}}
+{{- end -}}
+{{- toYaml $refs -}}
+{{- end -}}
+
+{{/* The Service, as the backend of a route. */}}
+{{- define "daypass.backendRef" -}}
+group: ""
+kind: Service
+name: {{ include "daypass.fullname" . }}
+port: {{ .Values.service.port }}
+weight: 1
+{{- end -}}
+
+{{/* Service that Prometheus scrapes. */}}
+{{- define "daypass.metricsService" -}}
+{{- include "daypass.fullname" . }}-metrics
+{{- end -}}
+
+{{/* Labels of what `helm test` makes; another name, so that the Service never sends a request to its pod. */}}
+{{- define "daypass.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}

@@ -1,0 +1,70 @@
+"""Writes the table of values in the chart's README from the comments of values.yaml. Needs nothing but Python."""
+
+import pathlib
+import re
+import sys
+
+CHART = pathlib.Path(__file__).resolve().parent / "daypass"
+BEGIN, END = "<!-- values: written by `make generate` -->\n", "<!-- end of values -->\n"
+
+
+class Value:
+    """A key of values.yaml, with the comment right above it and the keys right below it."""
+
+    def __init__(self, path, comment, default):
+        self.path, self.comment, self.default, self.children = path, comment, default, []
+
+    def described(self):
+        """The keys below it that are values of their own: all, or none where it is a value as a whole."""
+        described = [child for child in self.children if child.comment]
+        if described and len(described) < len(self.children):
+            missing = [child.path for child in self.children if not child.comment]
+            sys.exit(f"values.yaml: no comment above {', '.join(missing)}")
+        return described
+
+    def rows(self):
+        # Examples and lists are for who edits values.yaml.
+        text = re.split(r"\n(?:- |  )", self.comment)[0].replace("\n", " ").replace("|", r"\|")
+        if self.described():
+            yield f"| **`{self.path}`** | | {text} |"
+            for child in self.described():
+                yield from child.rows()
+        elif text.startswith("Required. "):
+            yield f"| `{self.path}` | *required* | {text.removeprefix('Required. ')} |"
+        else:
+            default = f"`{self.default}`" if self.default else "see [values.yaml](values.yaml)"
+            yield f"| `{self.path}` | {default} | {text} |"
+
+
+def read(text):
+    """The values at the top level."""
+    root = Value("", "values", "")
+    parents, comment = [(-1, root)], []
+    for line in text.splitlines():
+        key = re.match(r"( *)([A-Za-z_][-\w]*):(?: +([^#&*].*))?$", line)
+        if line.lstrip().startswith("#"):
+            comment.append(line.lstrip()[1:].removeprefix(" "))
+            continue
+        if key:
+            indent = len(key[1])
+            while parents[-1][0] >= indent:
+                parents.pop()
+            parent = parents[-1][1]
+            value = Value(f"{parent.path}.{key[2]}".lstrip("."), "\n".join(comment), key[3] or "")
+            parent.children.append(value)
+            parents.append((indent, value))
+        comment = []
+    return root.described()
+
+
+def main():
+    readme = CHART / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    rows = [row for value in read((CHART / "values.yaml").read_text()) for row in value.rows()]
+    table = "\n".join(["| value | default | what it is |", "|---|---|---|", *rows]) + "\n"
+    readme.write_text(before + BEGIN + table + END + after)
+
+
+if __name__ == "__main__":
+    main()
