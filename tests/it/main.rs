@@ -13,6 +13,7 @@
 mod support;
 
 mod authorization;
+mod chart;
 mod crd;
 mod engineer;
 mod expiry;

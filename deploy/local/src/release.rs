@@ -68,19 +68,33 @@ impl Chart {
         wait_counted(plane)
     }
 
-    /// The manifests of some of the chart's templates.
+    /// The manifests of some of the chart's templates, or of all where none is named; without those of `helm test`.
     ///
     /// # Errors
     /// When helm refuses the values; its message is in the error.
     pub fn render(&self, plane: &ControlPlane, values: &Value, templates: &[&str]) -> Result<String> {
-        let file = plane.state_dir().join(format!("values-{:x}.json", file_suffix(values)));
-        write_private(&file, &serde_json::to_string(values)?)?;
-        let mut helm = self.helm(plane);
-        helm.args(["template", RELEASE]).arg(&self.path).args(["-n", RELEASE, "-f"]).arg(file);
+        let mut helm = self.template(plane, values)?;
+        helm.arg("--skip-tests");
         for template in templates {
             helm.args(["--show-only", template]);
         }
         output(&mut helm)
+    }
+
+    /// What `helm test` makes.
+    ///
+    /// # Errors
+    /// When helm refuses the values; its message is in the error.
+    pub fn render_tests(&self, plane: &ControlPlane, values: &Value) -> Result<String> {
+        output(self.template(plane, values)?.args(["--show-only", "templates/tests/*"]))
+    }
+
+    fn template(&self, plane: &ControlPlane, values: &Value) -> Result<Command> {
+        let file = plane.state_dir().join(format!("values-{:x}.json", file_suffix(values)));
+        write_private(&file, &serde_json::to_string(values)?)?;
+        let mut helm = self.helm(plane);
+        helm.args(["template", RELEASE]).arg(&self.path).args(["-n", RELEASE, "-f"]).arg(file);
+        Ok(helm)
     }
 
     /// A kubeconfig with the rights that the chart gives to Daypass, and no others.
