@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The API server remembers a token that it has accepted for 10 s. Longer than that, for one that is slow.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Refusals that may be over in a moment.
+const LATER: [StatusCode; 3] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+
 /// Whatever is said while the test runs.
 type Say<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
 
@@ -105,7 +108,8 @@ impl<'a> Target<'a> {
         Ok(Self { args, daypass: Client::try_from(config).context("the client of Daypass")?, api_server, token })
     }
 
-    /// A member for an hour. Waits while Daypass is not there yet, or says that it will be (503).
+    /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the caller's rights yet:
+    /// `helm test` makes them just before.
     async fn create(&self) -> anyhow::Result<Created> {
         let member = serde_json::json!({
             "duration": 1, "roleId": self.args.role, "username": "daypass selftest", "description": "A test of this installation",
@@ -115,7 +119,7 @@ impl<'a> Target<'a> {
             loop {
                 let answer = self.as_caller(Method::POST, "/members", serde_json::to_vec(&member)?).await;
                 match answer {
-                    Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => last = answer.refusal(),
+                    Ok(answer) if LATER.contains(&answer.status) => last = answer.refusal(),
                     Ok(answer) => return answer.expect(StatusCode::CREATED)?.json(),
                     Err(error) => last = error,
                 }

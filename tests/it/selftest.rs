@@ -3,19 +3,19 @@
 use std::fs;
 use std::process::{Command, Output};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Daypass, Lab, Role};
+use crate::support::{Lab, Role, eventually};
 
 /// A run of it with this token; its only access to the API server is that server's address and CA.
-fn selftest(lab: &Lab, daypass: &Daypass, role: &str, token: &str, more: &[&str]) -> Output {
+fn selftest(lab: &Lab, url: &str, role: &str, token: &str, more: &[&str]) -> Output {
     let folder = lab.fresh_folder("selftest");
     let (kubeconfig, ca, token_file) = (folder.join("config"), folder.join("ca"), folder.join("token"));
     lab.plane.write_token_kubeconfig(&kubeconfig, "nobody").unwrap();
     fs::write(&ca, lab.serving_certificate()).unwrap();
     fs::write(&token_file, format!("{token}\n")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_daypass"));
-    command.env("KUBECONFIG", kubeconfig).args(["selftest", "--url", &daypass.url, "--data-plane-id", "dp-1"]);
+    command.env("KUBECONFIG", kubeconfig).args(["selftest", "--url", url, "--data-plane-id", "dp-1"]);
     command.args(["--role", role, "--ca-file"]).arg(ca).arg("--token-file").arg(token_file).args(more);
     command.output().unwrap()
 }
@@ -40,7 +40,9 @@ fn nothing_is_left(lab: &Lab, role: &Role) {
 fn it_makes_uses_and_ends_a_member() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
-    let output = selftest(lab, daypass, &role.id, daypass.owner.token(), &[]);
+    // As in a cluster: its certificate names the public host, and it is reached by another name.
+    let url = daypass.url.replace("127.0.0.1", "localhost");
+    let output = selftest(lab, &url, &role.id, daypass.owner.token(), &["--tls-server-name", "127.0.0.1"]);
     let (out, err) = said(&output);
     assert!(output.status.success(), "{out}{err}");
     let lines: Vec<&str> = out.lines().collect();
@@ -60,7 +62,7 @@ fn a_step_that_fails_is_named_and_the_member_ended() {
     let role = lab.reader();
     // Whoever may create and delete but not get: the last look is refused.
     let caller = lab.caller(daypass, &["create", "delete"], &["members"], Some(&role));
-    let output = selftest(lab, daypass, &role.id, caller.token(), &[]);
+    let output = selftest(lab, &daypass.url, &role.id, caller.token(), &[]);
     let (out, err) = said(&output);
     assert_eq!(output.status.code(), Some(2), "{out}{err}");
     assert!(out.contains("knows its user") && !out.contains("no longer knows"), "{out}");
@@ -69,11 +71,28 @@ fn a_step_that_fails_is_named_and_the_member_ended() {
 }
 
 #[test]
+fn a_caller_that_was_made_a_moment_ago_is_waited_for() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    lab.kubectl(&["create", "serviceaccount", "late", "-n", "default"]);
+    let token = lab.token("default", "late", "daypass");
+    let bind =
+        ["create", "rolebinding", "late", "--clusterrole=daypass-engines-manage", "--serviceaccount=default:late"];
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| selftest(lab, &daypass.url, &role.id, &token, &[]));
+        let denied = |event: &Value| event["event"] == "DENIED" && event["roleId"] == *role.id;
+        eventually("it is refused", || daypass.audit_events().iter().any(denied).then_some(()));
+        lab.kubectl(&[&bind[..], &["-n", &role.namespace]].concat());
+        assert!(run.join().unwrap().status.success());
+    });
+}
+
+#[test]
 fn who_may_not_create_members_is_told() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
     let caller = lab.caller(daypass, &[], &[], None);
-    let output = selftest(lab, daypass, &role.id, caller.token(), &[]);
+    let output = selftest(lab, &daypass.url, &role.id, caller.token(), &["--wait-seconds", "3"]);
     let (out, err) = said(&output);
     assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
     assert!(err.contains("creating a member") && err.contains("DP_ERR_FORBIDDEN"), "{err}");
@@ -84,7 +103,7 @@ fn another_certificate_or_name_is_not_spoken_to() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
     let args = ["--tls-server-name", "elsewhere.example.com", "--wait-seconds", "2"];
-    let output = selftest(lab, daypass, &role.id, daypass.owner.token(), &args);
+    let output = selftest(lab, &daypass.url, &role.id, daypass.owner.token(), &args);
     let (out, err) = said(&output);
     assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
     assert!(err.contains("creating a member"), "{err}");
