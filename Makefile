@@ -39,7 +39,7 @@ test: test-chart schemathesis ## Run all tests, against a real control plane
 	@SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
 
 test-chart: tools chart-tools ## Run the tests of what the chart renders, and scan it
-	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" deploy/charts/tests/render_test.py
+	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover --start-directory deploy/charts/tests --pattern "*_test.py"
 
 # Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
 bench: tools ## Measure what the admission policies cost an unrelated write

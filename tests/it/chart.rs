@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use daypass_local::{Chart, RELEASE};
+use daypass_local::{Chart, ControlPlane, Options, RELEASE, Tools, fresh_state_dir};
 use serde_json::{Value, json};
 
 use crate::support::{Daypass, Lab, Launch, eventually};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass");
 
 /// Modules with the CRDs of what the chart can make. Their sums are checked by the go command.
 const CRDS: [(&str, &str); 2] = [
@@ -124,6 +126,22 @@ fn what_is_installed_is_what_is_rendered() {
 }
 
 #[test]
+fn it_can_be_applied_without_helm_in_one_go() {
+    let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
+    let chart = Chart::new(Path::new(CHART)).unwrap();
+    let values = json!({"dataPlane": {"id": "a", "server": "https://a"}, "server": {"publicUrl": "https://b"}});
+    let file = state.join("all.yaml");
+    fs::write(&file, chart.render(&plane, &values, &[]).unwrap()).unwrap();
+    assert!(plane.kubectl().args(["create", "namespace", RELEASE]).status().unwrap().success());
+    let kubectl = |args: &[&str]| {
+        succeeds(&plane.kubectl().args(args).arg("--server-side").arg("-f").arg(&file).output().unwrap())
+    };
+    kubectl(&["apply"]);
+    assert_eq!(kubectl(&["diff"]), "");
+}
+
+#[test]
 fn pods_are_admitted_under_the_restricted_profile() {
     let lab = Lab::private();
     let mut values = lab.values();
@@ -144,7 +162,7 @@ fn the_crds_are_upgraded_with_the_chart_and_kept_by_an_uninstall() {
     let id = keep(&lab)["metadata"]["uid"].clone();
 
     let newer = lab.fresh_folder("chart").join("daypass");
-    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass")), &newer);
+    copy(Path::new(CHART), &newer);
     let file = newer.join("files/members.yaml");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("What the membership is for."));
@@ -172,7 +190,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -187,6 +209,7 @@ fn a_role_that_an_upgrade_adds_can_be_given_without_a_restart() {
     };
     let body = json!({"duration": "1", "roleId": "added"});
     let before = offered();
+    let certificate = lab.serving_certificate();
     assert!(!before.contains("added"));
     daypass.owner.post("/members", &body).expect(400);
 
@@ -203,6 +226,8 @@ fn a_role_that_an_upgrade_adds_can_be_given_without_a_restart() {
     let kubeconfig = lab.save(&kubeconfig);
     assert!(lab.kubectl_with(&kubeconfig, &["get", "pods", "-n", "default"]).status.success());
     assert!(!lab.kubectl_with(&kubeconfig, &["get", "configmaps", "-n", "default"]).status.success());
+
+    assert_eq!(lab.serving_certificate(), certificate, "the self-signed pair is kept");
 
     // Dropped again: not offered, and its members are gone.
     lab.upgrade(&lab.values());
