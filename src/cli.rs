@@ -182,6 +182,12 @@ pub struct ServeArgs {
     /// The CA of the certificate, PEM, where callers do not trust it already; handed out with credentials
     #[arg(long, env = "DAYPASS_TLS_CA_FILE", requires = "tls_cert_file")]
     pub tls_ca_file: Option<PathBuf>,
+    /// A proxy ends TLS and encrypts again: callers check its certificate, so nothing that vouches for Daypass's own is handed out
+    #[arg(long, env = "DAYPASS_TLS_AT_PROXY")]
+    pub tls_at_proxy: bool,
+    /// The CA of the proxy's certificate, PEM, where callers do not trust it already; handed out with credentials
+    #[arg(long, env = "DAYPASS_PROXY_CA_FILE", requires = "tls_at_proxy")]
+    pub proxy_ca_file: Option<PathBuf>,
     /// Further names of the self-signed certificate; the host of the public URL is always one
     #[arg(long, env = "DAYPASS_TLS_DNS_NAME", value_delimiter = ',')]
     pub tls_dns_name: Vec<String>,

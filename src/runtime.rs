@@ -171,11 +171,12 @@ async fn serve_api(
     if !tls::covers(&leaf, host) {
         tracing::warn!(host, "the certificate does not name the host of the public URL: clients will refuse it");
     }
-    let ca_certificate = match (&args.tls_ca_file, &args.tls_cert_file) {
-        (Some(file), _) => Some(fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
-        // A given certificate without a CA is taken for one that everybody trusts.
-        (None, Some(_)) => None,
-        (None, None) => Some(pair.certificate.clone()),
+    let ca_file = if args.tls_at_proxy { &args.proxy_ca_file } else { &args.tls_ca_file };
+    let ca_certificate = match ca_file {
+        Some(file) => Some(fs::read_to_string(file).with_context(|| format!("{}", file.display()))?),
+        // A given certificate without a CA is taken for one that everybody trusts, and so is a proxy's.
+        None if args.tls_at_proxy || args.tls_cert_file.is_some() => None,
+        None => Some(pair.certificate.clone()),
     };
     let (address, files) = (args.listen, args.tls_cert_file.zip(args.tls_key_file));
     let settings = Settings {

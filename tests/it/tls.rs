@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use reqwest::blocking::Client;
+use serde_json::{Value, json};
 
 use crate::support::{Daypass, Lab, Launch, eventually};
 
@@ -67,6 +68,24 @@ fn a_given_certificate_is_served_and_its_renewal_needs_no_restart() {
     eventually("the renewed certificate is served", || serves_with(&daypass, &second).then_some(()));
     assert!(!serves_with(&daypass, &first));
     eventually("the metric tells its end", || (daypass.metric(EXPIRY) == end_of(2060)).then_some(()));
+}
+
+#[test]
+fn behind_a_proxy_that_ends_tls_its_ca_is_handed_out_or_none() {
+    let (lab, _) = Lab::shared();
+    let role = lab.reader();
+    let file = lab.fresh_folder("proxy").join("ca.crt");
+    let pem = rcgen::generate_simple_self_signed(["edge".to_owned()]).unwrap().cert.pem();
+    fs::write(&file, &pem).unwrap();
+    let at_proxy = "--tls-at-proxy".to_owned();
+    let with_ca = vec![at_proxy.clone(), format!("--proxy-ca-file={}", file.display())];
+    for (args, expected) in [(vec![at_proxy], Value::Null), (with_ca, json!(pem))] {
+        let daypass = Daypass::start(lab, &Launch { args, ..Launch::default() });
+        let member = daypass.owner.post("/members", &json!({"duration": "1", "roleId": role.id})).expect(201).json();
+        assert_eq!(member["credentials"]["caCertificate"], expected);
+        let handover = member["credentials"]["handover"].as_str().unwrap();
+        assert_eq!(handover.contains("BEGIN CERTIFICATE"), expected != Value::Null, "{handover}");
+    }
 }
 
 #[test]

@@ -154,6 +154,8 @@ class Notes(unittest.TestCase):
             ("managers: [{kind: ServiceAccount, namespace: default, name: owner}]", "get secret daypass-tls"),
             ("managers: [{kind: ServiceAccount, namespace: default, name: owner}]\n" + ISSUED, None),
             ("tls: {secretName: mine, caKey: ca.crt}", "get secret mine"),
+            ("tls: {atProxy: {enabled: true}}", None),
+            ("tls: {atProxy: {enabled: true, caConfigMap: edge-ca}}", "get configmap edge-ca"),
         ]:
             notes = self.notes(values)
             self.assertEqual(re.findall(r"^(\d)\. ", notes, re.M), ["1", "2", "3"])

@@ -25,7 +25,7 @@ class Pods(unittest.TestCase):
                 self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
                 self.assertFalse(pod["enableServiceLinks"])
                 self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(pod))
-                self.assertLessEqual({key for volume in pod["volumes"] for key in volume}, {"name", "projected", "secret"})
+                self.assertLessEqual({key for volume in pod["volumes"] for key in volume}, {"name", "projected", "secret", "configMap"})
                 self.assertEqual(
                     container["securityContext"],
                     {
@@ -71,6 +71,18 @@ class Pods(unittest.TestCase):
         args = pod["containers"][0]["args"]
         self.assertIn("--tls-cert-file=/etc/daypass/tls/tls.crt", args)
         self.assertIn("--tls-ca-file=/etc/daypass/tls/ca.crt", args)
+
+    def test_a_proxys_certificate(self):
+        route = "httpRoute: {enabled: true, parentRefs: [{name: edge}]}"
+        self.assertNotIn("--tls-at-proxy", self.pod()["containers"][0]["args"])
+        for values in ("tls: {atProxy: {enabled: true}}", route):
+            args = self.pod(values)["containers"][0]["args"]
+            self.assertIn("--tls-at-proxy", args)
+            self.assertFalse([arg for arg in args if arg.startswith("--proxy-ca-file")])
+        pod = self.pod("tls: {atProxy: {caConfigMap: edge-ca}}\n" + route)
+        self.assertIn("--proxy-ca-file=/etc/daypass/proxy/ca.crt", pod["containers"][0]["args"])
+        (config,) = [volume["configMap"] for volume in pod["volumes"] if "configMap" in volume]
+        self.assertEqual(config["name"], "edge-ca")
 
     def test_own_token(self):
         self.assertIs(one(render(), "ServiceAccount", "daypass", "daypass")["automountServiceAccountToken"], False)

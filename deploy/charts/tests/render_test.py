@@ -57,6 +57,7 @@ class Values(unittest.TestCase):
             ("roles: {a: {name: a}}", "roles.a has neither rules nor clusterRoles"),
             ("roles: {a: {clusterRoles: [view], namespaces: [daypass-b]}}", "roles.a.namespaces: daypass-b"),
             ("tls: {caKey: ca.crt}", "tls.caKey"),
+            ("tls: {atProxy: {caConfigMap: a}}", "tls.atProxy.caConfigMap"),
             ("tls: {certManager: {enabled: true}}", "tls.certManager.issuerRef.name"),
             ("tls: {secretName: daypass-tls, certManager: {enabled: true, issuerRef: {name: a}}}", "tls.secretName"),
             ("httpRoute: {enabled: true}", "httpRoute.parentRefs"),

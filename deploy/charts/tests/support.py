@@ -16,7 +16,7 @@ server: {publicUrl: "https://daypass.example.com"}
 VALUES = {
     "default": "",
     "all": """
-tls: {certManager: {enabled: true, issuerRef: {name: ca}}, caKey: ca.crt, dnsNames: [alias.example.com]}
+tls: {certManager: {enabled: true, issuerRef: {name: ca}}, caKey: ca.crt, atProxy: {caConfigMap: edge-ca}, dnsNames: [alias.example.com]}
 managers: [{kind: User, name: anna}, {kind: Group, name: storage, roles: [storage-view]}]
 ingress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a: b}}
 httpRoute: {enabled: true, parentRefs: [{name: edge, namespace: gateways}], annotations: {a: b}, backendTLSPolicy: {caConfigMap: ca}}

@@ -85,6 +85,13 @@ authorizer.group('daypass.dev').resource('roles').check('manage').allowed()
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty where callers see a proxy's certificate and not Daypass's. */}}
+{{- define "daypass.tlsAtProxy" -}}
+{{- if or .Values.tls.atProxy.enabled .Values.httpRoute.enabled -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* Host that callers ask for, without the port. */}}
 {{- define "daypass.publicHost" -}}
 {{- (urlParse .Values.server.publicUrl).hostname -}}
