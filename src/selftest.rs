@@ -7,24 +7,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::PostParams;
-use kube::client::Body;
 use kube::config::{AuthInfo, Kubeconfig};
 use kube::{Api, Client, Config};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::cli::SelftestArgs;
-use crate::tls;
+use crate::rest::{Answer, Authorization, Rest};
 
-/// Of one request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two tries of something that is waited for.
 const RETRY: Duration = Duration::from_secs(1);
 /// The API server remembers a token that it has accepted for 10 s. Longer than that, for one that is slow.
@@ -50,24 +44,10 @@ struct Credentials {
     password: SecretString,
 }
 
-/// A problem (RFC 9457), as far as it is shown.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Shown {
-    code: String,
-    detail: String,
-}
-
-/// The answer to one request.
-struct Answer {
-    status: StatusCode,
-    body: Vec<u8>,
-}
-
 /// Daypass and the API server behind it, as this process reaches them.
 struct Target<'a> {
     args: &'a SelftestArgs,
-    daypass: Client,
+    daypass: Rest,
     /// The API server from here, without anybody's credentials.
     api_server: Config,
     token: SecretString,
@@ -98,26 +78,24 @@ impl<'a> Target<'a> {
     async fn new(args: &'a SelftestArgs) -> anyhow::Result<Self> {
         let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
         let token = SecretString::from(read(&args.token_file)?.trim().to_owned());
-        let mut config = Config::new(args.url.as_str().parse().context("the URL of Daypass")?);
-        config.root_cert = Some(tls::certificates(&read(&args.ca_file)?).context("the CA file")?);
-        config.tls_server_name.clone_from(&args.tls_server_name);
-        config.default_retry = false;
+        let ca = read(&args.ca_file)?;
+        let daypass = Rest::new(&args.url, &args.data_plane_id, Some(&ca), args.tls_server_name.as_deref())?;
         let mut api_server = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
         api_server.auth_info = AuthInfo::default();
         api_server.default_retry = false;
-        Ok(Self { args, daypass: Client::try_from(config).context("the client of Daypass")?, api_server, token })
+        Ok(Self { args, daypass, api_server, token })
     }
 
     /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the caller's rights yet:
     /// `helm test` makes them just before.
     async fn create(&self) -> anyhow::Result<Created> {
-        let member = serde_json::json!({
+        let member = json!({
             "duration": 1, "roleId": self.args.role, "username": "daypass selftest", "description": "A test of this installation",
         });
         let mut last = anyhow::anyhow!("it was not tried");
         let created = async {
             loop {
-                let answer = self.as_caller(Method::POST, "/members", serde_json::to_vec(&member)?).await;
+                let answer = self.as_caller(Method::POST, "/members", Some(&member)).await;
                 match answer {
                     Ok(answer) if LATER.contains(&answer.status) => last = answer.refusal(),
                     Ok(answer) => return answer.expect(StatusCode::CREATED)?.json(),
@@ -132,11 +110,11 @@ impl<'a> Target<'a> {
 
     /// Downloads the member's kubeconfig and asks the API server who that is.
     async fn use_kubeconfig(&self, member: &Created, say: Say<'_>) -> anyhow::Result<SecretString> {
-        let password = member.credentials.password.expose_secret();
-        let basic = format!("Basic {}", STANDARD.encode(format!("{}:{password}", member.id)));
+        let engineer = Authorization::Basic(&member.id, &member.credentials.password);
         let path = format!("/members/{}/kubeconfig", member.id);
-        let answer = self.send(Method::GET, &path, &basic, Vec::new()).await.and_then(|a| a.expect(StatusCode::OK));
-        let (server, token) = read_kubeconfig(&answer.context("downloading the kubeconfig")?.body)?;
+        let answer = self.daypass.send(&engineer, Method::GET, &path, None).await;
+        let answer = answer.and_then(|answer| answer.expect(StatusCode::OK)).context("downloading the kubeconfig")?;
+        let (server, token) = read_kubeconfig(answer.body())?;
         say(&format!("downloaded its kubeconfig, for {server}"))?;
         let expected = match member.id.split_once('.') {
             Some((role, name)) => format!("system:serviceaccount:daypass-{role}:{name}"),
@@ -151,9 +129,9 @@ impl<'a> Target<'a> {
     /// Ends the member; Daypass must not know it afterwards.
     async fn end(&self, member: &Created) -> anyhow::Result<()> {
         let path = format!("/members/{}", member.id);
-        let ended = self.as_caller(Method::DELETE, &path, Vec::new()).await;
+        let ended = self.as_caller(Method::DELETE, &path, None).await;
         ended.and_then(|answer| answer.expect(StatusCode::NO_CONTENT)).context("ending the member")?;
-        let gone = self.as_caller(Method::GET, &path, Vec::new()).await;
+        let gone = self.as_caller(Method::GET, &path, None).await;
         gone.and_then(|answer| answer.expect(StatusCode::NOT_FOUND))
             .context("looking for the member that has ended")?;
         Ok(())
@@ -181,44 +159,8 @@ impl<'a> Target<'a> {
         Ok(review.status.and_then(|status| status.user_info?.username).unwrap_or_default())
     }
 
-    async fn as_caller(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
-        self.send(method, path, &format!("Bearer {}", self.token.expose_secret()), body).await
-    }
-
-    async fn send(&self, method: Method, path: &str, authorization: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
-        let mut authorization =
-            HeaderValue::from_str(authorization).context("the credential is not a header's value")?;
-        authorization.set_sensitive(true);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/processing/data-planes/{}{path}", self.args.data_plane_id))
-            .header(AUTHORIZATION, authorization);
-        if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let request = request.body(Body::from(body))?;
-        let answered = async {
-            let (head, body) = self.daypass.send(request).await?.into_parts();
-            anyhow::Ok(Answer { status: head.status, body: body.collect_bytes().await?.to_vec() })
-        };
-        tokio::time::timeout(REQUEST_TIMEOUT, answered).await.context("Daypass does not answer")?
-    }
-}
-
-impl Answer {
-    fn expect(self, status: StatusCode) -> anyhow::Result<Self> {
-        if self.status == status { Ok(self) } else { Err(self.refusal()) }
-    }
-
-    /// What a problem says. Any other body may hold a secret and is not shown.
-    fn refusal(&self) -> anyhow::Error {
-        let shown: Shown = if self.status.is_success() { Shown::default() } else { self.json().unwrap_or_default() };
-        anyhow::anyhow!("Daypass answers {} {} {}", self.status.as_u16(), shown.code, shown.detail)
-    }
-
-    fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        // Not the decoder's text, which could quote a secret.
-        serde_json::from_slice(&self.body).ok().context("the answer of Daypass cannot be read")
+    async fn as_caller(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        self.daypass.send(&Authorization::Bearer(&self.token), method, path, body).await
     }
 }
 
@@ -236,15 +178,6 @@ fn read_kubeconfig(text: &[u8]) -> anyhow::Result<(String, SecretString)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refusal_shows_a_problem_and_no_other_body() {
-        let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.refusal().to_string();
-        let problem = r#"{"code":"DP_ERR_X","detail":"no such role"}"#;
-        assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_X no such role");
-        assert_eq!(answer(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answers 200  ");
-        assert_eq!(answer(StatusCode::BAD_GATEWAY, "<html>secret"), "Daypass answers 502  ");
-    }
 
     #[test]
     fn a_kubeconfig_without_a_token_is_refused() {

@@ -31,6 +31,7 @@ metrics:
   prometheusRule: {enabled: true, labels: {release: prometheus}}
   dashboard: {enabled: true, annotations: {folder: Clusters}}
 imagePullSecrets: [{name: registry}]
+accessTokens: {users: {enabled: true}, generateBy: [{kind: Group, name: ci}], manageBy: [{kind: User, name: anna}]}
 podLabels: {team: support}
 podAnnotations: {a: b}
 priorityClassName: system-cluster-critical
