@@ -1,6 +1,7 @@
 //! The three programs of a control plane and their flags.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
@@ -39,14 +40,19 @@ pub(crate) struct Setup {
     pub(crate) pki: Pki,
     pub(crate) etcd_port: u16,
     pub(crate) apiserver_port: u16,
-    apiserver_args: Vec<String>,
+    apiserver_args: Mutex<Vec<String>>,
 }
 
 impl Setup {
     pub(crate) fn new(dir: &Path, apiserver_args: Vec<String>) -> Result<Self> {
         let pki = Pki::create(&dir.join("pki"))?;
         write_private(&dir.join("audit-policy.yaml"), AUDIT_POLICY)?;
+        let apiserver_args = Mutex::new(apiserver_args);
         Ok(Self { dir: dir.to_owned(), pki, etcd_port: 0, apiserver_port: 0, apiserver_args })
+    }
+
+    pub(crate) fn set_apiserver_args(&self, args: Vec<String>) {
+        *self.apiserver_args.lock().unwrap_or_else(PoisonError::into_inner) = args;
     }
 
     pub(crate) fn server_url(&self) -> String {
@@ -113,11 +119,15 @@ impl Setup {
         flags.text("service-cluster-ip-range", "10.0.0.0/24");
         flags.path("tls-cert-file", &self.pki.apiserver.cert).path("tls-private-key-file", &self.pki.apiserver.key);
         flags.path("client-ca-file", &self.pki.ca.cert).text("authorization-mode", "RBAC");
-        flags.text("service-account-issuer", "https://kubernetes.default.svc");
+        let more = self.apiserver_args.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first of several is the one that signs.
+        if !more.iter().any(|arg| arg.starts_with("--service-account-issuer=")) {
+            flags.text("service-account-issuer", "https://kubernetes.default.svc");
+        }
         flags.path("service-account-signing-key-file", &self.pki.service_account_key);
         flags.path("service-account-key-file", &self.pki.service_account_public);
         flags.path("audit-policy-file", &self.dir.join("audit-policy.yaml")).path("audit-log-path", &self.audit_log());
-        flags.0.extend(self.apiserver_args.iter().cloned());
+        flags.0.extend(more.iter().cloned());
         flags.0
     }
 

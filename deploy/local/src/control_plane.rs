@@ -116,6 +116,11 @@ impl ControlPlane {
         self.wait_ready(component)
     }
 
+    /// Other flags in addition for the API server (`--name=value`), from its next start on.
+    pub fn set_apiserver_args(&self, args: Vec<String>) {
+        self.setup.set_apiserver_args(args);
+    }
+
     /// Takes a component away; `start_component` brings it back.
     pub fn stop_component(&self, component: Component, how: Shutdown) -> Result<()> {
         let mut process = self.remove(component).with_context(|| format!("{} is not running", component.name()))?;
