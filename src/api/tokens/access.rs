@@ -43,10 +43,12 @@ impl Context {
     pub(super) async fn token(&self, caller: &Caller, scope: Scope, id: &str) -> Result<AccessToken, Problem> {
         self.require(caller, scope)?;
         let tokens = &self.state.tokens;
-        let found = match (id, TokenId::parse(id)) {
-            ("self", _) => caller.token.clone(),
-            (_, Some(id)) => tokens.find(&id).await?,
-            (_, None) => None,
+        // The one that it came with as it was then: a secret that was replaced meanwhile replaces none.
+        let own = caller.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id);
+        let found = match (own, TokenId::parse(id)) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(id)) => tokens.find(&id).await?,
+            (None, None) => None,
         };
         let not_found = || Problem::new(Code::NotFound);
         let token =
@@ -61,11 +63,16 @@ impl Context {
         Err(not_found())
     }
 
-    /// A token as it is shown.
-    pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
+    /// Whether a token that has not ended is refused.
+    pub(super) async fn is_suspended(&self, token: &AccessToken) -> Result<bool, Problem> {
         let tokens = &self.state.tokens;
         let is_current = token.identity == tokens.identity_now().await?;
-        Ok(TokenView::new(token, !is_current || !token.is_live(&tokens.rules, self.state.cluster.clock.now())))
+        Ok(!is_current || !token.is_live(&tokens.rules, self.state.cluster.clock.now()))
+    }
+
+    /// A token as it is shown.
+    pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
+        Ok(TokenView::new(token, self.is_suspended(token).await?))
     }
 }
 

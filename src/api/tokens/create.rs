@@ -81,7 +81,7 @@ pub(super) async fn create_token(
     let (token, secret) =
         made.map_err(|error| Problem::not_created(error, Code::TooManyTokens, tokens.rules.max_per_owner))?;
     let location = context.state.settings.url(&format!("tokens/{}", token.id));
-    let body = axum::Json(IssuedToken::new(&token, &secret));
+    let body = axum::Json(IssuedToken::new(&token, false, &secret));
     Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], body).into_response())
 }
 

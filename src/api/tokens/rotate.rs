@@ -93,6 +93,8 @@ pub(super) async fn rotate_token(
     let expires_at = asked.unwrap_or(token.expires_at);
     context.require_no_more(&caller, &token.scopes, expires_at)?;
 
+    // Rotated or not, it is. Asked before: nothing may fail after.
+    let suspended = context.is_suspended(&token).await?;
     let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context)).await?;
-    Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, &secret))).into_response())
+    Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, suspended, &secret))).into_response())
 }

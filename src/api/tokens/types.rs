@@ -87,8 +87,8 @@ pub(super) struct IssuedToken {
 }
 
 impl IssuedToken {
-    pub(super) fn new(token: &AccessToken, secret: &TokenSecret) -> Self {
-        Self { view: TokenView::new(token, false), token: secret.expose().to_owned() }
+    pub(super) fn new(token: &AccessToken, suspended: bool, secret: &TokenSecret) -> Self {
+        Self { view: TokenView::new(token, suspended), token: secret.expose().to_owned() }
     }
 }
 
