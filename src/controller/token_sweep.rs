@@ -83,7 +83,7 @@ fn fate(tokens: &AccessTokens, token: &AccessToken, all: &[AccessToken], identit
     if now >= token.ends_at(&tokens.rules) {
         return if token.session.is_some() { Fate::Close } else { Fate::Expire };
     }
-    if token.session.is_some() && !all.iter().any(|of| token.is_session_of(of)) {
+    if token.session.is_some() && !all.iter().any(|of| !of.deleting && token.is_session_of(of)) {
         return Fate::Close;
     }
     if !owner_stands {

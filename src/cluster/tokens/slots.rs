@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 
 use super::{AccessTokens, Error, NewToken};
-use crate::cluster::ErrorKind;
+use crate::audit::{Actor, Kind, Origin};
+use crate::cluster::{Cause, ErrorKind};
 use crate::crd;
 use crate::domain::access_token::{AccessToken, MAX_SESSIONS, SignIn, TokenId, TokenSecret, owner_key};
 
@@ -82,7 +83,7 @@ impl AccessTokens {
         let identity = self.identity_now().await?;
         // Each name that is lost to another request is a token more, so there are no more tries than names.
         for _ in 0..=slots.most {
-            let Some(name) = self.free_name(slots).await? else { continue };
+            let Some(name) = self.free_name(slots, session).await? else { continue };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());
             match self.insert(&secret, new, &identity, session, label, slots.owner.clone()).await {
@@ -94,12 +95,11 @@ impl AccessTokens {
     }
 
     /// One of the names that are free, any, so that requests at the same time seldom want the same. `None` when one was made free.
-    async fn free_name(&self, slots: &Slots) -> Result<Option<String>, CreateTokenError> {
-        let (dead, live): (Vec<_>, Vec<_>) = self
-            .list(Some((slots.label.0, &slots.label.1)))
-            .await?
-            .into_iter()
-            .partition(|token| !self.has_not_ended(token));
+    async fn free_name(&self, slots: &Slots, session: Option<&SignIn>) -> Result<Option<String>, CreateTokenError> {
+        let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
+        // A session of an earlier secret has ended too.
+        let is_live = |token: &AccessToken| self.has_not_ended(token) && token.session.as_ref() == session;
+        let (live, dead): (Vec<_>, Vec<_>) = found.into_iter().partition(is_live);
         if live.len() >= slots.most {
             return Err(CreateTokenError::TooMany);
         }
@@ -108,8 +108,10 @@ impl AccessTokens {
         free.retain(|name| !is_taken(name));
         if free.is_empty() {
             // Those that have ended are as good as gone, swept or not; one of the names is theirs.
+            let (actor, origin) = (&Actor::Daypass, &Origin::default());
             for token in dead {
-                self.delete(&token).await?;
+                let kind = if token.session.is_some() { Kind::SessionEnded } else { Kind::TokenExpired };
+                self.end(&token, kind, Cause { actor, owner: None, origin }).await?;
             }
             return Ok(None);
         }
