@@ -8,7 +8,11 @@ use super::{AccessTokens, Error};
 use crate::cluster::{Identity, optional};
 use crate::crd::Metadata;
 use crate::domain::access_token::{Groups, Owner, is_reserved, service_account};
+use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
+
+/// The longest user name that the CRD takes, in characters.
+const MAX_USERNAME: usize = 1024;
 
 impl AccessTokens {
     /// The identity of a token's owner; `None` where it is not there any more. SubjectAccessReview does not notice that a service account
@@ -44,8 +48,12 @@ impl AccessTokens {
     }
 
     fn user(&self, username: String, names: Vec<String>) -> Option<Owner> {
-        let may = self.rules.max_user_lifetime.is_some() && !username.is_empty() && !is_reserved(&username);
-        may.then(|| Owner { username, uid: None, groups: Some(Groups { names, at: self.cluster.clock.now() }) })
+        let is_name = !username.is_empty() && check_text(&username, MAX_USERNAME).is_ok() && !is_reserved(&username);
+        (is_name && self.rules.max_user_lifetime.is_some()).then(|| Owner {
+            username,
+            uid: None,
+            groups: Some(Groups { names, at: self.cluster.clock.now() }),
+        })
     }
 
     /// The UID of a service account that exists and is no member.
