@@ -3,12 +3,13 @@
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::id::encode;
 use super::role::is_dns_label;
 use super::secret::{Secret, SecretHash, Subject};
+
+pub use super::scope::Scope;
 
 /// An access token in clear.
 pub type TokenSecret = Secret<TokenId>;
@@ -78,40 +79,6 @@ impl fmt::Display for TokenId {
 /// What the objects of an owner's tokens begin with; as a label it finds them all.
 pub fn owner_key(username: &str) -> String {
     encode(&Sha256::digest(username.as_bytes())[..OWNER_KEY_LEN])
-}
-
-/// What a token may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Scope {
-    #[serde(rename = "members:read")]
-    MembersRead,
-    #[serde(rename = "members:write")]
-    MembersWrite,
-    #[serde(rename = "tokens:read")]
-    TokensRead,
-    #[serde(rename = "tokens:write")]
-    TokensWrite,
-}
-
-impl Scope {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::MembersRead, Self::MembersWrite, Self::TokensRead, Self::TokensWrite];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MembersRead => "members:read",
-            Self::MembersWrite => "members:write",
-            Self::TokensRead => "tokens:read",
-            Self::TokensWrite => "tokens:write",
-        }
-    }
-
-    /// Reads one.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
-    }
 }
 
 /// On whose rights a token acts.
@@ -399,14 +366,6 @@ mod tests {
         assert!(token.was(&secret(119)) && token.was(&secret(20)));
         assert!(!token.was(&secret(120)), "the current one");
         assert!(!token.was(&secret(19)));
-    }
-
-    #[test]
-    fn a_scope_has_one_name() {
-        for scope in Scope::ALL {
-            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
-            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
-        }
     }
 
     #[test]

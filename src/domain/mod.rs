@@ -6,5 +6,6 @@ pub mod lifetime;
 pub mod member;
 pub mod rights;
 pub mod role;
+pub mod scope;
 pub mod secret;
 pub mod token;
