@@ -46,7 +46,10 @@ impl Daypass {
         let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&lab.kubeconfig));
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
-        command.args(["serve", "--namespace", RELEASE, "--data-plane-id", "dp-1"]);
+        command.args(["serve", "--namespace", RELEASE]);
+        if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
+            command.arg("--data-plane-id=dp-1");
+        }
         command.args(["--data-plane-server", &lab.plane.server_url(), "--public-url", &url]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
         if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::daypass::{Daypass, Launch};
 use super::eventually;
 use super::http::Http;
-use super::jwt::claims;
 
 /// A control plane with the chart in it, and no Daypass but those that are started.
 pub struct Lab {
@@ -234,23 +233,13 @@ impl Lab {
 
     /// Lets a service account make tokens of its own (`generate`), or of everybody (`manage`).
     pub fn may_make_tokens(&self, caller: &Http, privilege: &str) {
-        let user = claims(caller.token())["sub"].as_str().unwrap().to_owned();
+        let user = caller.username();
         let account = user.strip_prefix("system:serviceaccount:").unwrap();
         let name = format!("tokens-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let (role, subject) =
             (format!("--clusterrole=daypass-tokens-{privilege}"), format!("--serviceaccount={account}"));
         self.kubectl(&["create", "rolebinding", &name, "-n", RELEASE, &role, &subject]);
-        // `kubectl auth can-i` knows no group of a resource that has no type.
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": user, "resourceAttributes": {
-                "group": "daypass.dev", "resource": "personalaccesstokens", "verb": privilege, "namespace": RELEASE,
-            }},
-        });
-        eventually("the right is in force", || {
-            let mut kubectl = self.plane.kubectl();
-            kubectl.args(["create", "-f", "-", "-o", "jsonpath={.status.allowed}"]);
-            (success(with_input(&mut kubectl, &review.to_string())) == "true").then_some(())
-        });
+        self.wait_privilege(&user, privilege, true);
     }
 
     /// The certificate that Daypass serves with.

@@ -12,6 +12,7 @@ mod objects;
 mod pool;
 mod proxy;
 mod raw;
+pub mod tokens;
 
 pub use attempt::{DAYPASS, Stage, attack, legit};
 pub use curl::Curl;

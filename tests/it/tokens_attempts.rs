@@ -1,0 +1,139 @@
+//! Many wrong credentials from one address are slowed down, and nobody is locked out by them.
+
+use reqwest::header::AUTHORIZATION;
+use serde_json::Value;
+
+use crate::support::tokens::{Pat, SCOPES};
+use crate::support::{Answer, Created, Daypass, Http, Lab, Launch, eventually};
+
+fn limited(lab: &Lab, more: &[&str]) -> Daypass {
+    let args = [&["--max-refused-credentials=10"], more].concat();
+    Daypass::start(lab, &Launch { args: args.iter().map(|arg| (*arg).to_owned()).collect(), ..Launch::default() })
+}
+
+/// A request from behind a proxy that wrote this, with these credentials.
+fn forwarded(client: &Http, token: &str, forwarded_for: &str) -> Answer {
+    let request = client.anonymous().request("GET", "/tokens").header(AUTHORIZATION, format!("Bearer {token}"));
+    Answer::of(request.header("x-forwarded-for", forwarded_for))
+}
+
+/// Presents wrong ones until that is too many; how many were refused before. They are forgotten at one in six seconds.
+#[track_caller]
+fn flood(send: impl Fn(usize) -> Answer) -> usize {
+    for n in 0..200 {
+        let answer = send(n);
+        if answer.status == 429 {
+            answer.problem(429, "DP_ERR_TOO_MANY_ATTEMPTS");
+            assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
+            return n;
+        }
+        assert_eq!(answer.status, 401, "{}", answer.text);
+    }
+    panic!("never too many");
+}
+
+#[test]
+fn wrong_ones_are_slowed_down_and_right_ones_are_not() {
+    let (lab, _) = Lab::shared();
+    let daypass = limited(lab, &[]);
+    let role = lab.reader();
+    let caller = lab.generator(&daypass);
+    let pat = Pat::new(&caller, &SCOPES);
+    let member = Created::new(&daypass.owner, &role, 1);
+    let dead = Pat::new(&caller, &SCOPES);
+    caller.delete(&dead.path()).expect(204);
+    // Of any kind, by any scheme, wherever they are presented, for whomever; without any it is no attempt.
+    let wrong = |n: usize| match n % 7 {
+        0 => caller.with_token("garbage").get("/tokens"),
+        1 => caller.with_token(&pat.forged()).get("/tokens"),
+        2 => caller.with_basic(&member.id, "wrong").get(&member.path("/me")),
+        3 => dead.http.get("/members"),
+        4 => caller.with_basic(&pat.id, &dead.secret).post("/sessions", &Value::Null),
+        5 => caller.get_as("Digest x", "/tokens"),
+        _ => caller.with_token(&lab.resign(caller.token(), |claims| claims["aud"] = "x".into())).get("/tokens"),
+    };
+    (0..30).for_each(|_| drop(caller.anonymous().get("/tokens").problem(401, "DP_ERR_NO_CREDENTIALS")));
+    let refused = flood(wrong);
+    assert!(refused >= 10, "{refused}");
+    for n in 0..20 {
+        caller.with_token("garbage").get("/tokens");
+        if n % 5 == 0 {
+            pat.http.get("/tokens/self").expect(200);
+            caller.get("/tokens").expect(200);
+            caller.with_basic(&caller.username(), &pat.secret).get("/tokens").expect(200);
+            member.engineer.get(&member.path("/me")).expect(200);
+        }
+    }
+    pat.sign_in().http.get("/tokens/self").expect(200);
+    // Waiting helps, however many came meanwhile.
+    let answer = eventually("it may be tried again", || {
+        let answer = caller.with_token("garbage").get("/tokens");
+        (answer.status == 401).then_some(answer)
+    });
+    answer.problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let failed: Vec<Value> =
+        daypass.audit_events().into_iter().filter(|event| event["event"] == "AUTH_FAILED").collect();
+    let floods = failed.iter().filter(|event| event["reason"] == "DP_ERR_TOO_MANY_ATTEMPTS").count();
+    // A slow machine lets some through meanwhile, and the next too many is said again.
+    let others = failed.len() - floods;
+    assert!(floods >= 1 && floods <= others - 9, "{floods} of {}", failed.len());
+}
+
+#[test]
+fn a_flood_costs_the_api_server_nothing_and_is_recorded_once() {
+    let (lab, _) = Lab::shared();
+    // So many that none is forgotten meanwhile: the bucket lets one more through in a minute.
+    let args = vec!["--max-refused-credentials=1".to_owned()];
+    let daypass = Daypass::start(lab, &Launch { args, ..Launch::default() });
+    let client = &daypass.owner;
+    let start = std::time::Instant::now();
+    client.with_token("garbage").get("/tokens").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let before = daypass.calls("create_token_review");
+    for n in 0..30 {
+        let answer = client.with_token("garbage").get("/tokens");
+        if start.elapsed().as_secs() < 60 {
+            answer.problem(429, "DP_ERR_TOO_MANY_ATTEMPTS");
+            assert!((1..=60).contains(&answer.header("retry-after").parse::<u32>().unwrap()), "{n}");
+        }
+    }
+    if start.elapsed().as_secs() < 60 {
+        assert_eq!(daypass.calls("create_token_review"), before);
+        let events = daypass.audit_events();
+        let reasons: Vec<&Value> =
+            events.iter().filter(|it| it["event"] == "AUTH_FAILED").map(|it| &it["reason"]).collect();
+        assert_eq!(reasons, ["DP_ERR_CREDENTIAL_REFUSED", "DP_ERR_TOO_MANY_ATTEMPTS"]);
+    }
+    client.get("/members").expect(200);
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_counts_for_itself() {
+    let (lab, _) = Lab::shared();
+    let daypass = limited(lab, &["--trusted-proxies=127.0.0.1/32"]);
+    let client = &daypass.owner;
+    let refused = flood(|_| forwarded(client, "garbage", "203.0.113.1"));
+    assert!(refused >= 10);
+    // What the client itself wrote is before what the proxy did.
+    for spoofed in ["203.0.113.77, 203.0.113.1", "10.0.0.1,203.0.113.1", "127.0.0.1, 203.0.113.1"] {
+        // One may have been forgotten meanwhile.
+        let again = flood(|_| forwarded(client, "garbage", spoofed));
+        assert!(again < 10, "{spoofed}: {again}");
+    }
+    for other in ["203.0.113.2", "203.0.113.1, 203.0.113.3", "2001:db8::1"] {
+        let again = flood(|_| forwarded(client, "garbage", other));
+        assert!(again >= 10, "{other}: {again}");
+    }
+    let again = flood(|n| forwarded(client, "garbage", &format!("2001:db8::{:x}", n + 2)));
+    assert!(again < 10, "one network: {again}");
+    forwarded(client, client.token(), "203.0.113.1");
+    assert_eq!(forwarded(client, client.token(), "203.0.113.1").status, 200);
+    let events = daypass.audit_events();
+    assert!(events.iter().any(|event| event["sourceAddress"] == "203.0.113.1"));
+
+    // From whom no proxy is trusted, the address is the connection's.
+    let direct = limited(lab, &[]);
+    let refused = flood(|n| forwarded(&direct.owner, "garbage", &format!("203.0.113.{n}")));
+    assert!(refused >= 10);
+    let again = flood(|n| forwarded(&direct.owner, "garbage", &format!("198.51.100.{n}")));
+    assert!(again < 10, "{again}");
+}

@@ -1,0 +1,190 @@
+//! An access token ends at its time, when it is revoked, or when nobody uses it.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::support::tokens::{Pat, SCOPES, at_once};
+use crate::support::{Daypass, Lab, Launch, now, time, wait_until};
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A replica with one more option.
+fn replica(lab: &Lab, option: &str) -> Daypass {
+    let args = Some(option.to_owned()).filter(|option| !option.is_empty());
+    Daypass::start(lab, &Launch { args: args.into_iter().collect(), ..Launch::default() })
+}
+
+/// Checks that every replica refuses it, and lists it no more.
+#[track_caller]
+fn assert_over(pat: &Pat, owner: &[&crate::support::Http], replicas: &[&Daypass]) {
+    for replica in replicas {
+        pat.at(replica).assert_refused();
+    }
+    for client in owner {
+        assert!(!client.token_ids("").contains(&pat.id));
+        for answer in [client.get(&pat.path()), client.patch(&pat.path(), &json!({"name": "n"}))] {
+            answer.problem(404, "DP_ERR_NOT_FOUND");
+        }
+        client.post(&format!("{}/rotate", pat.path()), &json!({})).problem(404, "DP_ERR_NOT_FOUND");
+    }
+}
+
+#[test]
+fn an_end_is_chosen_in_the_future_and_at_most_a_year_ahead() {
+    let (lab, daypass) = Lab::shared();
+    let caller = lab.generator(daypass);
+    let ask = |client: &crate::support::Http, end: Value| {
+        let mut body = json!({"name": "n", "scopes": ["tokens:read"]});
+        body.as_object_mut().unwrap().extend(end.as_object().unwrap().clone());
+        client.post("/tokens", &body)
+    };
+    let late = text(now() + TimeDelta::days(365) + TimeDelta::minutes(5));
+    for (end, field) in [
+        (json!({}), "expiresAt"),
+        (json!({"expiresAt": null}), "expiresAt"),
+        (json!({"expiresInDays": null}), "expiresInDays"),
+        (json!({"expiresInDays": 0}), "expiresInDays"),
+        (json!({"expiresInDays": 366}), "expiresInDays"),
+        (json!({"expiresInDays": -1}), "expiresInDays"),
+        (json!({"expiresInDays": 4_294_967_295u32}), "expiresInDays"),
+        (json!({"expiresInDays": "1"}), "expiresInDays"),
+        (json!({"expiresInDays": 1, "expiresAt": text(now() + TimeDelta::days(1))}), "expiresInDays"),
+        (json!({"expiresAt": text(now())}), "expiresAt"),
+        (json!({"expiresAt": "2020-01-01T00:00:00Z"}), "expiresAt"),
+        (json!({"expiresAt": "9999-01-01T00:00:00Z"}), "expiresAt"),
+        (json!({"expiresAt": "tomorrow"}), "expiresAt"),
+        (json!({"expiresAt": late}), "expiresAt"),
+    ] {
+        ask(&caller, end).refused_field(field);
+    }
+    let year = ask(&caller, json!({"expiresInDays": 365})).expect(201).json();
+    let life = time(&year["expiresAt"]) - now();
+    assert!(life > TimeDelta::days(365) - TimeDelta::minutes(5) && life <= TimeDelta::days(365), "{life}");
+    let end = text(now() + TimeDelta::hours(3));
+    let body = ask(&caller, json!({"expiresAt": end})).expect(201).json();
+    assert_eq!(body["expiresAt"], end);
+    assert_eq!(lab.stored(&Pat::new(&caller, &SCOPES)).unwrap()["spec"]["expiresAt"].as_str().unwrap().len(), 20);
+
+    let shorter = replica(lab, "--token-max-days=7");
+    let caller = shorter.owner.with_token(caller.token());
+    ask(&caller, json!({"expiresInDays": 8})).refused_field("expiresInDays");
+    ask(&caller, json!({"expiresInDays": 7})).expect(201);
+}
+
+#[test]
+fn at_its_end_it_is_refused_everywhere_unlisted_and_deleted() {
+    let (lab, daypass) = Lab::shared();
+    let other = replica(lab, "");
+    let caller = lab.generator(daypass);
+    let there = other.owner.with_token(caller.token());
+    let end = text(now() + TimeDelta::seconds(3));
+    let short = Pat::asked(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
+    // One that is known to have been good until then.
+    let used = Pat::new(&caller, &SCOPES);
+    for replica in [daypass, &other] {
+        used.at(replica).get("/tokens/self").expect(200);
+    }
+    let session = used.sign_in();
+    lab.write_token_end(&used, time(&json!(end)));
+    wait_until(time(&json!(end)));
+    for pat in [&short, &used] {
+        assert_over(pat, &[&caller, &there], &[daypass, &other]);
+    }
+    session.at(&other).assert_refused();
+    for pat in [&short, &used] {
+        lab.wait_token_gone(pat);
+        let events = [daypass.token_events(&pat.id), other.token_events(&pat.id)].concat();
+        let ends: Vec<&Value> = events.iter().filter(|event| event["event"] == "TOKEN_EXPIRED").collect();
+        assert_eq!(ends.len(), 1, "{events:?}");
+        assert_eq!(ends[0]["actor"], json!({"type": "DAYPASS"}));
+    }
+    lab.wait_token_gone(&session);
+}
+
+#[test]
+fn a_revoked_one_is_refused_at_once_by_every_replica() {
+    let (lab, daypass) = Lab::shared();
+    let other = replica(lab, "");
+    let here = lab.generator(daypass);
+    let there = other.owner.with_token(here.token());
+    for n in 0..6 {
+        let (revoking, asking) = if n % 2 == 0 { (&here, &other) } else { (&there, daypass) };
+        let pat = Pat::new(revoking, &SCOPES);
+        let session = pat.sign_in();
+        for client in [pat.at(asking), session.at(asking)] {
+            client.get("/tokens/self").expect(200);
+        }
+        let revoker = if n < 4 { revoking.clone() } else { pat.http.clone() };
+        revoker.delete(&pat.path()).expect(204);
+        for client in [pat.at(asking), session.at(asking), pat.http.clone(), session.http.clone()] {
+            client.assert_refused();
+        }
+        assert_over(&pat, &[&here, &there], &[daypass, &other]);
+        revoking.delete(&pat.path()).problem(404, "DP_ERR_NOT_FOUND");
+        assert!(lab.stored(&pat).is_none_or(|it| it["spec"]["id"] != pat.id));
+        let events = [daypass.token_events(&pat.id), other.token_events(&pat.id)].concat();
+        assert_eq!(events.iter().filter(|event| event["event"] == "TOKEN_REVOKED").count(), 1, "{events:?}");
+    }
+}
+
+#[test]
+fn one_that_is_not_used_for_fifteen_days_ends() {
+    let (lab, daypass) = Lab::shared();
+    let other = replica(lab, "");
+    let strict = replica(lab, "--token-max-idle-days=1");
+    let caller = lab.generator(daypass);
+    let used = |pat: &Pat, ago: TimeDelta| lab.write_token_status(pat, &json!({"lastUsedAt": text(now() - ago)}));
+    let (idle, recent) = (Pat::new(&caller, &SCOPES), Pat::new(&caller, &SCOPES));
+    used(&recent, TimeDelta::days(15) - TimeDelta::hours(1));
+    // How long is the operator's choice.
+    recent.at(&strict).assert_refused();
+    recent.http.get("/tokens/self").expect(200);
+    recent.at(&strict).get("/tokens/self").expect(200);
+    let last = time(&caller.get(&recent.path()).expect(200).json()["lastUsedAt"]);
+    assert!((now() - last).abs() < TimeDelta::minutes(5), "{last}");
+
+    used(&idle, TimeDelta::days(16));
+    assert_over(&idle, &[&caller], &[daypass, &other]);
+    lab.wait_token_gone(&idle);
+    let events = [daypass.token_events(&idle.id), other.token_events(&idle.id), strict.token_events(&idle.id)].concat();
+    assert_eq!(events.last().unwrap()["event"], "TOKEN_EXPIRED", "{events:?}");
+    assert!(lab.stored(&recent).is_some());
+}
+
+#[test]
+fn its_last_use_is_written_down_once_in_ten_minutes_whatever_the_load() {
+    let (lab, daypass) = Lab::shared();
+    let other = replica(lab, "");
+    let pat = Pat::new(&lab.generator(daypass), &SCOPES);
+    assert_eq!(pat.body["lastUsedAt"], Value::Null);
+    let use_much = || {
+        at_once(20, |n| {
+            let client = pat.at(if n % 2 == 0 { daypass } else { &other });
+            (0..15).for_each(|_| drop(client.get("/tokens/self").expect(200)));
+        })
+    };
+    let writes = || lab.audited("accesstokens", pat.object()).iter().filter(|call| *call == "patch status").count();
+    let version = || lab.stored(&pat).unwrap()["metadata"]["resourceVersion"].clone();
+    use_much();
+    assert_eq!(writes(), 1);
+    let last = time(&lab.stored(&pat).unwrap()["status"]["lastUsedAt"]);
+    assert!((now() - last).abs() < TimeDelta::minutes(5), "{last}");
+    assert_eq!(pat.http.get("/tokens/self").expect(200).json()["lastUsedAt"], text(last));
+
+    // Of an earlier time, written by the test.
+    let write = |minutes: i64| {
+        let at = text(now() - TimeDelta::minutes(minutes));
+        lab.write_token_status(&pat, &json!({"lastUsedAt": at}));
+        version()
+    };
+    let unchanged = write(5);
+    use_much();
+    assert_eq!(version(), unchanged);
+    write(11);
+    let before = writes();
+    use_much();
+    assert_eq!(writes(), before + 1);
+    assert!(now() - time(&lab.stored(&pat).unwrap()["status"]["lastUsedAt"]) < TimeDelta::minutes(5));
+}
