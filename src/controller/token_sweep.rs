@@ -87,7 +87,7 @@ fn fate(tokens: &AccessTokens, token: &AccessToken, all: &[AccessToken], identit
         return Fate::Close;
     }
     if !owner_stands {
-        return Fate::Revoke;
+        return if token.session.is_some() { Fate::Close } else { Fate::Revoke };
     }
     match (token.identity == identity, token.stale_since) {
         (true, None) => Fate::Keep,

@@ -54,6 +54,18 @@ fn it_comes_as_a_bearer_a_token_or_a_password() {
 }
 
 #[test]
+fn a_password_under_a_wrong_name_is_no_use_of_the_token() {
+    let (lab, daypass) = Lab::shared();
+    let caller = lab.generator(daypass);
+    let pat = Pat::new(&caller, &SCOPES);
+    caller.get_as(&basic("nobody", &pat.secret), "/tokens/self").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let unused = caller.get(&pat.path()).expect(200).json();
+    assert!(unused.get("lastUsedAt").is_none(), "{unused}");
+    caller.get_as(&basic(&pat.id, &pat.secret), "/tokens/self").expect(200);
+    assert!(caller.get(&pat.path()).expect(200).json()["lastUsedAt"].is_string());
+}
+
+#[test]
 fn three_codes_tell_nothing_nonsense_and_a_refusal_apart_and_all_say_what_is_accepted() {
     let (lab, daypass) = Lab::shared();
     let caller = lab.generator(daypass);

@@ -67,13 +67,10 @@ pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &P
 
 async fn by_access_token(context: &Context, presented: &Presented) -> Result<Option<Caller>, Problem> {
     let Some(secret) = presented.access_token() else { return Ok(None) };
-    let Some(login) = context.state.tokens.authenticate(&secret).await? else { return Ok(None) };
-    let (username, id) = (&login.identity.username, secret.subject().to_string());
-    if presented.username().is_some_and(|given| given != username && given != id) {
-        return Ok(None);
-    }
+    let login = context.state.tokens.authenticate(&secret, presented.username()).await?;
+    let Some(login) = login else { return Ok(None) };
     let actor = Actor::AccessToken {
-        username: username.clone(),
+        username: login.identity.username.clone(),
         token_id: login.token.id.to_string(),
         created_by: login.token.created_by.clone(),
     };

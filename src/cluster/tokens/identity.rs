@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{AccessTokens, Error};
 
-/// How long the API server's issuer is believed: it changes only when the API server is restarted.
-const BELIEVED: Duration = Duration::from_secs(10);
+/// How long the API server's issuer is believed, so that many requests cost one question: it changes only when the API server is restarted.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Daypass's part of the identity configuration.
 #[derive(Debug, Clone)]

@@ -11,8 +11,10 @@ use crate::domain::access_token::{Groups, Owner, is_reserved, service_account};
 use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
 
-/// The longest user name that the CRD takes, in characters.
+/// The longest name of a user or a group that the CRD takes, in characters.
 const MAX_USERNAME: usize = 1024;
+/// The most groups that it takes.
+const MAX_GROUPS: usize = 1000;
 
 impl AccessTokens {
     /// The identity of a token's owner; `None` where it is not there any more. SubjectAccessReview does not notice that a service account
@@ -48,7 +50,8 @@ impl AccessTokens {
     }
 
     fn user(&self, username: String, names: Vec<String>) -> Option<Owner> {
-        let is_name = !username.is_empty() && check_text(&username, MAX_USERNAME).is_ok() && !is_reserved(&username);
+        let fits = |name: &String| !name.is_empty() && check_text(name, MAX_USERNAME).is_ok();
+        let is_name = fits(&username) && !is_reserved(&username) && names.len() <= MAX_GROUPS && names.iter().all(fits);
         (is_name && self.rules.max_user_lifetime.is_some()).then(|| Owner {
             username,
             uid: None,

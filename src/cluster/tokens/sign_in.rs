@@ -21,11 +21,19 @@ pub struct TokenLogin {
 }
 
 impl AccessTokens {
-    /// Decides, on live reads, on a secret that was presented. Its use is written down.
-    pub async fn authenticate(&self, secret: &TokenSecret) -> Result<Option<TokenLogin>, Error> {
+    /// Decides, on live reads, on a secret that was presented, and on the user name where one came with it: that of the token's owner, or the
+    /// token's id. Its use is written down.
+    pub async fn authenticate(
+        &self,
+        secret: &TokenSecret,
+        username: Option<&str>,
+    ) -> Result<Option<TokenLogin>, Error> {
         let Some(presented) = self.find(secret.subject()).await?.filter(|token| token.hash.matches(secret)) else {
             return Ok(None);
         };
+        if username.is_some_and(|name| name != presented.owner.username && name != presented.id.to_string()) {
+            return Ok(None);
+        }
         let now = self.cluster.clock.now();
         let (token, session) = match &presented.session {
             None => (presented, None),

@@ -7,7 +7,7 @@ use super::{AccessTokens, Error, NewToken};
 use crate::audit::{Actor, Kind, Origin};
 use crate::cluster::{Cause, ErrorKind};
 use crate::crd;
-use crate::domain::access_token::{AccessToken, MAX_SESSIONS, SignIn, TokenId, TokenSecret, owner_key};
+use crate::domain::access_token::{AccessToken, MAX_SESSIONS, Owner, SignIn, TokenId, TokenSecret, owner_key};
 
 /// Label of a token: its owner, as [`owner_key`] says.
 const OWNER_LABEL: &str = "daypass.dev/token-owner";
@@ -83,7 +83,7 @@ impl AccessTokens {
         let identity = self.identity_now().await?;
         // Each name that is lost to another request is a token more, so there are no more tries than names.
         for _ in 0..=slots.most {
-            let Some(name) = self.free_name(slots, session).await? else { continue };
+            let Some(name) = self.free_name(slots, &new.owner, session).await? else { continue };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());
             match self.insert(&secret, new, &identity, session, label, slots.owner.clone()).await {
@@ -95,10 +95,17 @@ impl AccessTokens {
     }
 
     /// One of the names that are free, any, so that requests at the same time seldom want the same. `None` when one was made free.
-    async fn free_name(&self, slots: &Slots, session: Option<&SignIn>) -> Result<Option<String>, CreateTokenError> {
+    async fn free_name(
+        &self,
+        slots: &Slots,
+        owner: &Owner,
+        session: Option<&SignIn>,
+    ) -> Result<Option<String>, CreateTokenError> {
         let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
-        // A session of an earlier secret has ended too.
-        let is_live = |token: &AccessToken| self.has_not_ended(token) && token.session.as_ref() == session;
+        // A session of an earlier secret has ended too, and a token of an earlier account of the same name.
+        let is_live = |token: &AccessToken| {
+            self.has_not_ended(token) && token.session.as_ref() == session && token.owner.uid == owner.uid
+        };
         let (live, dead): (Vec<_>, Vec<_>) = found.into_iter().partition(is_live);
         if live.len() >= slots.most {
             return Err(CreateTokenError::TooMany);
@@ -110,7 +117,11 @@ impl AccessTokens {
             // Those that have ended are as good as gone, swept or not; one of the names is theirs.
             let (actor, origin) = (&Actor::Daypass, &Origin::default());
             for token in dead {
-                let kind = if token.session.is_some() { Kind::SessionEnded } else { Kind::TokenExpired };
+                let kind = match (&token.session, self.has_not_ended(&token)) {
+                    (Some(_), _) => Kind::SessionEnded,
+                    (None, false) => Kind::TokenExpired,
+                    (None, true) => Kind::TokenRevoked,
+                };
                 self.end(&token, kind, Cause { actor, owner: None, origin }).await?;
             }
             return Ok(None);
