@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod controller;
 pub mod crd;
 pub mod domain;
+pub mod idle;
 pub mod lint;
 pub mod metrics;
 pub mod rest;

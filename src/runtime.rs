@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::{Client, Config};
@@ -27,14 +27,18 @@ use crate::audit::Audit;
 use crate::cli::{AuthMethod, ServeArgs};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, LeaseState};
+use crate::idle::IdleAcceptor;
 use crate::metrics::Metrics;
 use crate::{controller, telemetry, tls};
 
 /// How long requests that are under way at the end may take. The chart's terminationGracePeriodSeconds is longer than this and the delay
 /// before it.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long a client may take for the head of a request, or for TLS before it.
+/// How long a new client may take for TLS, and then for the head of its first request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/1 is kept for the next request. Longer than clients and proxies keep an idle one (60 s and 90 s are
+/// common), so that it is they who close it: a request that is sent just as this side closes is lost. Longer than a request takes, too.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// How often the files of a given certificate are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries to get the serving certificate while the API server does not answer.
@@ -192,9 +196,11 @@ async fn serve_api(
     };
     let (certificate, key) = (pair.certificate.clone().into_bytes(), pair.key.expose_secret().as_bytes().to_vec());
     let tls = RustlsConfig::from_pem(certificate, key).await.context("the certificate and the key cannot be used")?;
+    let acceptor = IdleAcceptor::new(RustlsAcceptor::new(tls.clone()), KEEP_ALIVE);
     let mut server =
-        axum_server::from_tcp_rustls(listener, tls.clone())?.handle(life.handle).first_request_timeout(HEAD_TIMEOUT);
-    server.http_builder().http1().header_read_timeout(HEAD_TIMEOUT);
+        axum_server::from_tcp(listener)?.acceptor(acceptor).handle(life.handle).first_request_timeout(HEAD_TIMEOUT);
+    // It counts the idle time before a head as well, and cuts where the acceptor closes.
+    server.http_builder().http1().header_read_timeout(KEEP_ALIVE + HEAD_TIMEOUT);
     let attempts = Attempts::new(args.max_refused_credentials);
     let metrics = tokens.cluster.metrics.clone();
     let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: life.requests };
