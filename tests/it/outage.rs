@@ -4,27 +4,11 @@ use daypass_local::{Component, Shutdown};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Created, Daypass, Http, Kubeconfig, Lab, Launch, Pool, Proxy, Remains, Role, Taken, Trap, eventually,
-    wait_until,
+    Answer, Created, Daypass, Http, Kubeconfig, Lab, Launch, Proxy, Remains, Role, Trap, eventually, leaders, replica,
+    send_signal, site, wait_until,
 };
 
 const ALL: Remains = Remains { member: true, account: true, secrets: 1 };
-
-/// A control plane of which one test at a time takes something away.
-fn site() -> Taken<Lab> {
-    static SITES: Pool<Lab> = Pool::new();
-    let site = SITES.take(Lab::without_walls);
-    // What a test that failed has left away; the others are running, which is an error here.
-    for component in [Component::Etcd, Component::ApiServer, Component::ControllerManager] {
-        let _ = site.plane.start_component(component);
-    }
-    site
-}
-
-/// A replica of this name.
-fn replica(name: &str) -> Launch {
-    Launch { args: vec!["--identity".to_owned(), name.to_owned()], ..Launch::default() }
-}
 
 /// A member for an hour, and one kubeconfig of it.
 fn member(lab: &Lab, daypass: &Daypass, role: &Role, name: &str) -> (Created, Kubeconfig) {
@@ -86,21 +70,73 @@ fn what_kubectl_deleted_while_daypass_was_away_stays_dead() {
     orphaned_kubeconfig.wait_refused(&lab);
 }
 
-/// Checks that Daypass says that it cannot tell, and when to ask again.
+/// Checks that Daypass says that it cannot tell, and when to ask again: whatever credential it is shown, a wrong one too.
 #[track_caller]
-fn assert_unavailable(daypass: &Daypass, role: &Role, member: &Created) {
+fn assert_unavailable(daypass: &Daypass, role: &Role, member: &Created, token: &Http) {
     let engineer = daypass.owner.with_basic(&member.id, &member.password);
+    let forged = daypass.owner.with_token(&format!("{}x", daypass.owner.token()));
     let body = json!({"duration": 1, "roleId": role.id});
-    for answer in [
-        daypass.owner.get(&member.path("")),
-        daypass.owner.post("/members", &body),
-        daypass.owner.delete(&member.path("")),
-        engineer.get(&member.path("/me")),
-        engineer.get(&member.path("/kubeconfig")),
-    ] {
-        answer.problem(503, "DP_ERR_UNAVAILABLE");
-        assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
-    }
+    let path = |rest: &str| member.path(rest);
+    let requests = [
+        daypass.owner.request("GET", &path("")),
+        daypass.owner.request("POST", "/members").json(&body),
+        daypass.owner.request("DELETE", &path("")),
+        engineer.request("GET", &path("/me")),
+        engineer.request("GET", &path("/kubeconfig")),
+        token.request("GET", &path("")),
+        token.request("GET", "/members"),
+        forged.request("GET", "/members"),
+    ];
+    // At the same time: where nothing answers at all, each waits until its time is up.
+    std::thread::scope(|scope| {
+        let asked = requests.map(|request| scope.spawn(move || Answer::of(request)));
+        for answer in asked.map(|asked| asked.join().unwrap()) {
+            answer.problem(503, "DP_ERR_UNAVAILABLE");
+            assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+        }
+    });
+}
+
+/// An access token that may read members.
+fn access_token(daypass: &Daypass) -> Http {
+    let body = json!({"name": "ci", "expiresInDays": 1, "scopes": ["members:read"]});
+    let made = daypass.owner.post("/tokens", &body).expect(201).json();
+    daypass.owner.with_token(made["token"].as_str().unwrap())
+}
+
+#[test]
+fn an_api_server_that_hangs_is_told_from_one_that_answers() {
+    let lab = site();
+    let role = lab.reader();
+    let daypass = Daypass::start(&lab, &replica("a"));
+    eventually("it leads", || (leaders(&[&daypass]).len() == 1).then_some(()));
+    let (brief, kubeconfig) = member(&lab, &daypass, &role, "brief");
+    let (lasting, _) = member(&lab, &daypass, &role, "lasting");
+    let token = access_token(&daypass);
+    let end = brief.end_in(&lab, &role, 3);
+    let timeouts = || daypass.metrics().lines().filter(|line| line.contains(r#"outcome="timeout""#)).count();
+    assert_eq!(timeouts(), 0);
+
+    let pid = lab.plane.pid(Component::ApiServer).unwrap();
+    send_signal(pid, "STOP");
+    assert_unavailable(&daypass, &role, &lasting, &token);
+    wait_until(end);
+    assert_unavailable(&daypass, &role, &brief, &token);
+    let said = eventually("it is not ready", || Some(daypass.probe("/readyz")).filter(|(status, _)| *status == 503));
+    assert!(said.1.starts_with("the Kubernetes API has not answered for "), "{said:?}");
+    assert_eq!(daypass.probe("/livez").0, 200, "a restart would help nobody");
+    eventually("it does not say that it reaps", || leaders(&[&daypass]).is_empty().then_some(()));
+    assert!(timeouts() > 0);
+
+    send_signal(pid, "CONT");
+    eventually("it is ready again", || (daypass.probe("/readyz").0 == 200).then_some(()));
+    brief.assert_dead(&daypass);
+    lab.wait_gone(&role, "brief");
+    kubeconfig.wait_refused(&lab);
+    lasting.engineer.get(&lasting.path("/kubeconfig")).expect(200);
+    token.get(&lasting.path("")).expect(200);
+    eventually("it leads again", || (leaders(&[&daypass]).len() == 1).then_some(()));
+    daypass.recorded(&brief.id, "EXPIRED");
 }
 
 #[test]
@@ -110,11 +146,12 @@ fn without_the_api_server_nothing_is_answered_and_with_it_everything_due_is_done
     let mut daypass = Daypass::start(&lab, &replica("a"));
     let (brief, kubeconfig) = member(&lab, &daypass, &role, "brief");
     let (lasting, _) = member(&lab, &daypass, &role, "lasting");
+    let token = access_token(&daypass);
     let end = brief.end_in(&lab, &role, 3);
     lab.plane.stop_component(Component::ApiServer, Shutdown::Kill).unwrap();
-    assert_unavailable(&daypass, &role, &lasting);
+    assert_unavailable(&daypass, &role, &lasting, &token);
     wait_until(end);
-    assert_unavailable(&daypass, &role, &brief);
+    assert_unavailable(&daypass, &role, &brief, &token);
     // One that is started now waits for it too.
     let mut late = Daypass::start(&lab, &Launch { impatient: true, ..replica("b") });
     eventually("it is not ready", || (daypass.probe("/readyz").0 == 503).then_some(()));
@@ -163,11 +200,6 @@ fn without_etcd_nothing_is_answered_and_with_it_everything_due_is_done() {
     assert!(kubeconfig.is_accepted(&lab));
     daypass.recorded(&brief.id, "EXPIRED");
     Created::new(&daypass.owner, &role, 1);
-}
-
-/// The leaders among some replicas, by their own account.
-fn leaders(replicas: &[&Daypass]) -> Vec<u32> {
-    replicas.iter().filter(|it| it.metric("daypass_leader") > 0.5).map(|it| it.pid()).collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::support::{Created, Daypass, Lab, Launch, Remains};
 
 /// A Daypass that may not hold the Lease.
 fn without_a_controller(lab: &Lab) -> Daypass {
+    lab.expect_refusals();
     let role = lab.object("daypass", "role", "daypass").unwrap();
     let mut rules = role["rules"].as_array().unwrap().clone();
     rules.retain(|rule| rule["resources"] != json!(["leases"]));

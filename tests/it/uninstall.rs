@@ -14,6 +14,7 @@ fn metadata(lab: &Lab, (kind, name): (&str, &str)) -> Option<Value> {
 #[test]
 fn an_uninstall_takes_the_lease_and_the_certificate_along_while_daypass_runs_on() {
     let lab = Lab::private();
+    lab.expect_refusals();
     let daypass = Daypass::start(&lab, &Launch::default());
     let account = json!([{
         "apiVersion": "v1", "kind": "ServiceAccount",

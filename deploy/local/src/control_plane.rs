@@ -130,6 +130,11 @@ impl ControlPlane {
         }
     }
 
+    /// The process id of a component, while that runs.
+    pub fn pid(&self, component: Component) -> Option<u32> {
+        self.running().iter().find(|(name, _)| *name == component).map(|(_, process)| process.id())
+    }
+
     /// Fails, with the end of its log, when a component that should run does not.
     pub fn check(&self) -> Result<()> {
         self.running().iter_mut().try_for_each(|(_, process)| process.ensure_alive())

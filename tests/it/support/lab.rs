@@ -1,5 +1,6 @@
 //! A control plane with the chart in it.
 
+use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,11 @@ impl Lab {
 
     fn start(walls: bool) -> Self {
         let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
-        let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
+        let mut options = Options::default();
+        // In one file, however much it is.
+        options.apiserver_args.push("--audit-log-maxsize=100000".to_owned());
+        let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, options).unwrap();
+        keep_audit_log(&plane);
         let chart = Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
         let lab = Self { kubeconfig: state.join("daypass.kubeconfig"), plane, chart };
         // Half of a role namespace each. Only before the chart's admission policies are in force can they be made.
@@ -73,6 +78,13 @@ impl Lab {
         lab.chart.write_kubeconfig(&lab.plane, &lab.kubeconfig).unwrap();
         lab.kubectl(&["create", "serviceaccount", "owner", "-n", "default"]);
         lab
+    }
+
+    /// Says that a test takes away what Daypass's rights rest on, so that it is refused what the chart grants.
+    pub fn expect_refusals(&self) {
+        if let Some(kept) = kept_audit_log(&self.plane) {
+            fs::write(kept.with_extension("refusals"), "").unwrap();
+        }
     }
 
     /// The values that the chart was installed with.
@@ -252,6 +264,19 @@ impl Lab {
         let folder = self.plane.state_dir().join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&folder).unwrap();
         folder
+    }
+}
+
+/// Where the API server's audit log outlives its control plane, for the check of Daypass's rights after all tests (`make test`).
+fn kept_audit_log(plane: &ControlPlane) -> Option<PathBuf> {
+    let name = plane.state_dir().file_name().unwrap();
+    Some(PathBuf::from(env::var_os("DAYPASS_AUDIT_LOGS")?).join(name).with_extension("log"))
+}
+
+fn keep_audit_log(plane: &ControlPlane) {
+    if let Some(kept) = kept_audit_log(plane) {
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::hard_link(plane.audit_log(), kept).unwrap();
     }
 }
 

@@ -12,11 +12,12 @@ mod objects;
 mod pool;
 mod proxy;
 mod raw;
+mod site;
 pub mod tokens;
 
 pub use attempt::{DAYPASS, Stage, attack, legit};
 pub use curl::Curl;
-pub use daypass::{Daypass, Launch};
+pub use daypass::{Daypass, Launch, send_signal};
 pub use http::{Answer, Http};
 pub use lab::{Lab, Role};
 pub use member::{Created, Kubeconfig};
@@ -24,6 +25,7 @@ pub use objects::{Remains, now, time, wait_until};
 pub use pool::{Pool, Taken};
 pub use proxy::{Proxy, Trap};
 pub use raw::Raw;
+pub use site::{leaders, replica, site};
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! One connection, written to by hand.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -15,39 +15,53 @@ pub struct Raw(StreamOwned<ClientConnection, TcpStream>);
 
 impl Raw {
     pub fn connect(lab: &Lab, daypass: &Daypass) -> Self {
+        Self::to(daypass.url.strip_prefix("https://").unwrap(), &lab.serving_certificate()).unwrap()
+    }
+
+    /// To this address, trusting this certificate alone.
+    pub fn to(address: &str, certificate: &str) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(lab.serving_certificate().as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots).with_no_client_auth();
-        let address = daypass.url.strip_prefix("https://").unwrap();
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        Self(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket))
+        Ok(Self(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)))
     }
 
     /// Sends this now.
     pub fn send(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).unwrap();
-        self.0.flush().unwrap();
+        self.try_send(text).unwrap();
     }
 
     /// The next answer: its head, and the body that the head announces.
     pub fn answer(&mut self) -> String {
+        self.try_answer().unwrap()
+    }
+
+    /// [`Raw::send`], or how the connection broke.
+    pub fn try_send(&mut self, text: &str) -> io::Result<()> {
+        self.0.write_all(text.as_bytes())?;
+        self.0.flush()
+    }
+
+    /// [`Raw::answer`], or how the connection broke.
+    pub fn try_answer(&mut self) -> io::Result<String> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            self.0.read_exact(&mut byte).unwrap();
+            self.0.read_exact(&mut byte)?;
             bytes.extend_from_slice(&byte);
         }
         let mut text = String::from_utf8(bytes).unwrap();
         let length =
             text.to_ascii_lowercase().split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse();
         let mut body = vec![0; length.unwrap()];
-        self.0.read_exact(&mut body).unwrap();
+        self.0.read_exact(&mut body)?;
         text.push_str(&String::from_utf8(body).unwrap());
-        text
+        Ok(text)
     }
 }

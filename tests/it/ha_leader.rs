@@ -1,0 +1,88 @@
+//! The leader is killed: members go on ending on time.
+
+use std::fs;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Created, Daypass, Lab, eventually, leaders, now, replica, site, time, wait_until};
+
+/// When the API server deleted a Member, by its audit log.
+fn deleted_at(lab: &Lab, name: &str) -> Option<DateTime<Utc>> {
+    let log = fs::read_to_string(lab.plane.audit_log()).unwrap();
+    let deleted = |line: &str| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let object = &event["objectRef"];
+        let is_it = event["verb"] == "delete" && object["resource"] == "members" && object["name"] == name;
+        (is_it && event["responseStatus"]["code"] == 200).then(|| time(&event["stageTimestamp"]))
+    };
+    log.lines().filter(|line| line.contains("\"delete\"") && line.contains(name)).find_map(deleted)
+}
+
+/// Asks again and again across the end: answered before it, it is good; asked from it on, it is refused.
+fn assert_ends_at(end: DateTime<Utc>, ask: impl Fn() -> Answer, refused: impl Fn(&Answer)) {
+    wait_until(end - TimeDelta::seconds(10));
+    let (mut good, mut last) = (0, now());
+    while last < end + TimeDelta::seconds(2) {
+        let asked = now();
+        let answer = ask();
+        last = now();
+        std::thread::sleep(Duration::from_millis(50));
+        if last < end {
+            answer.expect(200);
+            good += 1;
+        } else if asked >= end {
+            refused(&answer);
+        } else {
+            assert!([200, 401, 404].contains(&answer.status), "{}", answer.text);
+        }
+    }
+    assert!(good > 0, "it was good before");
+}
+
+#[test]
+fn when_the_leader_is_killed_members_go_on_ending_on_time() {
+    let lab = site();
+    let role = lab.reader();
+    let mut first = Daypass::start(&lab, &replica("a"));
+    eventually("one leads", || (leaders(&[&first]).len() == 1).then_some(()));
+    let second = Daypass::start(&lab, &replica("b"));
+    let members = ["one", "two"].map(|name| Created::applied(&lab, &first, &role, name, &json!({"duration": "1h"})));
+    let kubeconfig = members[0].kubeconfig(&lab);
+
+    // Both after the leader's end, and before the other replica may take the Lease: that was renewed a moment before.
+    let ends = [members[0].end_in(&lab, &role, 20), members[1].end_in(&lab, &role, 22)];
+    let renewed = || lab.kubectl(&["get", "lease", "daypass", "-n", "daypass", "-o", "jsonpath={.spec.renewTime}"]);
+    let killed = std::thread::scope(|scope| {
+        for (member, end) in members.iter().zip(ends) {
+            let (owner, engineer) = (&second.owner, second.owner.with_basic(&member.id, &member.password));
+            scope.spawn(move || {
+                let refused = |answer: &Answer| drop(answer.problem(401, "DP_ERR_CREDENTIAL_REFUSED"));
+                assert_ends_at(end, || engineer.get(&member.path("/me")), refused);
+            });
+            scope.spawn(move || {
+                let unknown = |answer: &Answer| drop(answer.problem(404, "DP_ERR_NOT_FOUND"));
+                assert_ends_at(end, || owner.get(&member.path("")), unknown);
+            });
+        }
+        wait_until(ends[0] - TimeDelta::seconds(4));
+        let before = renewed();
+        eventually("the Lease is renewed", || (renewed() != before).then_some(()));
+        first.kill();
+        now()
+    });
+    for (member, end) in members.iter().zip(ends) {
+        wait_until(end);
+        member.assert_dead(&second);
+        lab.wait_gone(&role, member.name());
+        let reaped = eventually("the API server's audit log has it", || deleted_at(&lab, member.name()));
+        assert!(reaped >= end, "never early");
+        let lag = (reaped - end).as_seconds_f64();
+        let after = (end - killed).as_seconds_f64();
+        println!("reaped {lag:.1} s after its end, which was {after:.1} s after the leader was killed");
+        second.recorded(&member.id, "EXPIRED");
+    }
+    kubeconfig.wait_refused(&lab);
+    assert_eq!(leaders(&[&second]), [second.pid()]);
+}

@@ -1,0 +1,102 @@
+//! Replicas agree: what one has answered, another knows at once. They share nothing but the Kubernetes API, which each asks live.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::support::{Created, Daypass, Lab, Launch, Role, eventually};
+
+/// The replica that all tests share, and a second one.
+fn two() -> (&'static Lab, &'static Daypass, Daypass) {
+    let (lab, first) = Lab::shared();
+    let second = Daypass::start(lab, &Launch::default());
+    assert_ne!(first.url, second.url);
+    (lab, first, second)
+}
+
+fn listed(replica: &Daypass, role: &Role) -> Vec<Value> {
+    let list = replica.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json();
+    list["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect()
+}
+
+#[test]
+fn one_reads_what_was_written_by_another() {
+    let (lab, first, second) = two();
+    let role = lab.reader();
+    for (a, b) in [(first, &second), (&second, first)] {
+        let member = Created::new(&a.owner, &role, 1);
+        let engineer = b.owner.with_basic(&member.id, &member.password);
+        assert_eq!(listed(b, &role), [json!(member.id)]);
+        assert_eq!(b.owner.get(&member.path("")).expect(200).json()["status"], "ACTIVE");
+        engineer.get(&member.path("/me")).expect(200);
+        engineer.get(&member.path("/kubeconfig")).expect(200);
+        assert_eq!(member.listed(&a.owner).len(), 1, "the kubeconfig that the other one issued");
+
+        let end = a.owner.patch(&member.path(""), &json!({"duration": 3})).expect(200).json()["expiresAt"].clone();
+        assert_eq!(b.owner.get(&member.path("")).expect(200).json()["expiresAt"], end);
+
+        let renewed = a.owner.post(&member.path("/credentials"), &json!({})).expect(201).json();
+        engineer.get(&member.path("/me")).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        let engineer = b.owner.with_basic(&member.id, renewed["password"].as_str().unwrap());
+        engineer.get(&member.path("/me")).expect(200);
+
+        a.owner.delete(&member.path("")).expect(204);
+        engineer.get(&member.path("/me")).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        member.assert_dead(b);
+        assert_eq!(listed(b, &role), [""; 0]);
+    }
+}
+
+#[test]
+fn an_access_token_and_its_session_are_good_and_refused_everywhere_at_once() {
+    let (_, first, second) = two();
+    for (a, b) in [(first, &second), (&second, first)] {
+        let body = json!({"name": "ha", "expiresInDays": 1, "scopes": ["members:read", "tokens:read", "tokens:write"]});
+        let made = a.owner.post("/tokens", &body).expect(201).json();
+        let path = format!("/tokens/{}", made["id"].as_str().unwrap());
+        let with = |answer: &Value| b.owner.with_token(answer["token"].as_str().unwrap());
+        with(&made).get("/members").expect(200);
+        assert_eq!(b.owner.get(&path).expect(200).json()["status"], "ACTIVE");
+        let session = a.owner.with_token(with(&made).token()).post("/sessions", &json!({})).expect(201).json();
+        with(&session).get("/members").expect(200);
+
+        let rotated = a.owner.post(&format!("{path}/rotate"), &json!({})).expect(200).json();
+        for old in [&made, &session] {
+            assert_eq!(with(old).get("/members").status, 401, "the old token, and its session");
+        }
+        with(&rotated).get("/members").expect(200);
+        let session = a.owner.with_token(with(&rotated).token()).post("/sessions", &json!({})).expect(201).json();
+        a.owner.with_token(with(&session).token()).delete("/sessions/current").expect(204);
+        assert_eq!(with(&session).get("/members").status, 401, "signed out");
+
+        a.owner.delete(&path).expect(204);
+        assert_eq!(with(&rotated).get("/members").status, 401);
+        b.owner.get(&path).problem(404, "DP_ERR_NOT_FOUND");
+    }
+}
+
+#[test]
+fn both_know_what_was_changed_with_kubectl() {
+    let (lab, first, second) = two();
+    let role = lab.reader();
+    lab.apply_member(&role, "outside", &json!({"duration": "1h"}));
+    let made = Instant::now();
+    let path = format!("/members/{}.outside", role.id);
+    for replica in [first, &second] {
+        replica.owner.get(&path).expect(200);
+        assert_eq!(listed(replica, &role).len(), 1);
+    }
+    println!("both knew the new Member {:?} after kubectl was done", made.elapsed());
+    eventually("it is active", || {
+        let active = |replica: &Daypass| replica.owner.get(&path).expect(200).json()["status"] == "ACTIVE";
+        let (one, other) = (active(first), active(&second));
+        (one && other).then_some(())
+    });
+    lab.kubectl(&["delete", "member", "outside", "-n", &role.namespace]);
+    let deleted = Instant::now();
+    for replica in [first, &second] {
+        replica.owner.get(&path).problem(404, "DP_ERR_NOT_FOUND");
+        assert_eq!(listed(replica, &role).len(), 0);
+    }
+    println!("both knew of its deletion {:?} after kubectl was done", deleted.elapsed());
+}
