@@ -1,14 +1,18 @@
 # Everything here sets up what it needs; `make` alone says what there is.
 #   STATE=dir                  another state folder than target/run, for more than one `make run`
 #   KUBERNETES_VERSION=v1.34   another folder of deploy/local/kubernetes
+#   REQUESTS=10000             how many `make bench-rolling` sends
 #   RESTART=1                  `make run` starts Daypass again when it dies, as Kubernetes would
 
 CARGO ?= cargo
 PYTHON ?= python3
+REQUESTS ?= 10000
 STATE ?= target/run
 
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 LOCAL = $(TARGET)/debug/daypass-local
+# The API servers' audit logs of a whole test run.
+AUDIT_LOGS = $(TARGET)/tmp/audit-logs
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/daypass
 # One virtual environment for each content of the requirements.
 venv = $(CACHE)/$(1)-$(firstword $(shell cksum < $(2)))
@@ -18,7 +22,7 @@ CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop test test-chart bench tools schemathesis chart-tools generate check-cargo check-python
+.PHONY: help run env stop test test-chart bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,7 +40,10 @@ stop: check-cargo ## Stop a running `make run`
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
 test: test-chart schemathesis ## Run all tests, against a real control plane
-	@SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+	@rm -rf "$(AUDIT_LOGS)"
+	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
+	@rm -rf "$(AUDIT_LOGS)"
 
 test-chart: tools chart-tools ## Run the tests of what the chart renders, and scan it
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover --start-directory deploy/charts/tests --pattern "*_test.py"
@@ -44,6 +51,9 @@ test-chart: tools chart-tools ## Run the tests of what the chart renders, and sc
 # Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
 bench: tools ## Measure what the admission policies cost an unrelated write
 	@$(CARGO) bench --profile dev --bench walls
+
+bench-rolling: tools ## Replace replicas one by one under load, and count the requests that fail
+	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- --exact ha_rolling::a_rolling_upgrade_under_load_loses_no_request --nocapture
 
 tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of this folder
 	@$(CARGO) build -p daypass-local

@@ -1,0 +1,285 @@
+//! Daypass's rights, after all other tests: by the API servers' audit logs of the whole run it asked for nothing that the chart does
+//! not grant, and each right that the chart grants was used. `make test` keeps the logs and runs this last.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, in its helpers as well")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fmt};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use daypass_local::Tools;
+use serde_json::Value;
+
+const DAYPASS: &str = "system:serviceaccount:daypass:daypass";
+/// How long after a binding was made the API server may not know it yet; a sweep can come in between.
+const NOTICED: TimeDelta = TimeDelta::seconds(15);
+
+/// Where a right is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Cluster,
+    OwnNamespace,
+    RoleNamespaces,
+}
+
+impl Scope {
+    /// Of the namespace that a binding is in.
+    fn of(namespace: &str) -> Self {
+        match namespace {
+            "" => Self::Cluster,
+            "daypass" => Self::OwnNamespace,
+            _ => Self::RoleNamespaces,
+        }
+    }
+}
+
+/// The smallest thing that RBAC grants: one verb on one resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    scope: Scope,
+    verb: String,
+    /// `resource.group`, or the path that is no resource.
+    target: String,
+    /// Where it is granted for an object of this name alone.
+    name: Option<String>,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scope, verb, target, name } = self;
+        write!(f, "{scope:?}: {verb} {target}{}", name.as_ref().map(|name| format!(" {name}")).unwrap_or_default())
+    }
+}
+
+/// What one request of Daypass wanted, and how the authorizer decided.
+struct Request {
+    time: DateTime<Utc>,
+    namespace: String,
+    verb: String,
+    target: String,
+    name: String,
+    allowed: bool,
+    /// The namespace of the binding that allowed it, empty for a ClusterRoleBinding; `None` if it was not one of the chart's for Daypass.
+    binding: Option<String>,
+}
+
+impl Request {
+    fn of(event: &Value) -> Option<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if event["user"]["username"] != DAYPASS || event.get("impersonatedUser").is_some() {
+            return None;
+        }
+        let decision = event["annotations"]["authorization.k8s.io/decision"].as_str()?;
+        let object = &event["objectRef"];
+        let target = match object["resource"].as_str() {
+            None => text(&event["requestURI"]).split('?').next().unwrap().to_owned(),
+            Some(resource) => {
+                let subresource = object["subresource"].as_str().map(|it| format!("/{it}")).unwrap_or_default();
+                format!("{resource}{subresource}.{}", object["apiGroup"].as_str().unwrap_or_default())
+            }
+        };
+        let reason = text(&event["annotations"]["authorization.k8s.io/reason"]);
+        Some(Self {
+            time: event["requestReceivedTimestamp"].as_str()?.parse().unwrap(),
+            namespace: text(&object["namespace"]),
+            verb: text(&event["verb"]),
+            target,
+            name: text(&object["name"]),
+            allowed: decision == "allow",
+            binding: binding(&reason),
+        })
+    }
+
+    /// Whether this right covers it.
+    fn is_by(&self, right: &Right) -> bool {
+        self.verb == right.verb && self.target == right.target && right.name.as_ref().is_none_or(|it| *it == self.name)
+    }
+}
+
+/// Which binding of the chart's the authorizer names: `RBAC: allowed by RoleBinding "daypass/daypass-x" of Role "daypass" to …`.
+fn binding(reason: &str) -> Option<String> {
+    let named = |kind: &str| reason.strip_prefix(&format!("RBAC: allowed by {kind} \""))?.split('"').next();
+    if named("ClusterRoleBinding") == Some("daypass") {
+        return Some(String::new());
+    }
+    let (name, namespace) = named("RoleBinding")?.split_once('/')?;
+    (name == "daypass").then(|| namespace.to_owned())
+}
+
+/// One control plane's log.
+#[derive(Default)]
+struct Log {
+    requests: Vec<Request>,
+    /// When the binding of Daypass was made in each role namespace, and when it, or the namespace, was deleted.
+    bound: BTreeMap<String, DateTime<Utc>>,
+    unbound: BTreeMap<String, DateTime<Utc>>,
+    /// Whether a test of it took rights away.
+    expects_refusals: bool,
+}
+
+impl Log {
+    fn read(file: &Path) -> Self {
+        let mut log = Self { expects_refusals: file.with_extension("refusals").exists(), ..Self::default() };
+        for line in BufReader::new(File::open(file).unwrap()).lines() {
+            let line = line.unwrap();
+            // Most are of others. The last one may be half written.
+            if !line.contains(DAYPASS) && !line.contains("\"rolebindings\"") && !line.contains("\"delete\"") {
+                continue;
+            }
+            let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+            log.note_binding(&event);
+            log.requests.extend(Request::of(&event));
+        }
+        log
+    }
+
+    fn note_binding(&mut self, event: &Value) {
+        let object = &event["objectRef"];
+        let (text, verb) = (|key: &str| object[key].as_str().unwrap_or_default(), event["verb"].as_str());
+        let namespace = match text("resource") {
+            "rolebindings" if text("name") == "daypass" => text("namespace"),
+            "namespaces" if verb == Some("delete") => text("name"),
+            _ => return,
+        };
+        let Some(time) = event["stageTimestamp"].as_str().and_then(|time| time.parse().ok()) else { return };
+        match verb {
+            Some("create") => self.bound.insert(namespace.to_owned(), time),
+            Some("delete") if !self.unbound.contains_key(namespace) => self.unbound.insert(namespace.to_owned(), time),
+            _ => None,
+        };
+    }
+
+    /// Whether Daypass was refused because its binding in that role namespace was not there yet, or no more.
+    fn is_around_binding(&self, request: &Request) -> bool {
+        let namespace = &request.namespace;
+        Scope::of(namespace) == Scope::RoleNamespaces
+            && (self.bound.get(namespace).is_none_or(|made| request.time < *made + NOTICED)
+                || self.unbound.get(namespace).is_some_and(|gone| request.time + NOTICED > *gone))
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+/// The rights of a rule.
+fn rights(scope: Scope, rule: &Value) -> Vec<Right> {
+    let mut targets = texts(&rule["nonResourceURLs"]);
+    for group in texts(&rule["apiGroups"]) {
+        targets.extend(texts(&rule["resources"]).iter().map(|resource| format!("{resource}.{group}")));
+    }
+    let names = match texts(&rule["resourceNames"]) {
+        names if names.is_empty() => vec![None],
+        names => names.into_iter().map(Some).collect(),
+    };
+    let mut rights = Vec::new();
+    for verb in texts(&rule["verbs"]) {
+        for target in &targets {
+            assert!(verb != "*" && !target.contains('*'), "{rule} is more than anybody can use");
+            let right =
+                |name: &Option<String>| Right { scope, verb: verb.clone(), target: target.clone(), name: name.clone() };
+            rights.extend(names.iter().map(right));
+        }
+    }
+    rights
+}
+
+/// What the chart grants to Daypass, by the rendered bindings.
+fn granted() -> BTreeSet<Right> {
+    let mut helm = Command::new(Tools::helm().unwrap());
+    helm.args(["template", "daypass", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"), "-n", "daypass"]);
+    helm.args(["--skip-tests", "--set", "dataPlane.id=dp-1,dataPlane.server=https://192.0.2.1"]);
+    let output = helm.args(["--set", "server.publicUrl=https://daypass.example.com"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let objects: Vec<Value> = serde_yaml::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let field =
+        |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut granted = BTreeSet::new();
+    for binding in &objects {
+        let is_daypass = |subject: &Value| {
+            subject["kind"] == "ServiceAccount" && subject["name"] == "daypass" && subject["namespace"] == "daypass"
+        };
+        if !binding["subjects"].as_array().into_iter().flatten().any(is_daypass) {
+            continue;
+        }
+        let namespace = field(binding, "/metadata/namespace");
+        let is_its = |role: &&Value| {
+            role["kind"] == binding["roleRef"]["kind"]
+                && role["metadata"]["name"] == binding["roleRef"]["name"]
+                && field(role, "/metadata/namespace") == namespace
+        };
+        let role = objects.iter().find(is_its).expect("the chart has the roles that it binds");
+        let rules = role["rules"].as_array().unwrap();
+        granted.extend(rules.iter().flat_map(|rule| rights(Scope::of(&namespace), rule)));
+    }
+    assert!(!granted.is_empty(), "the chart binds Daypass to something");
+    granted
+}
+
+fn logs() -> Vec<(PathBuf, Log)> {
+    let folder = PathBuf::from(env::var_os("DAYPASS_AUDIT_LOGS").expect("`make test` sets DAYPASS_AUDIT_LOGS"));
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "log"))
+        .map(|file| (file.clone(), Log::read(&file)))
+        .collect()
+}
+
+#[test]
+#[ignore = "`make test` runs it after all others"]
+fn no_request_is_refused_and_no_right_is_unused() {
+    let granted = granted();
+    let logs = logs();
+    let mut used: BTreeMap<&Right, usize> = granted.iter().map(|right| (right, 0)).collect();
+    let (mut total, mut early) = (0, 0);
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+    for (file, log) in &logs {
+        for request in &log.requests {
+            total += 1;
+            if let Some(binding) = &request.binding {
+                let right = granted.iter().find(|right| right.scope == Scope::of(binding) && request.is_by(right));
+                *used.entry(right.expect("what was allowed is granted")).or_default() += 1;
+            }
+            if request.allowed {
+                continue;
+            }
+            // What the chart grants nowhere is never asked for, whatever a test took away.
+            let place = Scope::of(&request.namespace);
+            let is_granted =
+                |right: &&Right| (right.scope == Scope::Cluster || right.scope == place) && request.is_by(right);
+            if granted.iter().any(|right| is_granted(&right))
+                && (log.expects_refusals || log.is_around_binding(request))
+            {
+                early += 1;
+                continue;
+            }
+            let Request { verb, target, namespace, name, .. } = request;
+            let name = file.file_name().unwrap().display().to_string()
+                + ": "
+                + verb
+                + " "
+                + target
+                + " "
+                + namespace
+                + "/"
+                + name;
+            *refused.entry(name).or_default() += 1;
+        }
+    }
+    println!(
+        "{} control planes, {total} requests of Daypass, {early} refused where a test took the right away or had just given it",
+        logs.len()
+    );
+    for (right, count) in &used {
+        println!("{count:>8} {right}");
+    }
+    let unused: Vec<String> =
+        used.iter().filter(|(_, count)| **count == 0).map(|(right, _)| right.to_string()).collect();
+    assert!(total > 0, "no request of Daypass is in any log");
+    assert!(refused.is_empty(), "refused: {refused:#?}");
+    assert!(unused.is_empty(), "granted and never used: {unused:#?}");
+}
