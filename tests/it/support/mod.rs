@@ -19,6 +19,7 @@ pub use attempt::{DAYPASS, Stage, attack, legit};
 pub use curl::Curl;
 pub use daypass::{Daypass, Launch, send_signal};
 pub use http::{Answer, Http};
+pub use jwt::claims;
 pub use lab::{Lab, Role};
 pub use member::{Created, Kubeconfig};
 pub use objects::{Remains, now, time, wait_until};
