@@ -280,6 +280,6 @@ fn no_request_is_refused_and_no_right_is_unused() {
     let unused: Vec<String> =
         used.iter().filter(|(_, count)| **count == 0).map(|(right, _)| right.to_string()).collect();
     assert!(total > 0, "no request of Daypass is in any log");
-    assert!(refused.is_empty(), "refused: {refused:#?}");
+    assert!(refused.is_empty(), "refused, where no test said so by Lab::expect_refusals: {refused:#?}");
     assert!(unused.is_empty(), "granted and never used: {unused:#?}");
 }

@@ -169,6 +169,7 @@ fn a_role_is_also_what_everyone_is_allowed_but_for_kubernetess_own_defaults() {
 #[test]
 fn rights_that_cannot_be_read_count_as_the_worse_and_hold_no_member_up() {
     let lab = Lab::alone();
+    lab.expect_refusals();
     let role = lab.reader();
     let mut daypass = Daypass::start(&lab, &Launch::default());
     let own = lab.object("default", "clusterrole", "daypass").unwrap();
