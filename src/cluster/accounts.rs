@@ -65,18 +65,19 @@ impl Cluster {
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         };
-        let api = self.accounts(&member.id.role);
-        let id = member.id.to_string();
-        match self.call("create_service_account", &id, api.create(&PostParams::default(), &account)).await {
-            Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                let owned = |account: &Account| account.member_uid.as_ref() == Some(&member.uid) && !account.deleting;
-                let own = self.account(&member.id).await?.as_ref().is_some_and(owned);
-                let foreign =
-                    || Error::new("create_service_account", &id, ErrorKind::Conflict, "the name is taken by another's");
-                if own { Ok(()) } else { Err(foreign()) }
+        let (api, id) = (self.accounts(&member.id.role), member.id.to_string());
+        // Looked for first: to the namespace's quota, a try to make one that is there is one more, until Kubernetes counts again.
+        let mut found = self.account(&member.id).await?;
+        if found.is_none() {
+            match self.call("create_service_account", &id, api.create(&PostParams::default(), &account)).await {
+                Err(error) if error.kind == ErrorKind::AlreadyExists => found = self.account(&member.id).await?,
+                result => return result.map(drop),
             }
-            result => result.map(drop),
         }
+        if found.is_some_and(|account| account.member_uid.as_ref() == Some(&member.uid) && !account.deleting) {
+            return Ok(());
+        }
+        Err(Error::new("create_service_account", &id, ErrorKind::Conflict, "the name is taken by another's"))
     }
 
     /// Deletes exactly this service account; with it die all tokens of it.

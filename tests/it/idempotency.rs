@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Http, Lab, Role, eventually, time};
+use crate::support::{Answer, Created, Http, Lab, Role, eventually, time};
 
 fn create(client: &Http, role: &Role, key: &str) -> Answer {
     let body = json!({"duration": "1", "roleId": role.id});
@@ -173,4 +173,17 @@ fn of_credentials_issued_at_once_one_works() {
     };
     assert_eq!(passwords.iter().filter(works).count(), 1, "of {}", passwords.len());
     assert!(!works(&&passwords[0]), "the first one is replaced");
+}
+
+#[test]
+fn changing_a_member_takes_nothing_of_the_quota() {
+    let (lab, daypass) = Lab::shared();
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    // Three service accounts, then: `default`, the member's, and one to spare.
+    let role = lab.role_of(&json!({"description": "A test's", "rules": rules, "maxMembers": 1}));
+    let member = Created::new(&daypass.owner, &role, 1);
+    for change in 0..12 {
+        daypass.owner.patch(&member.path(""), &json!({"duration": 2 + change % 2})).expect(200);
+        daypass.owner.post(&member.path("/credentials"), &json!({})).expect(201);
+    }
 }
