@@ -1,8 +1,11 @@
 //! A rolling upgrade under load loses no request. `make bench-rolling` sends as many as are named there; here it is one upgrade's.
 
 use std::env;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -130,6 +133,25 @@ impl Client<'_> {
     }
 }
 
+/// curl, which speaks HTTP/2, ten times a second: status, version and new connections of each request go to this file.
+fn curl(lab: &Lab, service: &Service, token: &str, path: &str) -> (Child, PathBuf) {
+    let folder = lab.fresh_folder("curl");
+    let (ca, log) = (folder.join("ca.pem"), folder.join("log"));
+    fs::write(&ca, lab.serving_certificate()).unwrap();
+    let mut command = Command::new("curl");
+    // What it writes there is not held back.
+    command.args(["--silent", "--show-error", "--config", "-"]).stderr(File::create(&log).unwrap());
+    let mut curl = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let config = format!(
+        "cacert = \"{}\"\nheader = \"Authorization: Bearer {token}\"\nurl = \"https://{}/dp-1{path}#[1-1000000]\"\nrate = \"10/s\"\n\
+         output = \"/dev/null\"\nwrite-out = \"%{{stderr}}%{{http_code}} %{{http_version}} %{{num_connects}}\\n\"\n",
+        ca.display(),
+        service.address,
+    );
+    curl.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    (curl, log)
+}
+
 /// What became of the requests.
 #[derive(Default)]
 struct Tally {
@@ -155,6 +177,13 @@ fn a_rolling_upgrade_under_load_loses_no_request() {
     let certificate = lab.serving_certificate();
     let members: Vec<Created> = (0..CLIENTS).map(|_| Created::new(&owner, &role, 2)).collect();
 
+    let (mut curl, curl_log) = curl(&lab, &service, owner.token(), &members[0].path(""));
+    // It may be writing the last line.
+    let by_curl = || -> Vec<String> {
+        let log = fs::read_to_string(&curl_log).unwrap();
+        log.rsplit_once('\n').map_or(vec![], |(lines, _)| lines.lines().map(str::to_owned).collect())
+    };
+    let connections = |lines: &[String]| lines.iter().filter(|line| line.ends_with(" 1")).count();
     let (is_over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     let start = Instant::now();
     let mut upgrades = 0;
@@ -199,9 +228,16 @@ fn a_rolling_upgrade_under_load_loses_no_request() {
             service.replicas.lock().unwrap().retain(|(_, probe, _)| *probe != old.admin_url);
             upgrades += 1;
         }
+        eventually("curl has gone to a new one", || (connections(&by_curl()) > 1).then_some(()));
         is_over.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
+
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    let by_curl = by_curl();
+    println!("curl: {} requests over {} connections", by_curl.len(), connections(&by_curl));
+    assert!(by_curl.iter().all(|line| line.starts_with("200 2 ")), "{by_curl:#?}");
 
     let mut took: Vec<Duration> = tallies.iter().flat_map(|tally| tally.took.clone()).collect();
     let failures: Vec<&String> = tallies.iter().flat_map(|tally| &tally.failures).collect();
