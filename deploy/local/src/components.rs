@@ -127,6 +127,8 @@ impl Setup {
         flags.path("service-account-signing-key-file", &self.pki.service_account_key);
         flags.path("service-account-key-file", &self.pki.service_account_public);
         flags.path("audit-policy-file", &self.dir.join("audit-policy.yaml")).path("audit-log-path", &self.audit_log());
+        // Megabytes: one file, however long it runs.
+        flags.text("audit-log-maxsize", "100000");
         flags.0.extend(more.iter().cloned());
         flags.0
     }

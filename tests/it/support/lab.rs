@@ -61,10 +61,7 @@ impl Lab {
 
     fn start(walls: bool) -> Self {
         let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
-        let mut options = Options::default();
-        // In one file, however much it is.
-        options.apiserver_args.push("--audit-log-maxsize=100000".to_owned());
-        let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, options).unwrap();
+        let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
         keep_audit_log(&plane);
         let chart = Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
         let lab = Self { kubeconfig: state.join("daypass.kubeconfig"), plane, chart };
