@@ -6,18 +6,20 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Created, Daypass, Lab, eventually, leaders, now, replica, site, time, wait_until};
+use crate::support::{Answer, Created, Daypass, Lab, Role, eventually, leaders, now, replica, site, time, wait_until};
 
 /// When the API server deleted a Member, by its audit log.
-fn deleted_at(lab: &Lab, name: &str) -> Option<DateTime<Utc>> {
+fn deleted_at(lab: &Lab, role: &Role, name: &str) -> Option<DateTime<Utc>> {
     let log = fs::read_to_string(lab.plane.audit_log()).unwrap();
     let deleted = |line: &str| {
         let event: Value = serde_json::from_str(line).ok()?;
         let object = &event["objectRef"];
-        let is_it = event["verb"] == "delete" && object["resource"] == "members" && object["name"] == name;
+        let is_it =
+            event["verb"] == "delete" && object["resource"] == "members" && object["namespace"] == *role.namespace;
+        let is_it = is_it && object["name"] == name;
         (is_it && event["responseStatus"]["code"] == 200).then(|| time(&event["stageTimestamp"]))
     };
-    log.lines().filter(|line| line.contains("\"delete\"") && line.contains(name)).find_map(deleted)
+    log.lines().filter(|line| line.contains("\"delete\"") && line.contains(&role.namespace)).find_map(deleted)
 }
 
 /// Asks again and again across the end: answered before it, it is good; asked from it on, it is refused.
@@ -51,7 +53,7 @@ fn when_the_leader_is_killed_members_go_on_ending_on_time() {
     let members = ["one", "two"].map(|name| Created::applied(&lab, &first, &role, name, &json!({"duration": "1h"})));
     let kubeconfig = members[0].kubeconfig(&lab);
 
-    // Both after the leader's end, and before the other replica may take the Lease: that was renewed a moment before.
+    // Both end after the leader has, and before the other replica may take the Lease: that was renewed a moment before.
     let ends = [members[0].end_in(&lab, &role, 20), members[1].end_in(&lab, &role, 22)];
     let renewed = || lab.kubectl(&["get", "lease", "daypass", "-n", "daypass", "-o", "jsonpath={.spec.renewTime}"]);
     let killed = std::thread::scope(|scope| {
@@ -76,7 +78,7 @@ fn when_the_leader_is_killed_members_go_on_ending_on_time() {
         wait_until(end);
         member.assert_dead(&second);
         lab.wait_gone(&role, member.name());
-        let reaped = eventually("the API server's audit log has it", || deleted_at(&lab, member.name()));
+        let reaped = eventually("the API server's audit log has it", || deleted_at(&lab, &role, member.name()));
         assert!(reaped >= end, "never early");
         let lag = (reaped - end).as_seconds_f64();
         let after = (end - killed).as_seconds_f64();
