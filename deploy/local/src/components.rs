@@ -40,15 +40,18 @@ pub(crate) struct Setup {
     pub(crate) pki: Pki,
     pub(crate) etcd_port: u16,
     pub(crate) apiserver_port: u16,
+    /// What a node asks of the API server, whatever else it is told.
+    pub(crate) node_args: Vec<String>,
     apiserver_args: Mutex<Vec<String>>,
 }
 
 impl Setup {
-    pub(crate) fn new(dir: &Path, apiserver_args: Vec<String>) -> Result<Self> {
-        let pki = Pki::create(&dir.join("pki"))?;
+    pub(crate) fn new(dir: &Path, apiserver_args: Vec<String>, hosts: &[&str]) -> Result<Self> {
+        let pki = Pki::create(&dir.join("pki"), hosts)?;
         write_private(&dir.join("audit-policy.yaml"), AUDIT_POLICY)?;
         let apiserver_args = Mutex::new(apiserver_args);
-        Ok(Self { dir: dir.to_owned(), pki, etcd_port: 0, apiserver_port: 0, apiserver_args })
+        let (dir, node_args) = (dir.to_owned(), Vec::new());
+        Ok(Self { dir, pki, etcd_port: 0, apiserver_port: 0, node_args, apiserver_args })
     }
 
     pub(crate) fn set_apiserver_args(&self, args: Vec<String>) {
@@ -129,7 +132,7 @@ impl Setup {
         flags.path("audit-policy-file", &self.dir.join("audit-policy.yaml")).path("audit-log-path", &self.audit_log());
         // Megabytes: one file, however long it runs.
         flags.text("audit-log-maxsize", "100000");
-        flags.0.extend(more.iter().cloned());
+        flags.0.extend(self.node_args.iter().chain(more.iter()).cloned());
         flags.0
     }
 

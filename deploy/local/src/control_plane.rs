@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::components::{Component, Setup};
+use crate::node::{self, Sandbox};
 use crate::process::{POLL, Process, guarded, output};
 use crate::state::StateDir;
 use crate::tools::Tools;
@@ -30,6 +31,9 @@ pub struct Options {
     pub ready_timeout: Duration,
     /// Set from elsewhere (a signal), it ends a start that is under way.
     pub interrupt: Arc<AtomicBool>,
+    /// In namespaces of its own, so that a [`Node`](crate::Node) can join it. Nothing outside reaches it but by
+    /// [`ControlPlane::command`], and it reaches nothing outside.
+    pub sandbox: bool,
 }
 
 impl Default for Options {
@@ -38,6 +42,7 @@ impl Default for Options {
             apiserver_args: Vec::new(),
             ready_timeout: Duration::from_secs(120),
             interrupt: Arc::new(AtomicBool::new(false)),
+            sandbox: false,
         }
     }
 }
@@ -59,6 +64,7 @@ pub struct ControlPlane {
     setup: Setup,
     options: Options,
     running: Mutex<Vec<(Component, Process)>>,
+    sandbox: Option<Sandbox>,
     state: StateDir,
 }
 
@@ -73,9 +79,14 @@ impl ControlPlane {
     /// ready; the end of that program's log is part of the message.
     pub fn start(tools: &Tools, state_dir: &Path, options: Options) -> Result<Self> {
         let state = StateDir::claim(state_dir)?;
-        let setup = Setup::new(state.path(), options.apiserver_args.clone())?;
+        let sandbox = if options.sandbox { Some(Sandbox::start(state.path())?) } else { None };
+        let hosts: &[&str] = if options.sandbox { &node::API_HOSTS } else { &[] };
+        let mut setup = Setup::new(state.path(), options.apiserver_args.clone(), hosts)?;
+        if options.sandbox {
+            setup.node_args = node::apiserver_args(&setup.pki)?;
+        }
         let running = Mutex::new(Vec::new());
-        let mut plane = Self { tools: tools.clone(), setup, options, running, state };
+        let mut plane = Self { tools: tools.clone(), setup, options, running, sandbox, state };
         plane.start_on_free_port(Component::Etcd)?;
         plane.start_on_free_port(Component::ApiServer)?;
         plane.start_component(Component::ControllerManager)?;
@@ -108,7 +119,8 @@ impl ControlPlane {
             bail!("{} is running already", component.name());
         }
         let name = component.name();
-        let mut command = guarded(&self.tools.program(name));
+        let program = self.tools.program(name);
+        let mut command = self.sandbox.as_ref().map_or_else(|| guarded(&program), |sandbox| sandbox.guarded(&program));
         command.args(self.setup.args(component));
         let process = Process::start(name, command, &self.setup.log(name), None)?;
         self.state.record_pid(process.id())?;
@@ -141,11 +153,13 @@ impl ControlPlane {
     }
 
     /// Stops everything in order.
-    pub fn stop(self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         self.stop_all()
     }
 
-    fn stop_all(&self) -> Result<()> {
+    fn stop_all(&mut self) -> Result<()> {
+        // First, so that the API server need not wait for the watches of what runs in there.
+        drop(self.sandbox.take());
         let mut result = Ok(());
         while let Some((_, mut process)) = { self.running().pop() } {
             // The others are stopped too, whatever this one does.
@@ -179,7 +193,10 @@ impl ControlPlane {
     fn is_ready(&self, component: Component) -> bool {
         let answers = |args: &[&str]| output(self.kubectl().arg("--request-timeout=3s").args(args)).is_ok();
         match component {
-            Component::Etcd => TcpStream::connect(("127.0.0.1", self.setup.etcd_port)).is_ok(),
+            Component::Etcd => match &self.sandbox {
+                Some(sandbox) => sandbox.listens(self.setup.etcd_port),
+                None => TcpStream::connect(("127.0.0.1", self.setup.etcd_port)).is_ok(),
+            },
             Component::ApiServer => answers(&["get", "--raw=/readyz"]),
             Component::ControllerManager => {
                 answers(&["get", "-n", "default", "serviceaccount/default", "configmap/kube-root-ca.crt"])
@@ -251,9 +268,23 @@ impl ControlPlane {
     /// A kubectl command as the administrator; add arguments. Its discovery cache is in the state folder: the one in the home
     /// folder is keyed by address, and the next control plane may get the same.
     pub fn kubectl(&self) -> Command {
-        let mut command = Command::new(self.tools.kubectl());
+        let mut command = self.command(&self.tools.kubectl());
         command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.state.path().join("kubectl-cache"));
         command
+    }
+
+    /// A command that reaches this control plane: with a sandbox, one in it, whose working folder is `/`.
+    pub fn command(&self, program: &Path) -> Command {
+        self.sandbox.as_ref().map_or_else(|| Command::new(program), |sandbox| sandbox.command(program))
+    }
+
+    /// The namespaces that it is in, where it has its own.
+    pub(crate) fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     pub(crate) fn record_pid(&self, pid: u32) -> Result<()> {

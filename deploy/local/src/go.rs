@@ -34,6 +34,10 @@ impl GoModule {
     pub(crate) fn inputs(&self) -> Result<Vec<String>> {
         let mut inputs = vec![read(&self.dir.join("go.mod"))?, read(&self.dir.join("go.sum"))?, self.ldflags.clone()];
         inputs.extend(self.packages.iter().map(|package| (*package).to_owned()));
+        // The programs that are written here are one file each.
+        let own = self.packages.iter().filter(|package| package.starts_with("./"));
+        let own: Result<Vec<String>> = own.map(|package| read(&self.dir.join(package).join("main.go"))).collect();
+        inputs.extend(own?);
         inputs.push(format!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
         Ok(inputs)
     }

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use daypass_local::{ControlPlane, DEFAULT_STATE, Options, RunOptions, Tools, print_env, run, stop_holder};
+use daypass_local::{
+    ControlPlane, DEFAULT_STATE, Node, Options, RunOptions, Tools, missing, print_env, run, stop_holder,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -32,7 +34,18 @@ enum Command {
     /// Build what is missing and print the folders of the programs
     Tools,
     /// Start a control plane and keep it until Ctrl-C
-    Up(State),
+    Up {
+        #[command(flatten)]
+        state: State,
+        /// With a node that runs pods, in namespaces of its own (Linux, root)
+        #[arg(long)]
+        node: bool,
+        /// An image for its pods: an OCI archive, as `make image` writes it
+        #[arg(long, requires = "node", value_name = "ARCHIVE")]
+        image: Option<PathBuf>,
+    },
+    /// Say what this machine lacks to run a node; fails where it lacks something
+    CheckNode,
     /// Stop whatever runs in the state folder
     Down(State),
     /// Start a control plane, install the chart and start Daypass, until Ctrl-C
@@ -76,7 +89,8 @@ fn main() -> ExitCode {
 fn execute(command: Command, interrupt: &Arc<AtomicBool>) -> Result<()> {
     match command {
         Command::Tools => print_tools(),
-        Command::Up(state) => up(&state.dir, interrupt),
+        Command::Up { state, node, image } => up(&state.dir, node, image.as_deref(), interrupt),
+        Command::CheckNode => check_node(),
         Command::Down(state) => down(&state.dir),
         Command::Run { state, daypass_bin, chart, restart } => {
             let daypass = match daypass_bin {
@@ -103,17 +117,49 @@ fn print_tools() -> Result<()> {
     Ok(writeln!(out, "{}", helm.parent().unwrap_or(&helm).display())?)
 }
 
-fn up(state_dir: &Path, interrupt: &Arc<AtomicBool>) -> Result<()> {
+fn up(state_dir: &Path, with_node: bool, image: Option<&Path>, interrupt: &Arc<AtomicBool>) -> Result<()> {
     let tools = Tools::find_or_build()?;
+    if with_node {
+        Node::prepare()?;
+    }
     handle_signals(interrupt)?;
-    let options = Options { interrupt: Arc::clone(interrupt), ..Options::default() };
+    let options = Options { interrupt: Arc::clone(interrupt), sandbox: with_node, ..Options::default() };
     let plane = ControlPlane::start(&tools, state_dir, options)?;
-    writeln!(std::io::stdout(), "ready: {}\nkubeconfig: {}", plane.server_url(), plane.kubeconfig().display())?;
+    let mut node = if with_node { Some(Node::start(&plane)?) } else { None };
+    if let (Some(node), Some(image)) = (&node, image) {
+        node.load_image(&image.canonicalize().with_context(|| format!("no image at {}", image.display()))?)?;
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "ready: {}\nkubeconfig: {}", plane.server_url(), plane.kubeconfig().display())?;
+    if with_node {
+        // The kubeconfig's address is one in the sandbox.
+        let shell = plane.command(Path::new("sh"));
+        let shell: Vec<_> =
+            std::iter::once(shell.get_program()).chain(shell.get_args()).map(|word| word.to_string_lossy()).collect();
+        let (kubeconfig, path) = (plane.kubeconfig(), plane.tools().dir());
+        writeln!(
+            out,
+            "a shell in it: KUBECONFIG='{}' PATH=\"{}:$PATH\" {}",
+            kubeconfig.display(),
+            path.display(),
+            shell.join(" ")
+        )?;
+    }
     while !interrupt.load(Ordering::Relaxed) {
         plane.check()?;
+        node.as_mut().map_or(Ok(()), Node::check)?;
         thread::sleep(Duration::from_millis(100));
     }
+    drop(node);
     plane.stop()
+}
+
+fn check_node() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("a node cannot run on this machine:\n  {}", missing.join("\n  "))
 }
 
 fn down(state_dir: &Path) -> Result<()> {

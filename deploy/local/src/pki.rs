@@ -28,6 +28,8 @@ pub(crate) struct PairPem {
 
 /// Where everything is. The names are those that kubeadm uses.
 pub(crate) struct Pki {
+    dir: PathBuf,
+    authority: Authority,
     pub(crate) ca: Pair,
     pub(crate) ca_pem: String,
     pub(crate) apiserver: Pair,
@@ -41,18 +43,21 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
+    /// `hosts` are more names and addresses of the API server.
+    pub(crate) fn create(dir: &Path, hosts: &[&str]) -> Result<Self> {
         let authority = Authority::new()?;
         let servers = ["127.0.0.1", "localhost"];
         // The first address of the service range, and the names that pods use.
-        let apiserver =
-            ["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let mut apiserver =
+            vec!["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        apiserver.extend(hosts);
         let signing = KeyPair::generate()?;
         let service_account_key = dir.join("sa.key");
         let service_account_public = dir.join("sa.pub");
         write_private(&service_account_key, &signing.serialize_pem())?;
         write_private(&service_account_public, &signing.public_key_pem())?;
         Ok(Self {
+            dir: dir.to_owned(),
             ca: authority.pem().write(dir, "ca")?,
             ca_pem: authority.pem.cert.clone(),
             apiserver: authority.issue("kube-apiserver", None, &apiserver)?.write(dir, "apiserver")?,
@@ -65,7 +70,18 @@ impl Pki {
             // The group and the user that Kubernetes' own bootstrap bindings name.
             admin: authority.issue("admin", Some("system:masters"), &[])?,
             controller_manager: authority.issue("system:kube-controller-manager", None, &[])?,
+            authority,
         })
+    }
+
+    /// A certificate for a user, for a kubeconfig.
+    pub(crate) fn user(&self, name: &str, group: Option<&str>) -> Result<PairPem> {
+        self.authority.issue(name, group, &[])
+    }
+
+    /// The same as files, and for a server as well where it has `hosts`.
+    pub(crate) fn files(&self, file: &str, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<Pair> {
+        self.authority.issue(name, group, hosts)?.write(&self.dir, file)
     }
 }
 

@@ -43,7 +43,7 @@ impl Chart {
 
     /// A helm command against this control plane, with no files outside of its state folder.
     pub fn helm(&self, plane: &ControlPlane) -> Command {
-        let mut helm = Command::new(&self.helm);
+        let mut helm = plane.command(&self.helm);
         helm.env("KUBECONFIG", plane.kubeconfig());
         for folder in ["CACHE", "CONFIG", "DATA"] {
             helm.env(format!("HELM_{folder}_HOME"), plane.state_dir().join("helm"));

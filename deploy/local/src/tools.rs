@@ -29,9 +29,8 @@ impl Tools {
             }
             eprintln!("KUBEBUILDER_ASSETS ({}) has no {}; not using it", dir.display(), missing.join(", "));
         }
-        let version = std::env::var("KUBERNETES_VERSION").unwrap_or_default();
-        let version = if version.is_empty() { DEFAULT_KUBERNETES } else { &version };
-        Ok(Self { dir: kubernetes(version)? })
+        let (dir, version) = kubernetes_module()?;
+        Ok(Self { dir: kubernetes(dir, &version)? })
     }
 
     /// The folder of the programs, for `PATH`.
@@ -64,25 +63,62 @@ impl Tools {
     }
 }
 
+/// The programs of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeTools {
+    /// kubelet, kube-proxy and kube-scheduler.
+    pub(crate) kubernetes: PathBuf,
+    /// coredns and pause.
+    pub(crate) own: PathBuf,
+}
+
+impl NodeTools {
+    /// Those of `KUBERNETES_VERSION` (default v1.34), built when they are not in the cache yet.
+    pub(crate) fn find_or_build() -> Result<Self> {
+        let (dir, version) = kubernetes_module()?;
+        let packages = &[
+            "k8s.io/kubernetes/cmd/kubelet",
+            "k8s.io/kubernetes/cmd/kube-proxy",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+        ];
+        let ldflags = kubernetes_ldflags(&version);
+        let kubernetes = cached("kubernetes-node", &version, &GoModule { dir, packages, ldflags })?;
+        let dir = sources().join("node");
+        let version = GoModule::required_version(&dir, "github.com/coredns/coredns")?;
+        let module = GoModule { dir, packages: &["./coredns", "./pause"], ldflags: "-s -w".to_owned() };
+        Ok(Self { kubernetes, own: cached("coredns", &version, &module)? })
+    }
+}
+
 /// The folder of this crate, with the Go modules beside it.
 fn sources() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn kubernetes(minor: &str) -> Result<PathBuf> {
+/// The module of the Kubernetes version that is wanted, and that version in full.
+fn kubernetes_module() -> Result<(PathBuf, String)> {
+    let minor = std::env::var("KUBERNETES_VERSION").unwrap_or_default();
+    module_of(if minor.is_empty() { DEFAULT_KUBERNETES } else { &minor })
+}
+
+fn module_of(minor: &str) -> Result<(PathBuf, String)> {
     let dir = sources().join("kubernetes").join(minor);
     if !dir.join("go.mod").is_file() {
         bail!("no such Kubernetes version: {minor}; there are {}", folders(&sources().join("kubernetes"))?.join(", "));
     }
     let version = GoModule::required_version(&dir, "k8s.io/kubernetes")?;
+    Ok((dir, version))
+}
+
+fn kubernetes(dir: PathBuf, version: &str) -> Result<PathBuf> {
     let packages = &[
         "go.etcd.io/etcd/server/v3",
         "k8s.io/kubernetes/cmd/kube-apiserver",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
         "k8s.io/kubernetes/cmd/kubectl",
     ];
-    let ldflags = kubernetes_ldflags(&version);
-    cached("kubernetes", &version, &GoModule { dir, packages, ldflags })
+    let ldflags = kubernetes_ldflags(version);
+    cached("kubernetes", version, &GoModule { dir, packages, ldflags })
 }
 
 /// What Kubernetes' own build stamps (hack/lib/version.sh), as far as it can be known here.
@@ -188,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kubernetes_version_is_refused_with_the_known_ones() {
-        let error = kubernetes("v0.1").map_err(|error| error.to_string());
+        let error = module_of("v0.1").map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("v1.34")));
     }
 }
