@@ -22,10 +22,10 @@ CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop test test-chart bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
+.PHONY: help run env stop test test-chart test-node install-doc node-requirements image image-check audit bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 run: check-cargo ## Start a real control plane with Daypass in it, until Ctrl-C
 	@$(CARGO) build -p daypass -p daypass-local --bins
@@ -47,6 +47,28 @@ test: test-chart schemathesis ## Run all tests, against a real control plane
 
 test-chart: tools chart-tools ## Run the tests of what the chart renders, and scan it
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover --start-directory deploy/charts/tests --pattern "*_test.py"
+
+test-node: image node-requirements tools ## Install the image by helm on a real node and use it (Linux, root)
+	@$(CARGO) test -p daypass-local --test node
+	@$(CARGO) test -p daypass --test node -- --nocapture
+
+install-doc: image node-requirements tools ## The same, and write the transcript into docs/install.md
+	@DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" $(CARGO) test -p daypass --test node -- --nocapture
+
+node-requirements: check-cargo ## Install what a real node needs, or say what this machine lacks for one
+	@deploy/need.sh buildah=buildah containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins \
+		iptables=iptables conntrack=conntrack ip=iproute2 curl=curl
+	@$(CARGO) build -q -p daypass-local
+	@exec "$(LOCAL)" check-node
+
+image: check-cargo ## Build the container image, with its SBOM, into target/image
+	@deploy/image/build.sh target/image
+
+image-check: image ## Check the image, and that building it elsewhere gives the same
+	@deploy/image/check.sh target/image
+
+audit: check-cargo ## Check the dependencies' licences, sources and known vulnerabilities
+	@deploy/audit.sh
 
 # Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
 bench: tools ## Measure what the admission policies cost an unrelated write
