@@ -1,9 +1,14 @@
 //! What bodies have in common.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, HeaderName};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use utoipa::openapi::schema::{Schema, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::access_token::MAX_NAME;
 use crate::domain::member::{MAX_DESCRIPTION, MAX_USERNAME, check_text};
@@ -34,12 +39,31 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Option
     Ok(text)
 }
 
-/// A text of at most [`MAX_NAME`] characters and at least one.
-pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    check_text(&name, MAX_NAME).map_err(de::Error::custom)?;
-    if name.trim().is_empty() {
-        return Err(de::Error::custom("must not be empty"));
+/// A name for people: at most [`MAX_NAME`] characters, and not only blanks.
+#[derive(Debug)]
+pub(super) struct Name(pub(super) String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        check_text(&name, MAX_NAME).map_err(de::Error::custom)?;
+        if name.trim().is_empty() {
+            return Err(de::Error::custom("must not be empty"));
+        }
+        Ok(Self(name))
     }
-    Ok(name)
+}
+
+impl PartialSchema for Name {
+    fn schema() -> RefOr<Schema> {
+        let visible = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
+        let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_NAME));
+        name.pattern(Some(visible)).description(Some("A name for people.")).examples(["CI"]).into()
+    }
+}
+
+impl ToSchema for Name {
+    fn name() -> Cow<'static, str> {
+        "Name".into()
+    }
 }

@@ -11,7 +11,7 @@ use super::types::{AskedEnd, IssuedToken};
 use crate::api::auth::Caller;
 use crate::api::body::Json;
 use crate::api::context::Context;
-use crate::api::fields::NO_STORE;
+use crate::api::fields::{NO_STORE, Name};
 use crate::api::problem::{Code, Problem};
 use crate::cluster::{NewToken, Privilege};
 use crate::domain::access_token::{Owner, Scope};
@@ -21,14 +21,7 @@ use crate::domain::access_token::{Owner, Scope};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateToken {
     /// Name for people.
-    #[serde(deserialize_with = "crate::api::fields::name")]
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
-        example = "CI"
-    )]
-    name: String,
+    name: Name,
     /// When it ends (RFC 3339).
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
@@ -76,7 +69,7 @@ pub(super) async fn create_token(
     context.require_no_more(&caller, &scopes, expires_at)?;
 
     let created_by = caller.identity.username.clone();
-    let new = NewToken { name: body.name, owner, created_by, scopes, expires_at };
+    let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at };
     let made = tokens.create(new, caller.cause(&context)).await;
     let (token, secret) =
         made.map_err(|error| Problem::not_created(error, Code::TooManyTokens, tokens.rules.max_per_owner))?;

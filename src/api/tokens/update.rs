@@ -9,6 +9,7 @@ use super::types::TokenView;
 use crate::api::auth::Caller;
 use crate::api::body::Json;
 use crate::api::context::Context;
+use crate::api::fields::Name;
 use crate::api::problem::Problem;
 use crate::domain::access_token::Scope;
 
@@ -17,14 +18,7 @@ use crate::domain::access_token::Scope;
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateToken {
     /// Name for people.
-    #[serde(deserialize_with = "crate::api::fields::name")]
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
-        example = "CI"
-    )]
-    name: String,
+    name: Name,
 }
 
 /// Rename an access token
@@ -44,6 +38,6 @@ pub(super) async fn update_token(
     Json(body): Json<UpdateToken>,
 ) -> Result<axum::Json<TokenView>, Problem> {
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    let renamed = context.state.tokens.rename(&token, &body.name, caller.cause(&context)).await?;
+    let renamed = context.state.tokens.rename(&token, &body.name.0, caller.cause(&context)).await?;
     context.token_view(&renamed).await.map(axum::Json)
 }
