@@ -1,5 +1,6 @@
 //! What the identities behind tokens rest on: the API server's issuer and Daypass's audience.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{AccessTokens, Error};
 
-/// How long the API server's issuer is believed, so that many requests cost one question: it changes only when the API server is restarted.
+/// How long the API server's issuer is believed, so that many requests cost few questions: it changes only when the API server is restarted.
 const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Daypass's part of the identity configuration.
@@ -44,12 +45,14 @@ impl AccessTokens {
     /// # Errors
     /// When the API server does not say who issues its tokens: then no token can be decided on.
     pub async fn identity_now(&self) -> Result<String, Error> {
-        let mut known = self.issuer.lock().await;
-        let issuer = match &known.0 {
-            Some((seen, issuer)) if seen.elapsed() < BELIEVED => issuer.clone(),
-            _ => {
+        // Not held while the API server is asked: where it hangs, no request waits for another's question.
+        let known = || self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known().0.clone().filter(|(seen, _)| seen.elapsed() < BELIEVED);
+        let issuer = match fresh {
+            Some((_, issuer)) => issuer,
+            None => {
                 let issuer = self.ask_issuer().await?;
-                known.0 = Some((Instant::now(), issuer.clone()));
+                known().0 = Some((Instant::now(), issuer.clone()));
                 issuer
             }
         };

@@ -31,7 +31,7 @@ pub struct AccessTokens {
     /// What tokens may be.
     pub rules: TokenRules,
     identity: IdentityConfig,
-    issuer: Arc<tokio::sync::Mutex<KnownIssuer>>,
+    issuer: Arc<Mutex<KnownIssuer>>,
     /// The UIDs of the tokens whose use this process is writing down.
     recording: Arc<Mutex<HashSet<String>>>,
 }
