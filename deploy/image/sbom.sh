@@ -13,5 +13,6 @@ trap 'rm -f "$name.json" "deploy/local/$name.json"' EXIT
 "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target "$target" --no-build-deps \
     --override-filename "$name"
 mkdir -p "$(dirname "$file")"
-# The folder that it was made in is nobody's business, and would be another one each time.
-sed "s#path+file://$PWD#path+file:///daypass#g" "$name.json" > "$file"
+# The folder that it was made in is nobody's business, and would be another one each time: cargo names the package where the folder has
+# another name.
+sed -e "s|path+file://$PWD#daypass@|path+file://$PWD#|g" -e "s|path+file://$PWD|path+file:///daypass|g" "$name.json" > "$file"
