@@ -48,9 +48,9 @@ pub(super) fn router() -> OpenApiRouter<State> {
     security(("accessToken" = []), ("accessTokenBasic" = []))
 )]
 async fn create_session(context: Context, caller: Caller) -> Result<Response, Problem> {
-    context.require_tokens()?;
+    context.require_tokens(&caller)?;
     let (Some(token), None) = (&caller.token, &caller.session) else {
-        return Err(Problem::detailed(Code::Forbidden, "only an access token is exchanged for a session"));
+        return Err(context.forbid(&caller, "only an access token is exchanged for a session"));
     };
     let made = context.state.tokens.sign_in(token, caller.cause(&context)).await;
     let (session, secret) = made.map_err(|error| Problem::not_created(error, Code::TooManySessions, MAX_SESSIONS))?;

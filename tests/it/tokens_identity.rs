@@ -143,7 +143,7 @@ fn another_issuer_suspends_them_until_it_is_rolled_back() {
         daypass.wait_ready();
     };
     restart(&mut daypass, &["https://new.example.com", "https://kubernetes.default.svc"]);
-    // The issuer is asked for at most every ten seconds.
+    // The issuer is remembered for a second.
     let refused = |pat: &Pat| (pat.http.get("/tokens/self").status == 401).then_some(());
     eventually("it is refused", || refused(&old));
     old.http.assert_refused();

@@ -106,3 +106,18 @@ fn a_token_has_sixteen_sessions_of_its_present_secret() {
     let rotated = Pat::of(&pat.http, &pat.http.post("/tokens/self/rotate", &json!({})).expect(200));
     assert_eq!(statuses(&rotated).iter().filter(|status| **status == 201).count(), 16);
 }
+
+#[test]
+fn a_list_asks_for_the_issuer_once_however_long_it_is() {
+    let (lab, daypass) = Lab::shared();
+    let owner = lab.generator(daypass);
+    for _ in 0..5 {
+        Pat::new(&owner, &SCOPES);
+    }
+    // Another replica, which does not reap and so has asked for nothing yet.
+    let other = Daypass::start(lab, &Launch::default());
+    let page = other.owner.with_token(owner.token()).get("/tokens").expect(200).json();
+    assert_eq!((&page["total"], &page["items"][4]["status"]), (&json!(5), &json!("ACTIVE")));
+    // One more, if it has come to reap after all.
+    assert!((1.0..=2.0).contains(&other.calls("get_openid_configuration")));
+}

@@ -98,7 +98,7 @@ fn use_all(lab: &Lab, daypass: &Daypass, secrets: &mut Secrets) -> String {
     secrets.keep(&session.secret, &[owner]);
     session.http.get("/members").expect(200);
     let less = json!({"name": "less", "expiresInDays": 1, "scopes": ["members:read"]});
-    let child = Pat::asked(&session.http, &less);
+    let child = Pat::asked(&pat.http, &less);
     secrets.keep(&child.secret, &[owner]);
 
     // Wrong, in the wrong place, and pasted where it does not belong.

@@ -88,6 +88,26 @@ fn only_a_token_signs_in_and_only_a_session_signs_out() {
 }
 
 #[test]
+fn a_session_leaves_nothing_that_lasts_longer_than_itself() {
+    let (lab, daypass) = Lab::shared();
+    let pat = Pat::new(&lab.generator(daypass), &SCOPES);
+    let session = pat.sign_in();
+    let body = json!({"name": "n", "expiresInDays": 1, "scopes": ["members:read"]});
+    for refused in [
+        session.http.post("/tokens", &body),
+        session.http.post("/tokens/self/rotate", &json!({})),
+        session.http.post(&format!("{}/rotate", pat.path()), &json!({})),
+    ] {
+        refused.problem(403, "DP_ERR_FORBIDDEN");
+        let id = refused.header("x-request-id");
+        let recorded = daypass.audit_events().into_iter().find(|event| event["requestId"] == id).unwrap();
+        assert_eq!((&recorded["event"], &recorded["reason"]), (&json!("DENIED"), &json!("DP_ERR_FORBIDDEN")));
+    }
+    pat.http.post("/tokens", &body).expect(201);
+    session.http.patch("/tokens/self", &json!({"name": "another"})).expect(200);
+}
+
+#[test]
 fn what_is_done_in_a_session_is_its_tokens_doing() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();

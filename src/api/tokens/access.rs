@@ -1,5 +1,7 @@
 //! Whose tokens a caller may see and change.
 
+use std::fmt;
+
 use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
@@ -7,6 +9,10 @@ use crate::api::tokens::types::TokenView;
 use crate::cluster::{CreateTokenError, Identity, Privilege};
 use crate::domain::access_token::{AccessToken, Scope, TokenId};
 use crate::domain::secret::Subject as _;
+
+/// Why somebody can own no tokens.
+pub(super) const NO_USERS: &str =
+    "only service accounts may own access tokens here, unless the operator lets other users";
 
 /// Whether this is the token's owner; a service account that was made anew is another.
 pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
@@ -16,8 +22,28 @@ pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
 
 impl Context {
     /// Checks that access tokens are in use at all: where they are not, none is made.
-    pub(in crate::api) fn require_tokens(&self) -> Result<(), Problem> {
-        if self.state.settings.access_tokens { Ok(()) } else { Err(Problem::new(Code::TokensDisabled)) }
+    pub(in crate::api) fn require_tokens(&self, caller: &Caller) -> Result<(), Problem> {
+        if self.state.settings.access_tokens {
+            return Ok(());
+        }
+        self.record_denied(caller, None, Code::TokensDisabled);
+        Err(Problem::new(Code::TokensDisabled))
+    }
+
+    /// Checks that the caller came with no session: what is made in half an hour may last for a year.
+    pub(super) fn require_no_session(&self, caller: &Caller) -> Result<(), Problem> {
+        match caller.session {
+            None => Ok(()),
+            Some(_) => {
+                Err(self.forbid(caller, "a session makes and rotates no access tokens: it takes the token itself"))
+            }
+        }
+    }
+
+    /// A refusal, recorded.
+    pub(in crate::api) fn forbid(&self, caller: &Caller, why: impl fmt::Display) -> Problem {
+        self.record_denied(caller, None, Code::Forbidden);
+        Problem::detailed(Code::Forbidden, why)
     }
 
     /// Checks that the caller has this right on access tokens.
@@ -28,15 +54,11 @@ impl Context {
         if self.state.cluster.has_privilege(&caller.identity, privilege).await? {
             return Ok(());
         }
-        self.record_denied(caller, None, Code::Forbidden);
         let (verb, name) = match privilege {
             Privilege::Generate => ("generate", "Generate Personal Access Tokens"),
             Privilege::Manage => ("manage", "Manage All Access Tokens"),
         };
-        Err(Problem::detailed(
-            Code::Forbidden,
-            format!("this needs the right to {verb} personalaccesstokens.daypass.dev ({name})"),
-        ))
+        Err(self.forbid(caller, format!("this needs the right to {verb} personalaccesstokens.daypass.dev ({name})")))
     }
 
     /// The token of this id, if it has not ended and the caller may see it; 404 for any other.
@@ -63,16 +85,15 @@ impl Context {
         Err(not_found())
     }
 
-    /// Whether a token that has not ended is refused.
-    pub(super) async fn is_suspended(&self, token: &AccessToken) -> Result<bool, Problem> {
-        let tokens = &self.state.tokens;
-        let is_current = token.identity == tokens.identity_now().await?;
-        Ok(!is_current || !token.is_live(&tokens.rules, self.state.cluster.clock.now()))
+    /// Whether a token that has not ended is refused, where `identity` names the identity configuration in force.
+    pub(super) fn is_suspended(&self, token: &AccessToken, identity: &str) -> bool {
+        token.identity != identity || !token.is_live(&self.state.tokens.rules, self.state.cluster.clock.now())
     }
 
     /// A token as it is shown.
     pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
-        Ok(TokenView::new(token, self.is_suspended(token).await?))
+        let identity = self.state.tokens.identity_now().await?;
+        Ok(TokenView::new(token, self.is_suspended(token, &identity)))
     }
 }
 

@@ -7,6 +7,7 @@ use http::header::LOCATION;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::access::NO_USERS;
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::auth::Caller;
 use crate::api::body::Json;
@@ -57,13 +58,14 @@ pub(super) async fn create_token(
     Json(body): Json<CreateToken>,
 ) -> Result<Response, Problem> {
     let scopes = distinct(body.scopes)?;
-    context.require_tokens()?;
+    context.require_tokens(&caller)?;
+    context.require_no_session(&caller)?;
     context.require(&caller, Scope::TokensWrite)?;
     let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
 
     let tokens = &context.state.tokens;
     let now = context.state.cluster.clock.now();
-    let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| Problem::new(Code::Forbidden))?;
+    let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let end = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
     let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required, or expiresInDays"))?;
     context.require_no_more(&caller, &scopes, expires_at)?;
@@ -100,12 +102,10 @@ impl Context {
             // A token's owner is as it was when the token was made: that of a user has the groups of then.
             let owner =
                 caller.token.as_ref().map(|token| token.owner.clone()).or_else(|| tokens.owner_of(&caller.identity));
-            let refused = "only service accounts may own access tokens here, unless the operator lets other users";
-            return owner.ok_or_else(|| Problem::detailed(Code::Forbidden, refused));
+            return owner.ok_or_else(|| self.forbid(caller, NO_USERS));
         };
         if caller.token.is_some() {
-            self.record_denied(caller, None, Code::Forbidden);
-            return Err(Problem::detailed(Code::Forbidden, "an access token makes no token for another owner"));
+            return Err(self.forbid(caller, "an access token makes no token for another owner"));
         }
         self.require_privilege(caller, Privilege::Manage).await?;
         let owner = tokens.owner_named(other).await?;
@@ -124,10 +124,10 @@ impl Context {
             self.require(caller, *scope)?;
         }
         if expires_at > token.expires_at {
-            self.record_denied(caller, None, Code::Forbidden);
             let end = token.expires_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            let detail = format!("an access token gives nothing that ends later than itself: {end}");
-            return Err(Problem::detailed(Code::Forbidden, detail));
+            return Err(
+                self.forbid(caller, format!("an access token gives nothing that ends later than itself: {end}"))
+            );
         }
         Ok(())
     }

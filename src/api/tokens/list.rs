@@ -1,7 +1,6 @@
 //! `GET /tokens`.
 
 use axum::extract::RawQuery;
-use futures::future::try_join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -64,9 +63,11 @@ pub(super) async fn list_tokens(
     };
     found.retain(|token| token.session.is_none() && tokens.has_not_ended(token));
     found.sort_by(|a, b| (a.created_at, a.id.object_name()).cmp(&(b.created_at, b.id.object_name())));
+    let identity = tokens.identity_now().await?;
+    let view = |token| TokenView::new(token, context.is_suspended(token, &identity));
     Ok(axum::Json(TokenPage {
         total: found.len(),
-        items: try_join_all(page.of(&found).map(|token| context.token_view(token))).await?,
+        items: page.of(&found).map(view).collect(),
         limit: page.limit,
         offset: page.offset,
     }))

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::TokenPath;
-use super::access::is_own;
+use super::access::{NO_USERS, is_own};
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
 use crate::api::auth::{Caller, Presented, authenticate_caller};
@@ -77,24 +77,25 @@ pub(super) async fn rotate_token(
     Path(path): Path<TokenPath>,
     body: Option<Json<RotateToken>>,
 ) -> Result<Response, Problem> {
-    context.require_tokens()?;
+    context.require_tokens(&caller)?;
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
+    context.require_no_session(&caller)?;
     let own = is_own(&token, &caller.identity);
     if !own && caller.token.is_some() {
-        return Err(Problem::detailed(Code::Forbidden, "an access token rotates no token of another owner"));
+        return Err(context.forbid(&caller, "an access token rotates no token of another owner"));
     }
     context.require_privilege(&caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
 
     let tokens = &context.state.tokens;
     let now = context.state.cluster.clock.now();
-    let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| Problem::new(Code::Forbidden))?;
+    let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let Json(body) = body.unwrap_or(Json(RotateToken::default()));
     let asked = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
     let expires_at = asked.unwrap_or(token.expires_at);
     context.require_no_more(&caller, &token.scopes, expires_at)?;
 
     // Rotated or not, it is. Asked before: nothing may fail after.
-    let suspended = context.is_suspended(&token).await?;
+    let suspended = context.is_suspended(&token, &tokens.identity_now().await?);
     let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context)).await?;
     Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, suspended, &secret))).into_response())
 }

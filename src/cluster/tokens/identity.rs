@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{AccessTokens, Error};
+use super::{AccessTokens, Error, ErrorKind};
 
 /// How long the API server's issuer is believed, so that many requests cost few questions: it changes only when the API server is restarted.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -71,7 +71,15 @@ impl AccessTokens {
             let request = http::Request::get(PATH).body(Vec::new()).map_err(kube::Error::HttpError)?;
             cluster.client.request::<Configuration>(request).await
         };
-        Ok(cluster.call("get_openid_configuration", PATH, ask).await?.issuer)
+        let answer = cluster.call("get_openid_configuration", PATH, ask).await.map_err(|error| match error.kind {
+            // Not the caller's thing that is not there.
+            ErrorKind::NotFound => {
+                let why = "the API server tells no issuer: its --service-account-issuer must be an https URL";
+                Error::new(error.call, PATH, ErrorKind::Server, why)
+            }
+            _ => error,
+        });
+        Ok(answer?.issuer)
     }
 }
 
