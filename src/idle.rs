@@ -141,7 +141,7 @@ mod tests {
         let config = RustlsConfig::from_pem(pair.certificate.clone().into_bytes(), key).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = IdleAcceptor::new(RustlsAcceptor::new(config), Duration::from_millis(300));
+        let acceptor = IdleAcceptor::new(RustlsAcceptor::new(config), Duration::from_secs(2));
         let server = axum_server::from_tcp(listener).unwrap().acceptor(acceptor);
         let router = Router::new().route("/", get(|| async { "hello" }));
         let asked = tokio::task::spawn_blocking(move || ask(address, &pair.certificate));

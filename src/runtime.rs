@@ -39,6 +39,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection of HTTP/1 is kept for the next request. Longer than clients and proxies keep an idle one (60 s and 90 s are
 /// common), so that it is they who close it: a request that is sent just as this side closes is lost. Longer than a request takes, too.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// How often a client of HTTP/2 is asked whether it is there.
+const PING: Duration = Duration::from_secs(30);
 /// How often the files of a given certificate are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries to get the serving certificate while the API server does not answer.
@@ -201,6 +203,8 @@ async fn serve_api(
         axum_server::from_tcp(listener)?.acceptor(acceptor).handle(life.handle).first_request_timeout(HEAD_TIMEOUT);
     // It counts the idle time before a head as well, and cuts where the acceptor closes.
     server.http_builder().http1().header_read_timeout(KEEP_ALIVE + HEAD_TIMEOUT);
+    // A client that has vanished answers no ping.
+    server.http_builder().http2().keep_alive_interval(Some(PING)).keep_alive_timeout(HEAD_TIMEOUT);
     let attempts = Attempts::new(args.max_refused_credentials);
     let metrics = tokens.cluster.metrics.clone();
     let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: life.requests };

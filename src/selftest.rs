@@ -25,7 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Refusals that may be over in a moment.
-const LATER: [StatusCode; 3] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+const LATER: [StatusCode; 4] =
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
 
 /// Whatever is said while the test runs.
 type Say<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
@@ -66,6 +67,9 @@ pub fn run(args: &SelftestArgs, say: impl Fn(&str) -> anyhow::Result<()>) -> any
         let used = target.use_kubeconfig(&member, &say).await;
         // Whatever has happened: nobody is to be left with access that was only tried.
         let ended = target.end(&member).await;
+        if let Err(error) = &ended {
+            say(&format!("{} may still be there: {error:#}", member.id))?;
+        }
         let kubeconfig = used?;
         ended?;
         say("ended it: Daypass no longer knows it")?;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -22,6 +23,8 @@ use crate::rest::{Answer, Authorization, Rest};
 
 /// The shortest that TokenRequest grants.
 const TOKEN_SECONDS: i64 = 600;
+/// Of the whole command: a few calls.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the command prints.
 #[derive(Debug, Default)]
@@ -69,7 +72,7 @@ struct Caller {
 /// When a right is missing, which is named, or something cannot be reached.
 pub fn run(command: &TokenCommand) -> anyhow::Result<Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = async {
         match command {
             TokenCommand::Create { name, scopes, expires_in_days, owner, target } => {
                 let caller = Caller::new(target, owner.as_ref()).await?;
@@ -97,13 +100,16 @@ pub fn run(command: &TokenCommand) -> anyhow::Result<Output> {
                 Ok(Output { result: String::new(), remark: format!("revoked {id}\n") })
             }
         }
-    })
+    };
+    runtime.block_on(async { tokio::time::timeout(TIMEOUT, done).await.context("there is no answer")? })
 }
 
 impl Caller {
     /// The service account to call as: the one that is named, else the kubeconfig's own user, else the owner of the token to be made.
     async fn new(target: &TokenTarget, owner: Option<&AccountName>) -> anyhow::Result<Self> {
-        let config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+        let mut config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+        // kube's retries would go on for minutes.
+        config.default_retry = false;
         let client = Client::try_from(config)?;
         let account = match &target.service_account {
             Some(account) => account.clone(),
