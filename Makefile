@@ -22,7 +22,7 @@ CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop test test-chart test-node install-doc node-requirements image image-check audit bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
+.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -39,7 +39,7 @@ stop: check-cargo ## Stop a running `make run`
 	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
-test: test-chart schemathesis ## Run all tests, against a real control plane
+test: programs test-chart schemathesis ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
@@ -81,10 +81,13 @@ tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of thi
 	@$(CARGO) build -p daypass-local
 	@exec "$(LOCAL)" tools
 
+programs: # What the tests run, besides what is built
+	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps
+
 # Installs the requirements $(2) into the virtual environment $(1), unless that is there.
 install = test -f "$(1)/.complete" || { \
 		echo "installing $(2) into $(1)" && rm -rf "$(1)" && mkdir -p "$(CACHE)" && \
-		{ $(PYTHON) -m venv "$(1)" || { echo "Python's venv module is needed (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; } && \
+		{ $(PYTHON) -c 'import ensurepip' 2> /dev/null || deploy/need.sh ensurepip=python3-venv; } && $(PYTHON) -m venv "$(1)" && \
 		"$(1)/bin/pip" install --quiet --disable-pip-version-check -r $(2) && touch "$(1)/.complete"; }
 
 chart-tools: check-python ## Install what the chart's tests need, once; kept outside of this folder
@@ -95,6 +98,7 @@ schemathesis: check-python ## Install schemathesis, once; kept outside of this f
 	@echo "$(VENV)/bin/schemathesis"
 
 generate: check-cargo check-python ## Rewrite the files that are generated from the code
+	@mkdir -p target
 	@for type in members accesstokens; do \
 		$(CARGO) run -q -- crds $$type > target/$$type.yaml && \
 		cp target/$$type.yaml crds/ && cp target/$$type.yaml deploy/charts/daypass/files/ || exit 1; done

@@ -192,5 +192,8 @@ class HelmTest(unittest.TestCase):
             sources = {kind: source for entry in pod["spec"]["volumes"][0]["projected"]["sources"] for kind, source in entry.items()}
             self.assertEqual(sources["secret"], {"name": secret, "items": [{"key": key, "path": "daypass.crt"}]})
 
+    def test_none_where_it_could_not_call(self):
+        self.assertEqual(self.hooks("server: {publicUrl: 'https://daypass.example.com', authMethods: [access-token]}"), [])
+
     def test_none_without_a_role(self):
         self.assertEqual(self.hooks(VALUES["without"]), [])

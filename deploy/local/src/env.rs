@@ -26,7 +26,7 @@ pub(crate) struct Running {
     pub(crate) data_plane: String,
     pub(crate) admin_url: String,
     pub(crate) daypass_pid: u32,
-    /// Folders of kubectl and helm.
+    /// Folders of kubectl, helm and daypass.
     pub(crate) path: Vec<PathBuf>,
 }
 

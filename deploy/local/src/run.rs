@@ -137,7 +137,11 @@ impl Run<'_> {
             data_plane: DATA_PLANE.to_owned(),
             admin_url: self.admin_url(),
             daypass_pid: daypass.id(),
-            path: [self.plane.tools().dir()].into_iter().chain(self.chart.helm_dir()).map(Path::to_owned).collect(),
+            path: [Some(self.plane.tools().dir()), self.chart.helm_dir(), self.options.daypass.parent()]
+                .into_iter()
+                .flatten()
+                .map(Path::to_owned)
+                .collect(),
         };
         running.write(self.plane.state_dir())?;
         Ok(daypass)
