@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde::Serialize;
 
 use crate::clock::{Clock, Entropy};
 use crate::domain::access_token::{AccessToken, Scope};
+use crate::domain::lifetime::seconds;
 use crate::domain::member::Member;
 
 /// The version of the schema. A field may be added under it; none is removed or changes its meaning.
@@ -266,8 +267,4 @@ impl<'a> TokenGrant<'a> {
             session_of: token.session.as_ref().map(|of| of.token.as_str()),
         }
     }
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use http::{Method, StatusCode};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -19,6 +19,7 @@ use url::form_urlencoded::byte_serialize;
 
 use crate::cli::{AccountName, TokenCommand, TokenTarget};
 use crate::domain::access_token::{Scope, service_account};
+use crate::domain::lifetime::seconds;
 use crate::rest::{Answer, Authorization, Rest};
 
 /// The shortest that TokenRequest grants.
@@ -216,8 +217,4 @@ fn table(tokens: &[Token]) -> String {
 
 fn scopes(scopes: &[Scope]) -> String {
     scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(",")
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, SecondsFormat, Utc};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::settings::Settings;
 use crate::cluster::IssuedToken;
+use crate::domain::lifetime::seconds;
 use crate::domain::member::Member;
 
 /// A kubeconfig to be rendered: it holds a token.
@@ -150,8 +150,4 @@ impl<'a> Kubeconfig<'a> {
         }
         text
     }
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

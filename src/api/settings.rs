@@ -1,10 +1,9 @@
 //! What the operator configured, and the URLs and texts that are made of it.
 
-use chrono::SecondsFormat;
 use ipnet::IpNet;
 
 use crate::domain::id::MemberId;
-
+use crate::domain::lifetime::seconds;
 use crate::domain::member::Member;
 
 /// What the API was configured with.
@@ -70,7 +69,7 @@ impl Settings {
         let id = &member.id;
         let kubeconfig = self.file_name(id, "kubeconfig");
         let url = self.kubeconfig_url(id);
-        let end = member.expires_at().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let end = seconds(member.expires_at());
         // In a subshell, so that the engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.
         let download =
             |trust: &str| format!("( umask 077 && curl --fail{trust} --user '{id}' --output '{kubeconfig}' '{url}' )");

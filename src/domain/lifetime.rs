@@ -1,6 +1,6 @@
 //! When a member begins and ends. All arithmetic is checked: a duration that overflows is refused, never wrapped.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 /// The longest life of a member, from its creation (48 hours). The CRD enforces the same cap by a CEL rule.
 pub const MAX_LIFETIME: TimeDelta = TimeDelta::hours(48);
@@ -59,6 +59,11 @@ pub fn format_duration(duration: TimeDelta) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, unit)| format!("{count}{unit}"))
         .collect()
+}
+
+/// A time as it is shown and stored: RFC 3339, UTC, whole seconds.
+pub fn seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// The end of a membership: `min(created + duration, not_after)`.

@@ -18,7 +18,7 @@ use crate::api::problem::{Code, Problem};
 use crate::cluster::{Access, Cluster, Ending, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
 use crate::domain::id::{MemberId, encode};
-use crate::domain::lifetime::{MAX_LIFETIME, format_duration};
+use crate::domain::lifetime::{MAX_LIFETIME, format_duration, seconds};
 use crate::domain::role::RoleId;
 use crate::domain::secret::Credential;
 
@@ -97,9 +97,7 @@ pub(super) async fn create_member(
     let now = cluster.clock.now();
     let spec = MemberSpec {
         duration: format_duration(body.duration.0),
-        not_after: Some(
-            (now + MAX_LIFETIME + TimeDelta::seconds(1)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        ),
+        not_after: Some(seconds(now + MAX_LIFETIME + TimeDelta::seconds(1))),
         username: body.username,
         description: body.description,
         created_by: Some(caller.identity.username.clone()),

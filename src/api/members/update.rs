@@ -12,7 +12,7 @@ use crate::api::body::Json;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
 use crate::cluster::{Access, Resource, Verb};
-use crate::domain::lifetime::check_seconds;
+use crate::domain::lifetime::{check_seconds, seconds};
 use crate::domain::member::Member;
 
 /// How often a change is tried again on what somebody else changed meanwhile.
@@ -85,8 +85,7 @@ impl UpdateMember {
             return Err(Problem::field(field, "is in the past; use DELETE to end the membership now"));
         }
         if let Some(bound) = member.not_after.filter(|bound| end > *bound) {
-            let bound = bound.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            return Err(Problem::field(field, format!("is later than the membership may last: {bound}")));
+            return Err(Problem::field(field, format!("is later than the membership may last: {}", seconds(bound))));
         }
         check_seconds(asked.num_seconds())
             .map_err(|_| Problem::field(field, "must be at most 48 hours from the creation"))

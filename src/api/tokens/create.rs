@@ -16,6 +16,7 @@ use crate::api::fields::{NO_STORE, Name};
 use crate::api::problem::{Code, Problem};
 use crate::cluster::{NewToken, Privilege};
 use crate::domain::access_token::{Owner, Scope};
+use crate::domain::lifetime::seconds;
 
 /// A token to be made; with exactly one of the two ends.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -124,7 +125,7 @@ impl Context {
             self.require(caller, *scope)?;
         }
         if expires_at > token.expires_at {
-            let end = token.expires_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            let end = seconds(token.expires_at);
             return Err(
                 self.forbid(caller, format!("an access token gives nothing that ends later than itself: {end}"))
             );

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::api::problem::Problem;
 use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
+use crate::domain::lifetime::seconds;
 
 /// On whose rights a token acts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -114,8 +115,7 @@ impl AskedEnd {
             (None, Some(days)) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
         };
         let Some(end) = end.map(|end| end.trunc_subsecs(0)).filter(|end| *end <= latest) else {
-            let latest = latest.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            return Err(Problem::field(field, format!("is later than an access token may last: {latest}")));
+            return Err(Problem::field(field, format!("is later than an access token may last: {}", seconds(latest))));
         };
         if end <= now {
             return Err(Problem::field(field, "must be in the future"));

@@ -1,6 +1,6 @@
 //! Reading and writing AccessTokens.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{ApiResource, ListParams, Patch, PatchParams, PostParams};
@@ -13,6 +13,7 @@ use crate::cluster::{ErrorKind, optional};
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
 use crate::crd::{self, Object, Tolerant, read_access_token};
 use crate::domain::access_token::{AccessToken, SignIn, TokenId, TokenSecret};
+use crate::domain::lifetime::seconds;
 use crate::domain::secret::SecretHash;
 
 impl AccessTokens {
@@ -168,8 +169,4 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
         identity: identity.to_owned(),
         session: session.cloned().map(|of| SessionSpec { token: of.token, token_uid: of.token_uid, secret: of.secret }),
     }
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
