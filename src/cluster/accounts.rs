@@ -2,12 +2,11 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{ApiResource, ListParams, PostParams};
-use kube::{Api, Resource as _};
+use kube::Resource as _;
 
-use super::members::uid_precondition;
-use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone, optional};
-use crate::crd::{self, Metadata};
+use super::objects::Objects;
+use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
+use crate::crd::{self, Object};
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
@@ -26,27 +25,22 @@ pub struct Account {
 }
 
 impl Cluster {
-    fn accounts(&self, role: &RoleId) -> Api<ServiceAccount> {
-        Api::namespaced(self.client.clone(), &role.namespace())
-    }
-
-    fn account_metadata(&self, role: &RoleId) -> Api<Metadata> {
-        let resource = ApiResource::erase::<ServiceAccount>(&());
-        Api::namespaced_with(self.client.clone(), &role.namespace(), &resource)
+    fn accounts(&self, role: &RoleId) -> Objects<'_> {
+        self.objects::<ServiceAccount>(Some(&role.namespace()))
     }
 
     /// The service account of a member's name, whosever it is.
     pub async fn account(&self, id: &MemberId) -> Result<Option<Account>, Error> {
-        let api = self.account_metadata(&id.role);
-        let found = optional(self.call("get_service_account", &id.to_string(), api.get(id.name())).await)?;
-        Ok(found.map(read))
+        let accounts = self.accounts(&id.role).metadata();
+        Ok(accounts.get("get_service_account", &id.to_string(), id.name()).await?.as_ref().map(read))
     }
 
     /// All service accounts of a role but `default`, which Kubernetes makes and whose token nobody can get.
     pub async fn list_accounts(&self, role: &RoleId) -> Result<Vec<Account>, Error> {
-        let api = self.account_metadata(role);
-        let found = self.call("list_service_accounts", role.as_str(), api.list(&ListParams::default())).await?;
-        Ok(found.into_iter().map(read).filter(|account| account.name != "default").collect())
+        let accounts = self.accounts(role).metadata();
+        let mut found = accounts.list("list_service_accounts", role.as_str(), None, |account| read(&account)).await?;
+        found.retain(|account| account.name != "default");
+        Ok(found)
     }
 
     /// Makes sure that the member's service account is there and the member's own.
@@ -65,11 +59,11 @@ impl Cluster {
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         };
-        let (api, id) = (self.accounts(&member.id.role), member.id.to_string());
+        let (accounts, id) = (self.accounts(&member.id.role), member.id.to_string());
         // Looked for first: to the namespace's quota, a try to make one that is there is one more, until Kubernetes counts again.
         let mut found = self.account(&member.id).await?;
         if found.is_none() {
-            match self.call("create_service_account", &id, api.create(&PostParams::default(), &account)).await {
+            match accounts.create("create_service_account", &id, &account).await {
                 Err(error) if error.kind == ErrorKind::AlreadyExists => found = self.account(&member.id).await?,
                 result => return result.map(drop),
             }
@@ -82,20 +76,17 @@ impl Cluster {
 
     /// Deletes exactly this service account; with it die all tokens of it.
     pub async fn delete_account(&self, role: &RoleId, account: &Account) -> Result<(), Error> {
-        let api = self.accounts(role);
-        let params = uid_precondition(&account.uid);
-        let call = api.delete(&account.name, &params);
-        gone(self.call("delete_service_account", &format!("{role}.{}", account.name), call).await)
+        let (accounts, of) = (self.accounts(role), format!("{role}.{}", account.name));
+        gone(accounts.delete("delete_service_account", &of, &account.name, &account.uid).await)
     }
 }
 
-fn read(account: Metadata) -> Account {
-    let meta = account.0.metadata;
+fn read(account: &Object) -> Account {
     Account {
-        name: meta.name.unwrap_or_default(),
-        uid: meta.uid.unwrap_or_default(),
-        member_uid: meta.labels.and_then(|mut labels| labels.remove(MEMBER_UID_LABEL)),
-        deleting: meta.deletion_timestamp.is_some(),
+        name: account.name(),
+        uid: account.uid().unwrap_or_default(),
+        member_uid: account.label(MEMBER_UID_LABEL),
+        deleting: account.is_deleting(),
     }
 }
 

@@ -4,15 +4,13 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use secrecy::SecretString;
 use serde_json::json;
 
 use super::accounts::{owned_labels, owner_reference};
-use super::members::uid_precondition;
+use super::objects::{Objects, decode};
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
-use crate::crd::{Metadata, chrono_of};
+use crate::crd::Object;
 use crate::domain::id::MemberId;
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
@@ -57,26 +55,23 @@ pub struct Issued {
 }
 
 impl Cluster {
-    fn secrets(&self, role: &RoleId) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), &role.namespace())
+    /// Metadata only: Daypass has no business with what a Secret holds.
+    fn secrets(&self, role: &RoleId) -> Objects<'_> {
+        self.objects::<Secret>(Some(&role.namespace())).metadata()
     }
 
     /// The Secrets of all members of a name.
     pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigSecret>, Error> {
-        self.list_secrets(&id.role, &ListParams::default().labels(&format!("{MEMBER_LABEL}={}", id.name()))).await
+        self.list_secrets(&id.role, Some(&format!("{MEMBER_LABEL}={}", id.name()))).await
     }
 
     /// All Secrets of a role.
     pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigSecret>, Error> {
-        self.list_secrets(role, &ListParams::default()).await
+        self.list_secrets(role, None).await
     }
 
-    async fn list_secrets(&self, role: &RoleId, params: &ListParams) -> Result<Vec<KubeconfigSecret>, Error> {
-        // Metadata only: Daypass has no business with what a Secret holds.
-        let resource = ApiResource::erase::<Secret>(&());
-        let api: Api<Metadata> = Api::namespaced_with(self.client.clone(), &role.namespace(), &resource);
-        let found = self.call("list_secrets", role.as_str(), api.list(params)).await?;
-        Ok(found.into_iter().map(|secret| read(secret.0.metadata)).collect())
+    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigSecret>, Error> {
+        self.secrets(role).list("list_secrets", role.as_str(), selector, |secret| read(&secret)).await
     }
 
     /// Takes the slot of this name for a kubeconfig. The conflict of names is the lock that keeps their number.
@@ -98,10 +93,8 @@ impl Cluster {
             type_: Some("Opaque".to_owned()),
             ..Secret::default()
         };
-        let api = self.secrets(&member.id.role);
-        let created =
-            self.call("create_secret", &member.id.to_string(), api.create(&PostParams::default(), &secret)).await?;
-        Ok(read(created.metadata))
+        let created = self.secrets(&member.id.role).create("create_secret", &member.id.to_string(), &secret).await?;
+        Ok(read(&created))
     }
 
     /// Records on the Secret what was issued on it.
@@ -118,18 +111,14 @@ impl Cluster {
             "labels": { JTI_LABEL: claims.jti },
             "annotations": { EXPIRES_ANNOTATION: claims.exp, FROM_ANNOTATION: from },
         }});
-        let api = self.secrets(role);
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = api.patch_metadata(&secret.name, &params, &patch);
-        self.call("patch_secret", &format!("{role}.{}", secret.name), call).await.map(drop)
+        let of = format!("{role}.{}", secret.name);
+        self.secrets(role).patch("patch_secret", &of, &secret.name, &patch).await.map(drop)
     }
 
     /// Deletes exactly this Secret; with it dies the token that is bound to it.
     pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
-        let api = self.secrets(role);
-        let params = uid_precondition(&secret.uid);
-        let call = api.delete(&secret.name, &params);
-        gone(self.call("delete_secret", &format!("{role}.{}", secret.name), call).await)
+        let of = format!("{role}.{}", secret.name);
+        gone(self.secrets(role).delete("delete_secret", &of, &secret.name, &secret.uid).await)
     }
 
     /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
@@ -138,22 +127,16 @@ impl Cluster {
         if let Some(hash) = keep {
             selector.push_str(&format!(",{CREDENTIAL_LABEL}!={}", hash.fingerprint()));
         }
-        let api = self.secrets(&member.id.role);
-        let params = ListParams::default().labels(&selector);
-        let delete = DeleteParams::default();
-        let call = api.delete_collection(&delete, &params);
-        self.call("delete_secrets", &member.id.to_string(), call).await.map(drop)
+        self.secrets(&member.id.role).delete_all("delete_secrets", &member.id.to_string(), &selector).await
     }
 
     /// Has the role's quota counted again, by deleting something in its namespace (see [`crate::controller`]'s quota watch).
     pub async fn nudge_quota(&self, role: &RoleId) -> Result<(), Error> {
         let name = format!("quota-{}", u64::from_be_bytes(self.entropy.bytes().unwrap_or_default()));
-        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
         let secret = Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() };
-        let api = self.secrets(role);
-        self.call("create_secret", role.as_str(), api.create(&PostParams::default(), &secret)).await?;
-        let params = DeleteParams::default();
-        gone(self.call("delete_secret", role.as_str(), api.delete(&name, &params)).await)
+        let created = self.secrets(role).create("create_secret", role.as_str(), &secret).await?;
+        self.delete_secret(role, &read(&created)).await
     }
 
     /// Asks for a token of the member's service account for the API server itself, bound to the Secret.
@@ -177,34 +160,30 @@ impl Cluster {
             },
             ..TokenRequest::default()
         };
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &id.role.namespace());
-        let params = PostParams::default();
-        let call = api.create_token_request(id.name(), &params, &request);
-        let answer = self.call("create_token", &id.to_string(), call).await?;
+        let (accounts, of) = (self.objects::<ServiceAccount>(Some(&id.role.namespace())), id.to_string());
+        let answer = accounts.create_token("create_token", &of, id.name(), &request).await?;
+        let answer: TokenRequest = decode("create_token", &of, &answer)?;
         let missing =
             || Error::new("create_token", &id.to_string(), ErrorKind::UnreadableAnswer, "no token in the answer");
         answer.status.map(|status| status.token.into()).ok_or_else(missing)
     }
 }
 
-fn read(meta: ObjectMeta) -> KubeconfigSecret {
-    let labels = meta.labels.unwrap_or_default();
-    let annotations = meta.annotations.unwrap_or_default();
-    let label = |key: &str| labels.get(key).cloned();
-    let exp = annotations.get(EXPIRES_ANNOTATION).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+fn read(secret: &Object) -> KubeconfigSecret {
+    let exp = secret.annotation(EXPIRES_ANNOTATION).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
     KubeconfigSecret {
-        name: meta.name.unwrap_or_default(),
-        uid: meta.uid.unwrap_or_default(),
-        member: label(MEMBER_LABEL),
-        member_uid: label(MEMBER_UID_LABEL),
-        credential: label(CREDENTIAL_LABEL),
+        name: secret.name(),
+        uid: secret.uid().unwrap_or_default(),
+        member: secret.label(MEMBER_LABEL),
+        member_uid: secret.label(MEMBER_UID_LABEL),
+        credential: secret.label(CREDENTIAL_LABEL),
         // One without a date counts as old.
-        created_at: meta.creation_timestamp.as_ref().and_then(chrono_of).unwrap_or_default(),
-        deleting: meta.deletion_timestamp.is_some(),
-        issued: label(JTI_LABEL).zip(exp).map(|(jti, exp)| Issued {
+        created_at: secret.created_at().unwrap_or_default(),
+        deleting: secret.is_deleting(),
+        issued: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| Issued {
             jti,
             expires_at: exp.to_utc(),
-            from: annotations.get(FROM_ANNOTATION).cloned(),
+            from: secret.annotation(FROM_ANNOTATION),
         }),
     }
 }

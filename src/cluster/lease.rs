@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::PostParams;
 
-use super::{Cluster, Error, ErrorKind, optional};
+use super::objects::{Objects, decode};
+use super::{Cluster, Error, ErrorKind};
 
 /// How long a holder is believed after its last renewal. A dead leader is replaced within this and one renewal.
 pub const LEASE_DURATION: Duration = Duration::from_secs(10);
@@ -49,18 +48,22 @@ impl LeaseState {
 }
 
 impl Cluster {
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+    fn leases(&self) -> Objects<'_> {
+        self.objects::<Lease>(Some(&self.namespace))
+    }
+
+    async fn lease(&self) -> Result<Option<Lease>, Error> {
+        let found = self.leases().get("get_lease", NAME, NAME).await?;
+        found.map(|lease| decode("get_lease", NAME, &lease)).transpose()
     }
 
     /// Takes or renews the Lease where that is possible; whether this process holds it now.
     pub async fn acquire_lease(&self, state: &mut LeaseState) -> Result<bool, Error> {
-        let api = self.leases();
-        let Some(mut lease) = optional(self.call("get_lease", NAME, api.get(NAME)).await)? else {
+        let Some(mut lease) = self.lease().await? else {
             let owner_references = self.own_account().await.map(|owner| vec![owner]);
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), owner_references, ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.held(state, None)) };
-            return won(self.call("create_lease", NAME, api.create(&PostParams::default(), &lease)).await);
+            return won(self.leases().create("create_lease", NAME, &lease).await);
         };
         let spec = lease.spec.take().unwrap_or_default();
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
@@ -69,19 +72,18 @@ impl Cluster {
             return Ok(false);
         }
         lease.spec = Some(self.held(state, Some(&spec)));
-        won(self.call("update_lease", NAME, api.replace(NAME, &PostParams::default(), &lease)).await)
+        won(self.leases().replace("update_lease", NAME, NAME, &lease).await)
     }
 
     /// Gives the Lease up, so that the next replica need not wait for it to run out.
     pub async fn release_lease(&self, state: &LeaseState) -> Result<(), Error> {
-        let api = self.leases();
-        let Some(mut lease) = optional(self.call("get_lease", NAME, api.get(NAME)).await)? else {
+        let Some(mut lease) = self.lease().await? else {
             return Ok(());
         };
         if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&state.identity))
         {
             spec.holder_identity = None;
-            won(self.call("update_lease", NAME, api.replace(NAME, &PostParams::default(), &lease)).await)?;
+            won(self.leases().replace("update_lease", NAME, NAME, &lease).await)?;
         }
         Ok(())
     }

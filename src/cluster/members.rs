@@ -1,18 +1,19 @@
 //! Reading and writing Members.
 
 use chrono::{SecondsFormat, TimeDelta};
+use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Api;
-use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DynamicObject;
-use serde_json::json;
+use kube::Resource as _;
+use serde_json::{Value, json};
 
-use super::{Cluster, Error, ErrorKind, optional};
-use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Tolerant, Unreadable, read_member};
+use super::objects::Objects;
+use super::watch::{WatchCalls, WatchEvent};
+use super::{Cluster, Error, ErrorKind, gone};
+use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Unreadable, read_member};
 use crate::domain::id::MemberId;
 use crate::domain::lifetime::format_duration;
 use crate::domain::member::Member;
-use crate::domain::role::RoleId;
+use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
 
 /// How long a request claims the member that it changes.
@@ -27,6 +28,24 @@ pub enum Lookup {
     Unreadable(Unreadable),
     /// Nothing.
     Missing,
+}
+
+/// A Member as a watch tells it.
+#[derive(Debug)]
+pub struct WatchedMember {
+    /// Its id. Whether its namespace is a role is another question.
+    pub id: MemberId,
+    /// The Member, or why it cannot be read.
+    pub member: Result<Member, Unreadable>,
+}
+
+impl WatchedMember {
+    /// `None` for an object outside role namespaces, and for one whose name no member can have.
+    fn of(object: &Object) -> Option<Self> {
+        let role = RoleId::parse(object.namespace()?.strip_prefix(NAMESPACE_PREFIX)?)?;
+        let id = MemberId::new(role, &object.name())?;
+        Some(Self { member: read_member(&id.role, object), id })
+    }
 }
 
 /// What is written into a status; what is `None` stays as it is.
@@ -48,14 +67,13 @@ pub struct Listed {
 }
 
 impl Cluster {
-    fn members(&self, role: &RoleId) -> Api<Object> {
-        Api::namespaced_with(self.client.clone(), &role.namespace(), &ApiResource::erase::<crd::Member>(&()))
+    fn members(&self, role: &RoleId) -> Objects<'_> {
+        self.objects::<crd::Member>(Some(&role.namespace()))
     }
 
     /// The Member of this id, live from the API server.
     pub async fn member(&self, id: &MemberId) -> Result<Lookup, Error> {
-        let api = self.members(&id.role);
-        let object = optional(self.call("get_member", &id.to_string(), api.get(id.name())).await)?;
+        let object = self.members(&id.role).get("get_member", &id.to_string(), id.name()).await?;
         Ok(object.map_or(Lookup::Missing, |object| match read_member(&id.role, &object) {
             Ok(member) => Lookup::Found(Box::new(member)),
             Err(why) => Lookup::Unreadable(why),
@@ -64,36 +82,35 @@ impl Cluster {
 
     /// All Members of a role, live from the API server, each read by itself.
     pub async fn list_members(&self, role: &RoleId) -> Result<Listed, Error> {
-        let api = self.members(role);
-        let objects = self.call("list_members", role.as_str(), api.list(&ListParams::default())).await?;
+        let read = |object: Object| read_member(role, &object).map_err(|why| (object.name(), why));
         let mut listed = Listed::default();
-        for object in objects {
-            match read_member(role, &object) {
+        for member in self.members(role).list("list_members", role.as_str(), None, read).await? {
+            match member {
                 Ok(member) => listed.members.push(member),
-                Err(why) => listed.unreadable.push((object.0.metadata.name.unwrap_or_default(), why)),
+                Err(unreadable) => listed.unreadable.push(unreadable),
             }
         }
         Ok(listed)
     }
 
+    /// All Members as they are, then each change.
+    pub fn watch_members(&self) -> impl Stream<Item = WatchEvent<WatchedMember>> + use<> {
+        let calls = WatchCalls { list: "list_members", watch: "watch_members" };
+        self.objects::<crd::Member>(None).watch(calls, WatchedMember::of)
+    }
+
     /// Creates a Member, claimed for the request that finishes it.
     pub(super) async fn create_member(&self, id: &MemberId, spec: &MemberSpec) -> Result<Member, Error> {
-        let api = self.members(&id.role);
-        let resource = ApiResource::erase::<crd::Member>(&());
-        let mut object = DynamicObject::new(id.name(), &resource).data(json!({ "spec": spec }));
-        object.metadata.annotations = Some([(CLAIM_ANNOTATION.to_owned(), self.claim())].into());
-        let created =
-            self.call("create_member", &id.to_string(), api.create(&PostParams::default(), &Tolerant(object))).await?;
+        let metadata = json!({ "name": id.name(), "annotations": { CLAIM_ANNOTATION: self.claim() } });
+        let object = member_object(&metadata, &json!(spec));
+        let created = self.members(&id.role).create("create_member", &id.to_string(), &object).await?;
         readable("create_member", &id.role, &created)
     }
 
     /// Whether a Member could be created as far as the quota is concerned, even if only to be refused by it.
     pub async fn is_quota_counted(&self, role: &RoleId) -> Result<bool, Error> {
-        let resource = ApiResource::erase::<crd::Member>(&());
-        let probe = DynamicObject::new("quota-probe", &resource).data(json!({ "spec": { "duration": "1s" } }));
-        let params = PostParams { dry_run: true, ..PostParams::default() };
-        let api = self.members(role);
-        match self.call("probe_quota", role.as_str(), api.create(&params, &Tolerant(probe))).await {
+        let probe = member_object(&json!({ "name": "quota-probe" }), &json!({ "duration": "1s" }));
+        match self.members(role).dry_run("probe_quota", role.as_str(), &probe).await {
             Err(error) if error.kind == ErrorKind::QuotaUnknown => Ok(false),
             Err(error) if !matches!(error.kind, ErrorKind::QuotaExceeded | ErrorKind::AlreadyExists) => Err(error),
             _ => Ok(true),
@@ -109,10 +126,8 @@ impl Cluster {
             },
             "spec": { "duration": format_duration(duration) },
         });
-        let api = self.members(&member.id.role);
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = api.patch(member.id.name(), &params, &patch);
-        let patched = self.call("patch_member", &member.id.to_string(), call).await?;
+        let (members, id) = (self.members(&member.id.role), &member.id);
+        let patched = members.patch("patch_member", &id.to_string(), id.name(), &patch).await?;
         readable("patch_member", &member.id.role, &patched)
     }
 
@@ -136,25 +151,23 @@ impl Cluster {
             status["roleHash"] = hash.into();
         }
         let patch = json!({ "metadata": { "resourceVersion": member.resource_version }, "status": status });
-        let api = self.members(&member.id.role);
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = api.patch_status(member.id.name(), &params, &patch);
-        let patched = self.call("patch_member_status", &member.id.to_string(), call).await?;
+        let (members, id) = (self.members(&member.id.role), &member.id);
+        let patched = members.patch_status("patch_member_status", &id.to_string(), id.name(), &patch).await?;
         readable("patch_member_status", &member.id.role, &patched)
     }
 
     /// Deletes exactly this Member, not a later one of its name.
     pub(super) async fn delete_member(&self, member: &Member) -> Result<(), Error> {
-        let api = self.members(&member.id.role);
-        let params = uid_precondition(&member.uid);
-        let call = api.delete(member.id.name(), &params);
-        super::gone(self.call("delete_member", &member.id.to_string(), call).await)
+        let (members, id) = (self.members(&member.id.role), &member.id);
+        gone(members.delete("delete_member", &id.to_string(), id.name(), &member.uid).await)
     }
 }
 
-/// Deletes only the object of this UID; Kubernetes' garbage collector takes its dependents in the background.
-pub(super) fn uid_precondition(uid: &str) -> DeleteParams {
-    DeleteParams::background().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+fn member_object(metadata: &Value, spec: &Value) -> Value {
+    json!({
+        "apiVersion": crd::Member::api_version(&()), "kind": crd::Member::kind(&()),
+        "metadata": metadata, "spec": spec,
+    })
 }
 
 fn readable(call: &'static str, role: &RoleId, object: &Object) -> Result<Member, Error> {

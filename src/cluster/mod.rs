@@ -6,24 +6,27 @@ mod kubeconfigs;
 mod lease;
 mod lifecycle;
 mod members;
+mod objects;
 mod own_account;
 mod reviews;
 mod rights;
 mod roles;
 mod serving_cert;
 mod tokens;
+mod watch;
 
 pub use accounts::Account;
 pub use issue::{IssueError, IssuedToken};
 pub use kubeconfigs::{Issued, KubeconfigSecret};
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use lifecycle::{Cause, Ending};
-pub use members::{Listed, Lookup};
+pub use members::{Listed, Lookup, WatchedMember};
 pub use reviews::{Access, Identity, Privilege, Resource, Verb};
 pub use rights::{Grants, Rbac};
 pub use roles::RoleNamespaces;
 pub use serving_cert::KeyPair;
 pub use tokens::{AccessTokens, CreateTokenError, IdentityConfig, NewToken, TokenLogin};
+pub use watch::WatchEvent;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -207,11 +210,6 @@ impl Cluster {
             audit,
             metrics,
         })
-    }
-
-    /// The client for watches.
-    pub fn watch_client(&self) -> Client {
-        self.watch_client.clone()
     }
 
     /// How long ago the API server last answered; `None` when it never has.

@@ -3,10 +3,9 @@
 
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
-use kube::api::PostParams;
 
 use super::Cluster;
+use super::objects::decode;
 
 impl Cluster {
     /// The service account that Daypass runs as, to own an object that is about to be *created* in Daypass's namespace. Every identity
@@ -17,12 +16,10 @@ impl Cluster {
     /// stays after an uninstall, which is no reason not to make it. Never remembered: an account that was made anew has another
     /// UID, and what names an owner that is not there is deleted at once.
     pub async fn own_account(&self) -> Option<OwnerReference> {
-        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
-        let review = SelfSubjectReview::default();
-        let answer = match self
-            .call("create_self_subject_review", "-", api.create(&PostParams::default(), &review))
-            .await
-        {
+        const CALL: &str = "create_self_subject_review";
+        let reviews = self.objects::<SelfSubjectReview>(None);
+        let answer = reviews.create(CALL, "-", &SelfSubjectReview::default()).await;
+        let answer = match answer.and_then(|answer| decode::<SelfSubjectReview>(CALL, "-", &answer)) {
             Ok(answer) => answer.status.and_then(|status| status.user_info),
             Err(error) => {
                 tracing::warn!(%error, "Daypass's own account is unknown: what it makes in its namespace stays after an uninstall");

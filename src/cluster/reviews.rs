@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::Api;
-use kube::api::PostParams;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::objects::decode;
 use super::{Cluster, Error};
 use crate::crd::GROUP;
 use crate::domain::role::RoleId;
@@ -115,9 +114,9 @@ impl Cluster {
     pub async fn review_token(&self, token: &SecretString, audience: Option<&str>) -> Result<Option<Identity>, Error> {
         let audiences = audience.map(|audience| vec![audience.to_owned()]);
         let spec = TokenReviewSpec { audiences, token: Some(token.expose_secret().to_owned()) };
-        let api: Api<TokenReview> = Api::all(self.client.clone());
         let review = TokenReview { spec, ..TokenReview::default() };
-        let answer = self.call("create_token_review", "-", api.create(&PostParams::default(), &review)).await?;
+        let answer = self.objects::<TokenReview>(None).create("create_token_review", "-", &review).await?;
+        let answer: TokenReview = decode("create_token_review", "-", &answer)?;
         let Some(status) = answer.status.filter(|status| status.authenticated == Some(true)) else {
             return Ok(None);
         };
@@ -168,9 +167,9 @@ impl Cluster {
             },
             ..SubjectAccessReview::default()
         };
-        let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let answer =
-            self.call("create_subject_access_review", &object, api.create(&PostParams::default(), &review)).await?;
+        let reviews = self.objects::<SubjectAccessReview>(None);
+        let answer = reviews.create("create_subject_access_review", &object, &review).await?;
+        let answer: SubjectAccessReview = decode("create_subject_access_review", &object, &answer)?;
         Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
     }
 }

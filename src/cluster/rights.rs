@@ -6,13 +6,12 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
-use kube::api::{ApiResource, ListParams, PostParams};
+use kube::Resource;
 use kube::core::ObjectMeta;
-use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::objects::decode;
 use super::{Cluster, Error, ErrorKind};
-use crate::crd::Object;
 use crate::domain::rights::Rule;
 use crate::domain::role::RoleId;
 
@@ -62,20 +61,17 @@ impl Cluster {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
-        let api: Api<Object> = Api::all_with(self.client.clone(), &ApiResource::erase::<K>(&()));
-        let objects = self.call(call, "-", api.list(&ListParams::default())).await?;
-        let read = |object: Object| serde_json::to_value(object).and_then(serde_json::from_value);
-        let objects: Result<Vec<K>, serde_json::Error> = objects.into_iter().map(read).collect();
-        objects.map_err(|_| Error::new(call, "-", ErrorKind::UnreadableAnswer, "an object is not of the expected form"))
+        let found =
+            self.objects::<K>(None).list(call, "-", None, |object| decode(call, &object.name(), &object)).await?;
+        found.into_iter().collect()
     }
 
     /// Whether the admission policies stand around this role: they are asked, by a dry run of what they exist to refuse.
     pub async fn has_walls(&self, role: &RoleId) -> Result<bool, Error> {
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &role.namespace());
         let metadata = ObjectMeta { name: Some("walls-probe".to_owned()), ..ObjectMeta::default() };
         let stray = ServiceAccount { metadata, ..ServiceAccount::default() };
-        let params = PostParams { dry_run: true, ..PostParams::default() };
-        match self.call("probe_walls", role.as_str(), api.create(&params, &stray)).await {
+        let accounts = self.objects::<ServiceAccount>(Some(&role.namespace()));
+        match accounts.dry_run("probe_walls", role.as_str(), &stray).await {
             Ok(_) => Ok(false),
             Err(error) if error.kind == ErrorKind::Forbidden && error.detail.contains("Daypass (policy ") => Ok(true),
             Err(error) => Err(error),

@@ -1,12 +1,10 @@
 //! Role namespaces.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, ListParams};
-use kube::core::ObjectMeta;
-use kube::{Api, Resource as _};
 
-use super::{Cluster, Error, optional};
-use crate::crd::Metadata;
+use super::objects::Objects;
+use super::{Cluster, Error};
+use crate::crd::Object;
 use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
 
 /// All role namespaces, and what looks like one.
@@ -19,39 +17,32 @@ pub struct RoleNamespaces {
 }
 
 impl Cluster {
-    fn namespaces(&self) -> Api<Metadata> {
-        Api::all_with(self.client.clone(), &ApiResource::erase::<Namespace>(&()))
+    fn namespaces(&self) -> Objects<'_> {
+        self.objects::<Namespace>(None).metadata()
     }
 
     /// The role of this id, if there is one.
     pub async fn role(&self, id: &RoleId) -> Result<Option<Role>, Error> {
-        let api = self.namespaces();
-        let found = optional(self.call("get_namespace", id.as_str(), api.get(&id.namespace())).await)?;
-        Ok(found.and_then(|namespace| read(namespace.meta())))
+        let found = self.namespaces().get("get_namespace", id.as_str(), &id.namespace()).await?;
+        Ok(found.as_ref().and_then(read))
     }
 
     /// All roles.
     pub async fn roles(&self) -> Result<Vec<Role>, Error> {
-        let params = ListParams::default().labels(ROLE_LABEL);
-        Ok(self.list_namespaces(&params).await?.roles)
+        Ok(self.list_namespaces(Some(ROLE_LABEL)).await?.roles)
     }
 
     /// All roles, and the namespaces that only look like one.
     pub async fn role_namespaces(&self) -> Result<RoleNamespaces, Error> {
-        self.list_namespaces(&ListParams::default()).await
+        self.list_namespaces(None).await
     }
 
-    async fn list_namespaces(&self, params: &ListParams) -> Result<RoleNamespaces, Error> {
-        let api = self.namespaces();
-        let found = self.call("list_namespaces", "-", api.list(params)).await?;
+    async fn list_namespaces(&self, selector: Option<&str>) -> Result<RoleNamespaces, Error> {
         let mut namespaces = RoleNamespaces::default();
-        for namespace in found {
-            let meta = namespace.0.metadata;
-            let name = meta.name.clone().unwrap_or_default();
-            let looks = name.starts_with(NAMESPACE_PREFIX) || label(&meta).is_some();
-            match read(&meta) {
-                Some(role) => namespaces.roles.push(role),
-                None if looks && meta.deletion_timestamp.is_none() => namespaces.ignored.push(name),
+        for found in self.namespaces().list("list_namespaces", "-", selector, |found| role_or_name(&found)).await? {
+            match found {
+                Some(Ok(role)) => namespaces.roles.push(role),
+                Some(Err(name)) => namespaces.ignored.push(name),
                 None => {}
             }
         }
@@ -60,17 +51,22 @@ impl Cluster {
     }
 }
 
-fn label(meta: &ObjectMeta) -> Option<&str> {
-    meta.labels.as_ref()?.get(ROLE_LABEL).map(String::as_str)
+/// The role of a namespace, or the name of one that only looks like a role's.
+fn role_or_name(namespace: &Object) -> Option<Result<Role, String>> {
+    let name = namespace.name();
+    let looks = name.starts_with(NAMESPACE_PREFIX) || namespace.label(ROLE_LABEL).is_some();
+    match read(namespace) {
+        Some(role) => Some(Ok(role)),
+        None => (looks && !namespace.is_deleting()).then_some(Err(name)),
+    }
 }
 
 /// A namespace that is being deleted takes its members with it and is no role any more.
-fn read(meta: &ObjectMeta) -> Option<Role> {
-    let id = RoleId::of_namespace(meta.name.as_deref()?, label(meta))?;
-    let text = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).cloned();
-    meta.deletion_timestamp.is_none().then(|| Role {
-        name: text(NAME_ANNOTATION).unwrap_or_else(|| id.to_string()),
-        description: text(DESCRIPTION_ANNOTATION).unwrap_or_default(),
+fn read(namespace: &Object) -> Option<Role> {
+    let id = RoleId::of_namespace(&namespace.name(), namespace.label(ROLE_LABEL).as_deref())?;
+    (!namespace.is_deleting()).then(|| Role {
+        name: namespace.annotation(NAME_ANNOTATION).unwrap_or_else(|| id.to_string()),
+        description: namespace.annotation(DESCRIPTION_ANNOTATION).unwrap_or_default(),
         id,
     })
 }

@@ -3,11 +3,11 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::PostParams;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Cluster, Error, ErrorKind, optional};
+use super::objects::{Objects, decode};
+use super::{Cluster, Error, ErrorKind};
+use crate::crd::Object;
 
 /// The Secret: Daypass has rights on no other.
 const NAME: &str = "daypass-tls";
@@ -25,9 +25,8 @@ impl Cluster {
     /// The pair of the Secret; made by `make` and stored where there is none. Of several replicas that make one at the
     /// same time, the first wins and the others use its pair.
     pub async fn shared_key_pair(&self, make: impl Fn() -> Result<KeyPair, String>) -> Result<KeyPair, Error> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        if let Some(secret) = optional(self.call("get_tls_secret", NAME, api.get(NAME)).await)? {
-            return read(secret);
+        if let Some(secret) = self.tls_secrets().get("get_tls_secret", NAME, NAME).await? {
+            return read(&secret);
         }
         let pair = make().map_err(|why| Error::new("make_tls_secret", NAME, ErrorKind::Invalid, &why))?;
         let data = [("tls.crt", pair.certificate.as_bytes()), ("tls.key", pair.key.expose_secret().as_bytes())];
@@ -38,17 +37,23 @@ impl Cluster {
             data: Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).into()),
             ..Secret::default()
         };
-        match self.call("create_tls_secret", NAME, api.create(&PostParams::default(), &secret)).await {
+        match self.tls_secrets().create("create_tls_secret", NAME, &secret).await {
             Ok(_) => Ok(pair),
             Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                read(self.call("get_tls_secret", NAME, api.get(NAME)).await?)
+                let made = self.tls_secrets().get("get_tls_secret", NAME, NAME).await?;
+                read(&made.ok_or(error)?)
             }
             Err(error) => Err(error),
         }
     }
+
+    fn tls_secrets(&self) -> Objects<'_> {
+        self.objects::<Secret>(Some(&self.namespace))
+    }
 }
 
-fn read(secret: Secret) -> Result<KeyPair, Error> {
+fn read(secret: &Object) -> Result<KeyPair, Error> {
+    let secret: Secret = decode("get_tls_secret", NAME, secret)?;
     let mut data = secret.data.unwrap_or_default();
     let mut text = |key: &str| data.remove(key).and_then(|bytes| String::from_utf8(bytes.0).ok());
     match (text("tls.crt"), text("tls.key")) {

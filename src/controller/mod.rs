@@ -17,9 +17,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use kube::Api;
-use kube::api::ApiResource;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use self::queue::Queue;
@@ -27,11 +24,9 @@ use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};
 use self::watches::Watches;
 use crate::audit::Origin;
-use crate::cluster::{AccessTokens, Cause, Cluster, Ending, Error};
-use crate::crd::{self, Object, read_member};
-use crate::domain::id::MemberId;
+use crate::cluster::{AccessTokens, Cause, Cluster, Ending, Error, WatchEvent, WatchedMember};
 use crate::domain::member::{Member, Phase};
-use crate::domain::role::{NAMESPACE_PREFIX, Role, RoleId};
+use crate::domain::role::Role;
 
 /// How often everything is looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -41,8 +36,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5);
 /// Runs for as long as this replica leads.
 async fn run(tokens: &AccessTokens) {
     let cluster = &tokens.cluster;
-    let members: Api<Object> = Api::all_with(cluster.watch_client(), &ApiResource::erase::<crd::Member>(&()));
-    let mut events = watcher(members, watcher::Config::default()).default_backoff().boxed();
+    let mut events = cluster.watch_members().boxed();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut queue = Queue::new(cluster.clock.clone(), cluster.entropy.clone());
@@ -53,10 +47,7 @@ async fn run(tokens: &AccessTokens) {
     let mut watches = Watches::default();
     loop {
         tokio::select! {
-            Some(event) = events.next() => match event {
-                Ok(event) => on_event(cluster, &mut queue, event),
-                Err(error) => tracing::warn!(%error, "the watch of Members was interrupted; it is started again"),
-            },
+            Some(event) = events.next() => on_event(cluster, &mut queue, event),
             _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
                 let (roles, living) = on_swept(&mut queue, &mut ticks, swept);
@@ -103,26 +94,22 @@ fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>
     }
 }
 
-fn on_event(cluster: &Cluster, queue: &mut Queue, event: watcher::Event<Object>) {
+fn on_event(cluster: &Cluster, queue: &mut Queue, event: WatchEvent<WatchedMember>) {
     match event {
-        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-            let Some(id) = member_id(&object) else { return };
-            match read_member(&id.role, &object) {
-                // In order: only its end is still to come. Its account and Secrets are the sweep's business.
-                Ok(member) if member.is_live(cluster.clock.now()) && member.is_recorded(cluster.clock_skewed()) => {
-                    queue.at(id, member.expires_at());
-                }
-                _ => queue.now(id),
+        WatchEvent::Restarted => {}
+        WatchEvent::Present(WatchedMember { id, member }) => match member {
+            // In order: only its end is still to come. Its account and Secrets are the sweep's business.
+            Ok(member) if member.is_live(cluster.clock.now()) && member.is_recorded(cluster.clock_skewed()) => {
+                queue.at(id, member.expires_at());
             }
-        }
-        watcher::Event::Delete(object) => {
-            let Some(id) = member_id(&object) else { return };
-            if let Ok(member) = read_member(&id.role, &object) {
+            _ => queue.now(id),
+        },
+        WatchEvent::Deleted(WatchedMember { id, member }) => {
+            if let Ok(member) = member {
                 report_deletion(cluster, &member);
             }
             queue.now(id);
         }
-        watcher::Event::Init | watcher::Event::InitDone => {}
     }
 }
 
@@ -134,10 +121,4 @@ fn report_deletion(cluster: &Cluster, member: &Member) {
     let ending = Ending::of(member, cluster.clock.now());
     let origin = Origin::default();
     cluster.report_end(member, ending, Cause { actor: &actor(ending), owner: None, origin: &origin });
-}
-
-/// The id of an object; whether its namespace is a role is asked when it is reconciled.
-fn member_id(object: &Object) -> Option<MemberId> {
-    let role = object.0.metadata.namespace.as_deref()?.strip_prefix(NAMESPACE_PREFIX)?;
-    MemberId::new(RoleId::parse(role)?, object.0.metadata.name.as_deref()?)
 }

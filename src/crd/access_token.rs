@@ -5,8 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Unreadable, chrono_of, date_schema, immutable, text_schema};
-use super::tolerant::Object;
+use super::object::Object;
+use super::schema::{Unreadable, date_schema, immutable, text_schema};
 use crate::domain::access_token::{self, Groups, Owner, Scope, SignIn, TokenId, is_reserved, owner_key};
 use crate::domain::secret::{SecretHash, Subject as _};
 
@@ -156,22 +156,18 @@ fn group_names_schema(generator: &mut SchemaGenerator) -> Schema {
 /// # Errors
 /// [`Unreadable`], which says what is wrong with the object. It is refused whatever is presented for it.
 pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, Unreadable> {
-    let meta = &object.0.metadata;
-    let part = |key: &str| object.0.data.get(key).cloned().unwrap_or_default();
-    let spec: AccessTokenSpec = serde_json::from_value(part("spec")).map_err(|e| Unreadable::Schema(e.to_string()))?;
-    let status: Option<AccessTokenStatus> =
-        serde_json::from_value(part("status")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let spec: AccessTokenSpec = object.part("spec")?;
+    let status: Option<AccessTokenStatus> = object.part("status")?;
     let status = status.unwrap_or_default();
-    let id = TokenId::parse(&spec.id).filter(|id| meta.name.as_deref() == Some(id.object_name()));
+    let id = TokenId::parse(&spec.id).filter(|id| object.name() == id.object_name());
     let scopes: Option<Vec<Scope>> = spec.scopes.iter().map(|scope| Scope::parse(scope)).collect();
     let hash = |hex: &String| SecretHash::from_hex(hex).ok_or(Unreadable::Field("spec.tokenHash"));
-    let created_at = meta.creation_timestamp.as_ref().and_then(chrono_of);
     Ok(access_token::AccessToken {
         id: id.filter(|id| id.is_of(&owner_key(&spec.owner.username))).ok_or(Unreadable::Field("spec.id"))?,
-        uid: meta.uid.clone().ok_or(Unreadable::Field("metadata.uid"))?,
-        resource_version: meta.resource_version.clone().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
-        created_at: created_at.ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
-        deleting: meta.deletion_timestamp.is_some(),
+        uid: object.uid().ok_or(Unreadable::Field("metadata.uid"))?,
+        resource_version: object.resource_version().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
+        created_at: object.created_at().ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
+        deleting: object.is_deleting(),
         name: spec.name,
         owner: read_owner(spec.owner)?,
         created_by: spec.created_by,
@@ -220,7 +216,7 @@ mod tests {
             },
         });
         change(&mut object);
-        read_access_token(&serde_json::from_value(object).unwrap())
+        read_access_token(&Object::parse(&object.to_string()).unwrap())
     }
 
     #[test]

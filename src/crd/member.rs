@@ -6,8 +6,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::object::Object;
 use super::schema::{Unreadable, chrono_of, date, date_schema, immutable, text_schema};
-use super::tolerant::Object;
 use crate::domain::id::MemberId;
 use crate::domain::lifetime::parse_duration;
 use crate::domain::member::{self, Phase};
@@ -109,29 +109,22 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
 /// # Errors
 /// [`Unreadable`], which says what is wrong with the object.
 pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unreadable> {
-    let meta = &object.0.metadata;
-    let part = |key: &str| object.0.data.get(key).cloned().unwrap_or_default();
-    let spec: MemberSpec = serde_json::from_value(part("spec")).map_err(|e| Unreadable::Schema(e.to_string()))?;
-    let status: Option<MemberStatus> =
-        serde_json::from_value(part("status")).map_err(|e| Unreadable::Schema(e.to_string()))?;
+    let spec: MemberSpec = object.part("spec")?;
+    let status: Option<MemberStatus> = object.part("status")?;
     let not_after = spec.not_after.as_deref().map(DateTime::parse_from_rfc3339).transpose();
     Ok(member::Member {
-        id: meta.name.as_deref().and_then(|name| MemberId::new(role.clone(), name)).ok_or(Unreadable::Id)?,
-        uid: meta.uid.clone().ok_or(Unreadable::Field("metadata.uid"))?,
-        resource_version: meta.resource_version.clone().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
-        generation: meta.generation.unwrap_or_default(),
-        created_at: meta
-            .creation_timestamp
-            .as_ref()
-            .and_then(chrono_of)
-            .ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
-        deleting: meta.deletion_timestamp.is_some(),
+        id: MemberId::new(role.clone(), &object.name()).ok_or(Unreadable::Id)?,
+        uid: object.uid().ok_or(Unreadable::Field("metadata.uid"))?,
+        resource_version: object.resource_version().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
+        generation: object.generation(),
+        created_at: object.created_at().ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
+        deleting: object.is_deleting(),
         duration: parse_duration(&spec.duration).map_err(|_| Unreadable::Field("spec.duration"))?,
         not_after: not_after.map_err(|_| Unreadable::Field("spec.notAfter"))?.map(|date| date.to_utc()),
         username: spec.username,
         description: spec.description,
         created_by: spec.created_by,
-        claimed_until: meta.annotations.as_ref().and_then(|all| date(all.get(CLAIM_ANNOTATION)?)),
+        claimed_until: object.annotation(CLAIM_ANNOTATION).and_then(|text| date(&text)),
         status: read_status(status.unwrap_or_default())?,
     })
 }
@@ -163,13 +156,13 @@ mod tests {
     use serde_json::json;
 
     fn object(spec: serde_json::Value, status: serde_json::Value) -> Object {
-        serde_json::from_value(json!({
+        let object = json!({
             "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
             "metadata": {"name": "a", "namespace": "daypass-view", "uid": "u", "resourceVersion": "7",
                          "creationTimestamp": "2026-11-23T00:00:00Z"},
             "spec": spec, "status": status,
-        }))
-        .unwrap()
+        });
+        Object::parse(&object.to_string()).unwrap()
     }
 
     fn read(spec: serde_json::Value, status: serde_json::Value) -> Result<member::Member, Unreadable> {

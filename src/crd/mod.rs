@@ -2,13 +2,13 @@
 
 pub mod access_token;
 pub mod member;
+mod object;
 mod schema;
-mod tolerant;
 
 pub use access_token::{AccessToken, AccessTokenSpec, read_access_token};
 pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, read_member};
+pub use object::{Object, Page, WatchLine};
 pub use schema::{Unreadable, chrono_of};
-pub use tolerant::{Metadata, Object, Tolerant};
 
 use kube::CustomResourceExt as _;
 

@@ -24,6 +24,7 @@ mod ha_replicas;
 mod ha_rolling;
 mod ha_token;
 mod hostile;
+mod hostile_objects;
 mod idempotency;
 mod kill;
 mod kubeconfigs;

@@ -1,12 +1,9 @@
 //! The owners of tokens, as they are now.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
-use kube::api::ApiResource;
 
 use super::{AccessTokens, Error};
-use crate::cluster::{Identity, optional};
-use crate::crd::Metadata;
+use crate::cluster::Identity;
 use crate::domain::access_token::{Groups, Owner, is_reserved, service_account};
 use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
@@ -64,13 +61,8 @@ impl AccessTokens {
         if namespace.starts_with(NAMESPACE_PREFIX) {
             return Ok(None);
         }
-        let resource = ApiResource::erase::<ServiceAccount>(&());
-        let api: Api<Metadata> = Api::namespaced_with(self.cluster.client.clone(), namespace, &resource);
-        let object = format!("{namespace}/{name}");
-        let found = optional(self.cluster.call("get_owner", &object, api.get(name)).await)?;
-        Ok(found
-            .map(|account| account.0.metadata)
-            .filter(|meta| meta.deletion_timestamp.is_none())
-            .and_then(|meta| meta.uid))
+        let accounts = self.cluster.objects::<ServiceAccount>(Some(namespace)).metadata();
+        let found = accounts.get("get_owner", &format!("{namespace}/{name}"), name).await?;
+        Ok(found.filter(|account| !account.is_deleting()).and_then(|account| account.uid()))
     }
 }

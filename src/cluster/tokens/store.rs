@@ -2,24 +2,21 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
-use kube::api::{ApiResource, ListParams, Patch, PatchParams, PostParams};
-use kube::core::DynamicObject;
+use kube::Resource as _;
 use serde_json::{Value, json};
 
 use super::{AccessTokens, Error, NewToken};
-use crate::cluster::members::uid_precondition;
-use crate::cluster::{ErrorKind, optional};
+use crate::cluster::ErrorKind;
+use crate::cluster::objects::Objects;
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
-use crate::crd::{self, Object, Tolerant, read_access_token};
+use crate::crd::{self, Object, read_access_token};
 use crate::domain::access_token::{AccessToken, SignIn, TokenId, TokenSecret};
 use crate::domain::lifetime::seconds;
 use crate::domain::secret::SecretHash;
 
 impl AccessTokens {
-    fn api(&self) -> Api<Object> {
-        let resource = ApiResource::erase::<crd::AccessToken>(&());
-        Api::namespaced_with(self.cluster.client.clone(), &self.cluster.namespace, &resource)
+    fn objects(&self) -> Objects<'_> {
+        self.cluster.objects::<crd::AccessToken>(Some(&self.cluster.namespace))
     }
 
     /// The token, or session, of this id, live from the API server, dead or alive.
@@ -29,20 +26,16 @@ impl AccessTokens {
 
     /// What is in the object of this name. One that cannot be read is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<AccessToken>, Error> {
-        let api = self.api();
-        let object = optional(self.cluster.call("get_access_token", name, api.get(name)).await)?;
+        let object = self.objects().get("get_access_token", name, name).await?;
         Ok(object.as_ref().and_then(readable))
     }
 
     /// All tokens and sessions, or those with a label, each read by itself.
     pub(super) async fn list(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
-        let mut params = ListParams::default();
-        if let Some((key, value)) = label {
-            params = params.labels(&format!("{key}={value}"));
-        }
-        let api = self.api();
-        let found = self.cluster.call("list_access_tokens", "-", api.list(&params)).await?;
-        Ok(found.items.iter().filter_map(readable).collect())
+        let selector = label.map(|(key, value)| format!("{key}={value}"));
+        let read = |object: Object| readable(&object);
+        let found = self.objects().list("list_access_tokens", "-", selector.as_deref(), read).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// All tokens and sessions, dead ones among them.
@@ -61,15 +54,13 @@ impl AccessTokens {
         owner: Option<OwnerReference>,
     ) -> Result<AccessToken, Error> {
         let id = secret.subject();
-        let resource = ApiResource::erase::<crd::AccessToken>(&());
-        let spec = spec(secret, new, identity, session);
-        let mut object = DynamicObject::new(id.object_name(), &resource).data(json!({ "spec": spec }));
-        object.metadata.labels = Some([(label.0.to_owned(), label.1.to_owned())].into());
-        object.metadata.owner_references = owner.map(|owner| vec![owner]);
-        let api = self.api();
-        let (params, object) = (PostParams::default(), Tolerant(object));
-        let call = api.create(&params, &object);
-        let created = self.cluster.call("create_access_token", &id.to_string(), call).await?;
+        let owners: Vec<_> = owner.into_iter().collect();
+        let object = json!({
+            "apiVersion": crd::AccessToken::api_version(&()), "kind": crd::AccessToken::kind(&()),
+            "metadata": { "name": id.object_name(), "labels": { label.0: label.1 }, "ownerReferences": owners },
+            "spec": spec(secret, new, identity, session),
+        });
+        let created = self.objects().create("create_access_token", &id.to_string(), &object).await?;
         found("create_access_token", id, &created)
     }
 
@@ -95,10 +86,8 @@ impl AccessTokens {
     }
 
     async fn patch(&self, token: &AccessToken, patch: Value) -> Result<AccessToken, Error> {
-        let api = self.api();
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = api.patch(token.id.object_name(), &params, &patch);
-        let patched = self.cluster.call("patch_access_token", &token.id.to_string(), call).await?;
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        let patched = self.objects().patch("patch_access_token", &of, name, &patch).await?;
         found("patch_access_token", &token.id, &patched)
     }
 
@@ -115,19 +104,15 @@ impl AccessTokens {
 
     async fn patch_status(&self, token: &AccessToken, status: Value) -> Result<AccessToken, Error> {
         let patch = json!({ "metadata": { "resourceVersion": token.resource_version }, "status": status });
-        let api = self.api();
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let call = api.patch_status(token.id.object_name(), &params, &patch);
-        let patched = self.cluster.call("patch_access_token_status", &token.id.to_string(), call).await?;
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        let patched = self.objects().patch_status("patch_access_token_status", &of, name, &patch).await?;
         found("patch_access_token_status", &token.id, &patched)
     }
 
     /// Deletes exactly this token; whether it was this call that did.
     pub(super) async fn delete(&self, token: &AccessToken) -> Result<bool, Error> {
-        let api = self.api();
-        let params = uid_precondition(&token.uid);
-        let call = api.delete(token.id.object_name(), &params);
-        match self.cluster.call("delete_access_token", &token.id.to_string(), call).await {
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        match self.objects().delete("delete_access_token", &of, name, &token.uid).await {
             Ok(_) => Ok(!token.deleting),
             Err(error) if error.is_gone() || error.is_conflict() => Ok(false),
             Err(error) => Err(error),
@@ -139,8 +124,7 @@ fn readable(object: &Object) -> Option<AccessToken> {
     match read_access_token(object) {
         Ok(token) => Some(token),
         Err(why) => {
-            let name = object.0.metadata.name.as_deref().unwrap_or_default();
-            tracing::warn!(object = name, %why, "an AccessToken cannot be read; it is refused");
+            tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read; it is refused");
             None
         }
     }

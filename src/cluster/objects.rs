@@ -1,0 +1,244 @@
+//! Objects of one type in one place: what kube's `Api` does, but for how answers are read. Those are bounded in size, and
+//! decoded so that one hostile object never hides another ([`crate::crd::Object`]).
+
+use std::future::Future;
+
+use futures::AsyncReadExt as _;
+use futures::io::AsyncRead;
+use kube::Resource;
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{Request, request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Cluster, Error, ErrorKind, optional};
+use crate::crd::{Object, Page};
+
+/// The largest answer about one object, in bytes. etcd keeps objects of up to 1.5 MiB; JSON escapes some characters.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+/// The largest page of a list, in bytes: several are read at the same time.
+const MAX_PAGE: u64 = 4 * 1024 * 1024;
+/// How many objects a page may have. Fewer are asked for where these are larger than [`MAX_PAGE`].
+const PAGE: u32 = 500;
+
+/// A request that kube built, or why it could not.
+type Built = Result<http::Request<Vec<u8>>, request::Error>;
+
+/// The objects of a type, in one namespace or in the whole cluster.
+pub(super) struct Objects<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) request: Request,
+    pub(super) metadata_only: bool,
+}
+
+impl Cluster {
+    /// The objects of a type in a namespace; in all of them, and those in none, where that is `None`.
+    pub(super) fn objects<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) -> Objects<'_> {
+        Objects { cluster: self, request: Request::new(K::url_path(&(), namespace)), metadata_only: false }
+    }
+}
+
+impl<'a> Objects<'a> {
+    /// The same objects, of which the API server sends the metadata alone.
+    pub(super) fn metadata(self) -> Self {
+        Self { metadata_only: true, ..self }
+    }
+
+    /// The object of this name, live from the API server; `None` where there is none.
+    pub(super) async fn get(&self, call: &'static str, of: &str, name: &str) -> Result<Option<Object>, Error> {
+        let params = GetParams::default();
+        let get = if self.metadata_only { Request::get_metadata } else { Request::get };
+        optional(self.ask(call, of, get(&self.request, name, &params)).await)
+    }
+
+    /// What `read` makes of each object. Objects are asked for in pages, so that a list of any length, and of objects of
+    /// any size, takes bounded memory besides what `read` keeps.
+    pub(super) async fn list<T>(
+        &self,
+        call: &'static str,
+        of: &str,
+        selector: Option<&str>,
+        read: impl Fn(Object) -> T,
+    ) -> Result<Vec<T>, Error> {
+        self.list_at(call, of, selector, read).await.map(|(found, _)| found)
+    }
+
+    /// [`Self::list`], and the version that the list is of.
+    pub(super) async fn list_at<T>(
+        &self,
+        call: &'static str,
+        of: &str,
+        selector: Option<&str>,
+        read: impl Fn(Object) -> T,
+    ) -> Result<(Vec<T>, String), Error> {
+        let list = if self.metadata_only { Request::list_metadata } else { Request::list };
+        let mut found = Vec::new();
+        let mut params = ListParams::default().limit(PAGE);
+        params.label_selector = selector.map(str::to_owned);
+        loop {
+            // A single object is read whatever its size.
+            let limit = params.limit.unwrap_or(1);
+            let most = if limit == 1 { MAX_ANSWER } else { MAX_PAGE };
+            let Some(text) = self.read(call, of, list(&self.request, &params), most).await? else {
+                if limit == 1 {
+                    return Err(too_large(call, of));
+                }
+                params.limit = Some(limit / 2);
+                continue;
+            };
+            let page = Page::parse(&text).map_err(|_| unreadable(call, of))?;
+            for object in page.objects() {
+                found.push(read(object.map_err(|_| unreadable(call, of))?));
+            }
+            let (next, version) = page.continuation();
+            if next.is_empty() {
+                return Ok((found, version));
+            }
+            params.continue_token = Some(next);
+        }
+    }
+
+    /// Creates an object.
+    pub(super) async fn create(&self, call: &'static str, of: &str, object: &impl Serialize) -> Result<Object, Error> {
+        self.create_with(call, of, object, &PostParams::default()).await
+    }
+
+    /// Has an object admitted as if it were created; nothing is stored.
+    pub(super) async fn dry_run(&self, call: &'static str, of: &str, object: &impl Serialize) -> Result<(), Error> {
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        self.create_with(call, of, object, &params).await.map(drop)
+    }
+
+    async fn create_with(
+        &self,
+        call: &'static str,
+        of: &str,
+        object: &impl Serialize,
+        params: &PostParams,
+    ) -> Result<Object, Error> {
+        self.ask(call, of, json(object).and_then(|body| self.request.create(params, body))).await
+    }
+
+    /// Creates a token of the service account of this name.
+    pub(super) async fn create_token(
+        &self,
+        call: &'static str,
+        of: &str,
+        name: &str,
+        request: &impl Serialize,
+    ) -> Result<Object, Error> {
+        let params = PostParams::default();
+        let token = |body| self.request.create_subresource("token", name, &params, body);
+        self.ask(call, of, json(request).and_then(token)).await
+    }
+
+    /// Replaces the object of this name.
+    pub(super) async fn replace(
+        &self,
+        call: &'static str,
+        of: &str,
+        name: &str,
+        object: &impl Serialize,
+    ) -> Result<Object, Error> {
+        let params = PostParams::default();
+        self.ask(call, of, json(object).and_then(|body| self.request.replace(name, &params, body))).await
+    }
+
+    /// Changes the object of this name by a JSON merge patch (RFC 7396).
+    pub(super) async fn patch(&self, call: &'static str, of: &str, name: &str, patch: &Value) -> Result<Object, Error> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let request = match self.metadata_only {
+            true => self.request.patch_metadata(name, &params, &patch),
+            false => self.request.patch(name, &params, &patch),
+        };
+        self.ask(call, of, request).await
+    }
+
+    /// Changes the status of the object of this name by a JSON merge patch.
+    pub(super) async fn patch_status(
+        &self,
+        call: &'static str,
+        of: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Object, Error> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.ask(call, of, self.request.patch_subresource("status", name, &params, &patch)).await
+    }
+
+    /// Deletes the object of this name, if it still has this UID. Kubernetes' garbage collector takes its dependents in
+    /// the background.
+    pub(super) async fn delete(&self, call: &'static str, of: &str, name: &str, uid: &str) -> Result<(), Error> {
+        let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams::background().preconditions(only);
+        self.ask_and_ignore(call, of, self.request.delete(name, &params)).await
+    }
+
+    /// Deletes all objects with these labels.
+    pub(super) async fn delete_all(&self, call: &'static str, of: &str, selector: &str) -> Result<(), Error> {
+        let params = ListParams::default().labels(selector);
+        self.ask_and_ignore(call, of, self.request.delete_collection(&DeleteParams::default(), &params)).await
+    }
+
+    async fn ask(&self, call: &'static str, of: &str, request: Built) -> Result<Object, Error> {
+        let text = self.read(call, of, request, MAX_ANSWER).await?.ok_or_else(|| too_large(call, of))?;
+        Object::parse(&text).map_err(|_| unreadable(call, of))
+    }
+
+    /// The answer; `None` for one of more than `most` bytes.
+    fn read(
+        &self,
+        call: &'static str,
+        of: &str,
+        request: Built,
+        most: u64,
+    ) -> impl Future<Output = Result<Option<String>, Error>> {
+        let ask = async move {
+            let mut answer = self.cluster.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
+            read_to(&mut answer, most).await.map_err(kube::Error::ReadEvents)
+        };
+        self.cluster.call(call, of, ask)
+    }
+
+    /// Reads the answer to its end, so that the connection can be used again, and forgets it. That of a deletion holds
+    /// whatever the object, or each of them, held.
+    async fn ask_and_ignore(&self, call: &'static str, of: &str, request: Built) -> Result<(), Error> {
+        let ask = async {
+            let answer = self.cluster.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
+            futures::io::copy(answer, &mut futures::io::sink()).await.map_err(kube::Error::ReadEvents)
+        };
+        self.cluster.call(call, of, ask).await.map(drop)
+    }
+}
+
+/// The text of an answer; `None` for one of more than `most` bytes. What is not UTF-8 is replaced: the API server hands
+/// out `managedFields` byte for byte.
+async fn read_to(answer: &mut (impl AsyncRead + Unpin), most: u64) -> std::io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    answer.take(most + 1).read_to_end(&mut bytes).await?;
+    let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= most);
+    Ok(fits.then(|| text_of(bytes)))
+}
+
+/// The text in these bytes; what is not UTF-8 is replaced.
+pub(super) fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+fn json(object: &impl Serialize) -> Result<Vec<u8>, request::Error> {
+    serde_json::to_vec(object).map_err(request::Error::SerializeBody)
+}
+
+/// An answer as its type.
+pub(super) fn decode<K: DeserializeOwned>(call: &'static str, of: &str, object: &Object) -> Result<K, Error> {
+    object.decode().map_err(|why| Error::new(call, of, ErrorKind::UnreadableAnswer, &why.to_string()))
+}
+
+fn unreadable(call: &'static str, of: &str) -> Error {
+    Error::new(call, of, ErrorKind::UnreadableAnswer, "the answer is not of the expected form")
+}
+
+fn too_large(call: &'static str, of: &str) -> Error {
+    Error::new(call, of, ErrorKind::UnreadableAnswer, "the answer is too large")
+}
