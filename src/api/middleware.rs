@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::header::{ALLOW, CONNECTION, HeaderName, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, Uri, Version};
 
 use super::State;
 use super::admin::Readiness;
@@ -20,6 +20,11 @@ use crate::domain::secret::redacted;
 use crate::metrics::RequestLabels;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest path: any valid one is shorter, even with every character of its ids percent-encoded.
+const MAX_PATH: usize = 1024;
+/// The longest query: an `owner` of 1024 characters, each of four bytes, percent-encoded, and the rest.
+const MAX_QUERY: usize = 16 * 1024;
 
 /// Longer than any request takes whose calls to the API server all answer just in time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,15 +52,19 @@ pub async fn reconnect(Extract(readiness): Extract<Readiness>, request: Request,
 async fn answer(state: State, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let Ok(id) = state.cluster.entropy.uuid() else {
-        return Problem::new(Code::Unavailable).render(request.uri().path(), "");
+        return Problem::new(Code::Unavailable).render(&shown(request.uri().path()), "");
     };
     let id = id.to_string();
     request.extensions_mut().insert(RequestId(id.clone()));
-    let path = redacted(request.uri().path()).into_owned();
+    let too_long = is_too_long(request.uri());
+    let path = shown(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 
-    let handled = async { next.run(body::receive(request).await).await };
+    let handled = async {
+        let request = body::receive(request).await;
+        if too_long { Problem::new(Code::UriTooLong).into_response() } else { next.run(request).await }
+    };
     let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, handled)).catch_unwind().await;
     let response = match answer {
         Ok(Ok(response)) => response,
@@ -79,6 +88,16 @@ async fn answer(state: State, mut request: Request, next: Next) -> Response {
     );
     state.cluster.metrics.observe_request(&RequestLabels { route, method, status }, took);
     response
+}
+
+/// Whether the target is longer than any valid one. It is refused before a handler, the log or the audit trail gets it.
+fn is_too_long(uri: &Uri) -> bool {
+    uri.path().len() > MAX_PATH || uri.query().is_some_and(|query| query.len() > MAX_QUERY)
+}
+
+/// As much of a path as a valid one has, without secrets.
+fn shown(path: &str) -> String {
+    redacted(&path[..path.floor_char_boundary(MAX_PATH)]).into_owned()
 }
 
 /// A handler's problem, or the bare status that axum answered with, as a body.

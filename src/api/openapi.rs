@@ -27,7 +27,7 @@ use super::problem::{Code, FieldError, ProblemBody};
 struct Base;
 
 /// What may answer any operation.
-const PROBLEMS: [(&str, &str); 10] = [
+const PROBLEMS: [(&str, &str); 11] = [
     ("400", "The request does not have the right content; `errors` names the fields"),
     ("401", "Not authenticated; `WWW-Authenticate` says how to"),
     (
@@ -38,6 +38,7 @@ const PROBLEMS: [(&str, &str); 10] = [
     ("405", "The method is not allowed here"),
     ("409", "The state of the thing does not allow it; `code` says why"),
     ("413", "The body is too large"),
+    ("414", "The path or the query is longer than any valid one"),
     ("415", "The body is not application/json"),
     ("429", "Too many refused credentials came from this address; `Retry-After` says when to try again"),
     ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),

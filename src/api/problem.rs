@@ -13,6 +13,9 @@ use utoipa::ToSchema;
 use crate::cluster::{Error, ErrorKind};
 use crate::domain::access_token::Scope;
 
+/// As much of a client's own words as an answer repeats, in characters.
+const MAX_QUOTE: usize = 256;
+
 /// A stable code for programs; [`Code::title`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) enum Code {
@@ -54,6 +57,8 @@ pub(super) enum Code {
     Conflict,
     #[serde(rename = "DP_ERR_BODY_TOO_LARGE")]
     BodyTooLarge,
+    #[serde(rename = "DP_ERR_URI_TOO_LONG")]
+    UriTooLong,
     #[serde(rename = "DP_ERR_UNSUPPORTED_MEDIA_TYPE")]
     UnsupportedMediaType,
     #[serde(rename = "DP_ERR_TOO_MANY_ATTEMPTS")]
@@ -84,6 +89,7 @@ impl Code {
             | Self::MembershipTooShort
             | Self::Conflict => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -111,6 +117,7 @@ impl Code {
             Self::MembershipTooShort => "Too little is left of the membership",
             Self::Conflict => "Somebody else changed it at the same time",
             Self::BodyTooLarge => "The body is too large",
+            Self::UriTooLong => "The path or the query is too long",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::TooManyAttempts => "Too many refused credentials came from this address",
             Self::Internal => "Something went wrong inside",
@@ -184,11 +191,13 @@ impl Problem {
         Self { detail: Some(detail.to_string()), ..Self::new(code) }
     }
 
-    /// A field that is not right.
+    /// A field that is not right. A client's own words are in both, so they are cut: the answer to a long one stays short.
     pub(super) fn field(field: &str, message: impl fmt::Display) -> Self {
+        let cut = |text: &str| text.chars().take(MAX_QUOTE).collect::<String>();
+        let (field, message) = (cut(field), cut(&message.to_string()));
         Self {
             detail: Some(format!("{field}: {message}")),
-            errors: vec![FieldError { field: field.to_owned(), message: message.to_string() }],
+            errors: vec![FieldError { field, message }],
             ..Self::new(Code::Validation)
         }
     }
@@ -258,6 +267,7 @@ impl Problem {
             StatusCode::NOT_FOUND => Code::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
             StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+            StatusCode::URI_TOO_LONG => Code::UriTooLong,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
             StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
             _ => Code::Internal,
