@@ -32,7 +32,7 @@ const PROBLEMS: [(&str, &str); 11] = [
     ("401", "Not authenticated; `WWW-Authenticate` says how to"),
     (
         "403",
-        "The caller has this right on no role at all, or its access token lacks the scope; `detail` names what is missing",
+        "The caller has this right on no role at all, or its access token lacks the scope: `detail` names what is missing. Or a page of another site had a browser send Basic credentials: `DP_ERR_CROSS_SITE`",
     ),
     ("404", "No such thing, or out of the caller's reach"),
     ("405", "The method is not allowed here"),

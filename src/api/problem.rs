@@ -33,6 +33,8 @@ pub(super) enum Code {
     TokenAuthenticationDisabled,
     #[serde(rename = "DP_ERR_FORBIDDEN")]
     Forbidden,
+    #[serde(rename = "DP_ERR_CROSS_SITE")]
+    CrossSite,
     #[serde(rename = "DP_ERR_INSUFFICIENT_SCOPE")]
     InsufficientScope,
     #[serde(rename = "DP_ERR_TOKENS_DISABLED")]
@@ -78,7 +80,7 @@ impl Code {
             | Self::MalformedAuthorization
             | Self::CredentialRefused
             | Self::TokenAuthenticationDisabled => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::InsufficientScope | Self::TokensDisabled => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::CrossSite | Self::InsufficientScope | Self::TokensDisabled => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::IdempotencyKeyReused
@@ -106,6 +108,7 @@ impl Code {
             Self::CredentialRefused => "The credential was refused",
             Self::TokenAuthenticationDisabled | Self::TokensDisabled => "Token based authentication is disabled",
             Self::Forbidden => "This needs a right that the caller does not have",
+            Self::CrossSite => "A page of another site had the browser send this",
             Self::InsufficientScope => "This needs a scope that the access token does not have",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The method is not allowed here",

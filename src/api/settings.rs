@@ -44,6 +44,11 @@ pub struct KubeconfigSettings {
 }
 
 impl Settings {
+    /// The origin of [`Self::public_url`], as a browser writes it (RFC 6454, section 6.2).
+    pub(super) fn origin(&self) -> String {
+        url::Url::parse(&self.public_url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+    }
+
     /// The member's URL.
     pub fn member_url(&self, id: &MemberId) -> String {
         self.url(&format!("members/{id}"))

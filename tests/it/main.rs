@@ -13,6 +13,7 @@
 mod support;
 
 mod authorization;
+mod browser;
 mod chart;
 mod crd;
 mod engineer;

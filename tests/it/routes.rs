@@ -181,3 +181,47 @@ fn a_request_refused_before_its_body_was_sent_leaves_the_connection_to_the_next(
         }
     }
 }
+
+#[test]
+fn a_target_longer_than_any_valid_one_is_refused_and_ends_nothing() {
+    let (lab, daypass) = Lab::shared();
+    let get = |target: &str, more: &str| {
+        let mut connection = Raw::connect(lab, daypass);
+        connection.send(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
+        connection.answer()
+    };
+    // The first ended a debug build: a call on the stack for each.
+    for target in [
+        "/dpm_".repeat(10_900),
+        "/dpp_x/dpm_y".repeat(5_400),
+        "/dp-1/members/".to_owned() + &"%2f".repeat(21_000),
+        "/%E2%82%AC".repeat(6_500),
+        "/dp-1/members/projects-view.".to_owned() + &"a".repeat(65_000),
+        "/".repeat(65_000),
+        format!("/dp-1/members?roleId={}", "a".repeat(65_000)),
+        format!("/dp-1/members?{}", "limit=1&".repeat(8_000)),
+    ] {
+        let answer = get(&target, &format!("Authorization: Bearer {}\r\n", daypass.owner.token()));
+        let start = answer.get(..400).unwrap_or(&answer);
+        assert!(answer.starts_with("HTTP/1.1 414 "), "{start}");
+        assert!(answer.contains(r#""code":"DP_ERR_URI_TOO_LONG""#) && answer.contains("x-request-id"), "{start}");
+        // The answer, the log and the audit trail have no more of it than a valid path has.
+        assert!(answer.len() < 5_000, "{}", answer.len());
+    }
+    let told = format!("{}{}", daypass.log(), Value::Array(daypass.audit_events()));
+    for part in ["a".repeat(2_000), "%2f".repeat(700), "/".repeat(2_000), "dpm_/".repeat(400)] {
+        assert!(!told.contains(&part), "{part}");
+    }
+    // The longest id there may be, percent-encoded, is a path like any other; and so is the longest owner.
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let id = encoded(&format!("{}.{}", "r".repeat(55), "n".repeat(40)));
+    daypass.owner.get(&format!("/members/{id}")).problem(404, "DP_ERR_NOT_FOUND");
+    daypass.owner.get(&format!("/tokens?owner={}", encoded(&"\u{1F600}".repeat(1024)))).expect(200);
+    // What is repeated of a client's words is cut.
+    let unknown = daypass.owner.get(&format!("/members?{}=1", "a".repeat(9_000)));
+    unknown.problem(400, "DP_ERR_VALIDATION");
+    assert!(unknown.text.len() < 2_000, "{}", unknown.text.len());
+    let unknown = daypass.owner.post("/members", &serde_json::json!({("a".repeat(60_000)): 1}));
+    unknown.problem(400, "DP_ERR_VALIDATION");
+    assert!(unknown.text.len() < 2_000, "{}", unknown.text.len());
+}

@@ -114,7 +114,15 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
     let refused = flood(|_| forwarded(client, "garbage", "203.0.113.1"));
     assert!(refused >= 10);
     // What the client itself wrote is before what the proxy did.
-    for spoofed in ["203.0.113.77, 203.0.113.1", "10.0.0.1,203.0.113.1", "127.0.0.1, 203.0.113.1"] {
+    for spoofed in [
+        "203.0.113.77, 203.0.113.1",
+        "10.0.0.1,203.0.113.1",
+        "127.0.0.1, 203.0.113.1",
+        // With the client's port, another one for each connection.
+        "203.0.113.1:4711",
+        "203.0.113.77:1, \"203.0.113.1:65535\"",
+        "[::ffff:203.0.113.1]:4712",
+    ] {
         // One may have been forgotten meanwhile.
         let again = flood(|_| forwarded(client, "garbage", spoofed));
         assert!(again < 10, "{spoofed}: {again}");
@@ -123,7 +131,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
         let again = flood(|_| forwarded(client, "garbage", other));
         assert!(again >= 10, "{other}: {again}");
     }
-    let again = flood(|n| forwarded(client, "garbage", &format!("2001:db8::{:x}", n + 2)));
+    let again = flood(|n| forwarded(client, "garbage", &format!("[2001:db8::{:x}]:{n}", n + 2)));
     assert!(again < 10, "one network: {again}");
     forwarded(client, client.token(), "203.0.113.1");
     assert_eq!(forwarded(client, client.token(), "203.0.113.1").status, 200);

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Presented, refuse};
+use super::{Presented, presented, refuse};
 use crate::api::State;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
@@ -111,6 +111,7 @@ impl FromRequestParts<State> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = Context::from_request_parts(parts, state).await?;
-        authenticate_caller(&context, &Presented::of(&parts.headers)).await
+        let presented = presented(&context, parts)?;
+        authenticate_caller(&context, &presented).await
     }
 }

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use secrecy::ExposeSecret as _;
 
-use super::{Presented, path_id, refuse};
+use super::{Presented, path_id, presented, refuse};
 use crate::api::State;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
@@ -62,7 +62,8 @@ impl FromRequestParts<State> for MemberSession {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = Context::from_request_parts(parts, state).await?;
+        let presented = presented(&context, parts)?;
         let id = path_id(parts, state).await?;
-        authenticate_member(&context, &Presented::of(&parts.headers), &id).await
+        authenticate_member(&context, &presented, &id).await
     }
 }

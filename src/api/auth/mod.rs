@@ -1,18 +1,19 @@
 //! Who sends a request: a caller (a Kubernetes identity, or the owner of an access token) or a member (by its credential), never both.
 
+mod browser;
 mod caller;
 mod member;
 mod presented;
 
 pub(super) use caller::{Caller, authenticate_caller};
 pub(super) use member::MemberSession;
-pub(super) use presented::Presented;
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
 use serde::Deserialize;
 
 use self::member::authenticate_member;
+use self::presented::Presented;
 use super::State;
 use super::attempts::Refused;
 use super::context::Context;
@@ -47,6 +48,19 @@ fn refuse(context: &Context, code: Code, challenges: &[&'static str]) -> Problem
     problem
 }
 
+/// What a request presents. The only way to it: Basic credentials that a browser sends for another site's page are refused
+/// here, before anything is looked up.
+///
+/// # Errors
+/// 403, recorded as a refused credential is.
+pub(super) fn presented(context: &Context, parts: &Parts) -> Result<Presented, Problem> {
+    let presented = Presented::of(&parts.headers);
+    if presented.is_basic() && browser::is_foreign(parts, &context.state.settings) {
+        return Err(refuse(context, Code::CrossSite, &[]));
+    }
+    Ok(presented)
+}
+
 #[derive(Deserialize)]
 struct IdInPath {
     id: String,
@@ -62,7 +76,7 @@ impl FromRequestParts<State> for CallerOrMember {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = Context::from_request_parts(parts, state).await?;
-        let presented = Presented::of(&parts.headers);
+        let presented = presented(&context, parts)?;
         if presented.is_members() {
             let id = path_id(parts, state).await?;
             return Ok(Self::Member(Box::new(authenticate_member(&context, &presented, &id).await?)));

@@ -9,6 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::domain::access_token::TokenSecret;
 use crate::domain::secret::Credential;
 
+/// The longest header. Tokens with hundreds of groups fit, and no more is decoded, or sent to the API server, for a stranger.
+const MAX_LEN: usize = 16 * 1024;
+
 /// What was presented.
 pub(in crate::api) enum Presented {
     Nothing,
@@ -18,11 +21,14 @@ pub(in crate::api) enum Presented {
 }
 
 impl Presented {
-    pub(in crate::api) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::Nothing };
         // Two headers would be read differently by whoever stands in between.
         let (Ok(value), None) = (value.to_str(), values.next()) else { return Self::Malformed };
+        if value.len() > MAX_LEN {
+            return Self::Malformed;
+        }
         let Some((scheme, rest)) = value.split_once(' ') else { return Self::Malformed };
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" | "token" if !rest.trim().is_empty() => Self::Bearer(rest.trim().into()),
@@ -43,6 +49,11 @@ impl Presented {
             Self::Bearer(secret) | Self::Basic { password: secret, .. } => Some(secret.expose_secret()),
             Self::Nothing | Self::Malformed => None,
         }
+    }
+
+    /// Whether it came as a user name and a password.
+    pub(super) fn is_basic(&self) -> bool {
+        matches!(self, Self::Basic { .. })
     }
 
     /// Whether it is meant to be a member's credential.
@@ -92,6 +103,11 @@ mod tests {
         let basic = format!("Basic {}", STANDARD.encode("system:serviceaccount:a:b:secret"));
         assert!(matches!(presented(&basic), Presented::Basic { username, password }
             if username == "system:serviceaccount:a:b" && password.expose_secret() == "secret"));
+        for scheme in ["Bearer", "Token", "Basic"] {
+            let long = |len: usize| format!("{scheme} {}", "YTpi".repeat(len / 4));
+            assert!(!matches!(presented(&long(MAX_LEN - 8)), Presented::Malformed), "{scheme}");
+            assert!(matches!(presented(&long(MAX_LEN + 4)), Presented::Malformed), "{scheme}");
+        }
         let mut twice = HeaderMap::new();
         twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer b"));

@@ -12,7 +12,7 @@ use super::TokenPath;
 use super::access::{NO_USERS, is_own};
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
-use crate::api::auth::{Caller, Presented, authenticate_caller};
+use crate::api::auth::{Caller, authenticate_caller, presented};
 use crate::api::body::Json;
 use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
@@ -42,7 +42,7 @@ impl FromRequestParts<State> for Rotator {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = Context::from_request_parts(parts, state).await?;
-        let presented = Presented::of(&parts.headers);
+        let presented = presented(&context, parts)?;
         let problem = match authenticate_caller(&context, &presented).await {
             Ok(caller) => return Ok(Self(caller)),
             Err(problem) => problem,

@@ -43,6 +43,11 @@ impl Http {
         Self { client: Self::new(&self.base, ca_pem).client, ..self.clone() }
     }
 
+    /// The data plane's URL.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The token that it sends.
     pub fn token(&self) -> &str {
         self.token.as_deref().unwrap()
