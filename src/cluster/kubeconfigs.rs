@@ -123,6 +123,19 @@ impl Cluster {
 
     /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
     pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
+        let Err(error) = self.delete_collected(member, keep).await else { return Ok(()) };
+        // The API server stops at the first that it cannot delete; that one must not keep the others alive.
+        for secret in self.list_kubeconfigs(&member.id).await? {
+            let is_kept = keep.is_some_and(|hash| secret.credential.as_deref() == Some(hash.fingerprint()));
+            if !is_kept && secret.member_uid.as_ref() == Some(&member.uid) {
+                // Why one is left is known already, and the sweep tries it again.
+                let _ = self.delete_secret(&member.id.role, &secret).await;
+            }
+        }
+        Err(error)
+    }
+
+    async fn delete_collected(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
         let mut selector = format!("{MEMBER_UID_LABEL}={}", member.uid);
         if let Some(hash) = keep {
             selector.push_str(&format!(",{CREDENTIAL_LABEL}!={}", hash.fingerprint()));

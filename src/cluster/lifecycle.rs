@@ -212,13 +212,16 @@ impl Cluster {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let changed = self.set_duration(member, duration).await?;
+        // One that cannot be deleted keeps none of the others alive.
+        let mut deleted = Ok(());
         for secret in self.list_kubeconfigs(&changed.id).await? {
             let outlives =
                 secret.issued.as_ref().is_some_and(|issued| !dies_in_time(issued.expires_at, changed.expires_at()));
             if outlives && secret.member_uid.as_ref() == Some(&changed.uid) {
-                self.delete_secret(&changed.id.role, &secret).await?;
+                deleted = deleted.and(self.delete_secret(&changed.id.role, &secret).await);
             }
         }
+        deleted?;
         self.provision(&changed, None, cause).await
     }
 

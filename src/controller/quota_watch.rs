@@ -15,22 +15,26 @@ pub(super) struct QuotaWatch {
 }
 
 impl QuotaWatch {
-    /// Looks at each role until its quota counts.
+    /// Looks at each role until its quota counts. One that cannot be looked at does not keep the others from being.
     ///
     /// # Errors
-    /// When a role cannot be looked at; the next look begins with it.
+    /// When a role cannot be looked at, the first of them; the next look tries it again.
     pub(super) async fn look(&mut self, cluster: &Cluster, roles: &[Role]) -> Result<(), Error> {
+        let mut done = Ok(());
         for role in roles {
-            if self.counted.contains(&role.id) {
-                continue;
-            }
-            if cluster.is_quota_counted(&role.id).await? {
-                self.counted.insert(role.id.clone());
-            } else {
-                tracing::info!(role = %role.id, "the quota does not count Members yet");
-                cluster.nudge_quota(&role.id).await?;
+            if !self.counted.contains(&role.id) {
+                done = done.and(self.look_at(cluster, &role.id).await);
             }
         }
-        Ok(())
+        done
+    }
+
+    async fn look_at(&mut self, cluster: &Cluster, role: &RoleId) -> Result<(), Error> {
+        if cluster.is_quota_counted(role).await? {
+            self.counted.insert(role.clone());
+            return Ok(());
+        }
+        tracing::info!(role = %role, "the quota does not count Members yet");
+        cluster.nudge_quota(role).await
     }
 }

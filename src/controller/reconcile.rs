@@ -24,16 +24,23 @@ pub(super) async fn reconcile(cluster: &Cluster, id: &MemberId) -> Result<Option
     if cluster.role(&id.role).await?.is_none() {
         return Ok(None);
     }
-    let secrets = cluster.list_kubeconfigs(id).await?;
-    let account = cluster.account(id).await?;
-    let observed =
-        Observed { member: cluster.member(id).await?, account, secrets, clock_skewed: cluster.clock_skewed() };
+    let secrets = cluster.list_kubeconfigs(id).await;
+    let account = cluster.account(id).await;
+    let member = cluster.member(id).await?;
+    // What cannot be read beside the Member keeps no end waiting. But a living member is only provisioned by a whole look.
+    let (secrets, account, seen) = match (secrets, account) {
+        (Ok(secrets), Ok(account)) => (secrets, account, Ok(())),
+        (Err(error), account) => (Vec::new(), account.ok().flatten(), Err(error)),
+        (Ok(secrets), Err(error)) => (secrets, None, Err(error)),
+    };
+    let observed = Observed { member, account, secrets, clock_skewed: cluster.clock_skewed() };
     if let Lookup::Unreadable(why) = &observed.member {
         tracing::warn!(member = %id, %why, "a Member cannot be read; it is treated as ended");
     }
     let plan = observed.plan(cluster.clock.now());
-    let mut done = Ok(plan.wake);
-    for step in plan.steps {
+    let is_whole = seen.is_ok();
+    let mut done = seen.map(|()| plan.wake);
+    for step in plan.steps.into_iter().filter(|step| is_whole || *step != Step::Provision) {
         tracing::debug!(member = %id, ?step, "reconciling");
         // One that is refused keeps none of the others from being done: a Member that somebody's admission policy holds on to
         // must not keep its service account alive.

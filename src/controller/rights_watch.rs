@@ -8,28 +8,24 @@ use crate::domain::member::Member;
 use crate::domain::rights::{Rule, fingerprint, is_wider};
 use crate::domain::role::RoleId;
 
-/// What each role could do when it was last looked at.
+/// What roles could do when they were looked at.
 #[derive(Debug, Default)]
 pub(super) struct RightsWatch {
     seen: HashMap<RoleId, Seen>,
 }
 
-#[derive(Debug)]
-struct Seen {
-    hash: String,
-    rules: Vec<Rule>,
-}
+/// The rules that a role has, and those that it had when one of its members was given it, each by their fingerprint.
+type Seen = HashMap<String, Vec<Rule>>;
 
 impl RightsWatch {
-    /// Compares what the roles of these members can do with what their statuses say, and records and reports what has changed.
+    /// Compares what the roles of these members can do with what their statuses say, and records and reports what has
+    /// changed. A change that cannot be recorded does not keep the others from being.
     ///
     /// # Errors
-    /// When the rights cannot be read, or one change cannot be recorded; the next look finds it again.
+    /// When the rights cannot be read, or a change cannot be recorded, the first of them; the next look finds it again.
     pub(super) async fn look(&mut self, cluster: &Cluster, members: &[Member]) -> Result<(), Error> {
         let mut roles: BTreeMap<&RoleId, Vec<&Member>> = BTreeMap::new();
-        // What is not recorded yet is about to be; who does that reports what is new, which a write from here would hide.
-        let skewed = cluster.clock_skewed();
-        for member in members.iter().filter(|member| member.is_recorded(skewed)) {
+        for member in members {
             roles.entry(&member.id.role).or_default().push(member);
         }
         if roles.is_empty() {
@@ -37,25 +33,30 @@ impl RightsWatch {
         }
         let rbac = cluster.rbac().await?;
         let origin = Origin::default();
+        let skewed = cluster.clock_skewed();
+        let mut done = Ok(());
         for (role, members) in roles {
             let rules = rbac.grants(role).rules;
             let hash = fingerprint(&rules);
-            for member in members.into_iter().filter(|member| member.status.role_hash.as_ref() != Some(&hash)) {
-                let widened = self.is_widened(member, &rules);
+            let seen = self.seen.entry(role.clone()).or_default();
+            // What is not recorded yet is about to be; who does that reports what is new, which a write from here would hide.
+            let recorded = members.iter().filter(|member| member.is_recorded(skewed));
+            for member in recorded.filter(|member| member.status.role_hash.as_ref() != Some(&hash)) {
+                let widened = is_widened(member.status.role_hash.as_ref(), seen, &rules);
                 let cause = Cause { actor: &Actor::Kubernetes, owner: None, origin: &origin };
-                cluster.record_role_change(member, &hash, widened, cause).await?;
+                done = done.and(cluster.record_role_change(member, &hash, widened, cause).await);
             }
-            self.seen.insert(role.clone(), Seen { hash, rules });
+            // A member whose status could not be written is compared again, with what the role could do when it was given.
+            seen.retain(|hash, _| members.iter().any(|member| member.status.role_hash.as_ref() == Some(hash)));
+            seen.insert(hash, rules);
         }
-        Ok(())
+        done
     }
+}
 
-    /// A change that cannot be shown to take rights away only counts as one that gives some.
-    fn is_widened(&self, member: &Member, rules: &[Rule]) -> bool {
-        let Some(granted) = &member.status.role_hash else { return false };
-        match self.seen.get(&member.id.role) {
-            Some(seen) if seen.hash == *granted => is_wider(&seen.rules, rules),
-            _ => true,
-        }
-    }
+/// Whether a member of this fingerprint can do more by `rules`. A change that cannot be shown to take rights away only counts
+/// as one that gives some.
+fn is_widened(granted: Option<&String>, seen: &Seen, rules: &[Rule]) -> bool {
+    let Some(granted) = granted else { return false };
+    seen.get(granted).is_none_or(|before| is_wider(before, rules))
 }

@@ -32,6 +32,7 @@ mod kubeconfigs;
 mod lint;
 mod openapi;
 mod outage;
+mod partial;
 mod promptness;
 mod reaper;
 mod rights;

@@ -215,7 +215,7 @@ fn a_role_that_grows_under_a_living_member_is_reported_once_and_one_that_shrinks
     // Each looks at everything when it starts to lead, so this one knows the roles as they are.
     daypass.stop();
     let mut daypass = Daypass::start(&lab, &Launch::default());
-    eventually("it has looked", || (daypass.metric("daypass_sweeps_total") >= 1.0).then_some(()));
+    daypass.wait_rights_read();
     let set_rules = |role: &Role, rules: Value| lab.apply(&lab.render_role(&role.id, &json!({"rules": rules})));
     set_rules(&grows, json!([get, list]));
     set_rules(&shrinks, json!([get]));
@@ -235,7 +235,7 @@ fn a_role_that_grows_under_a_living_member_is_reported_once_and_one_that_shrinks
     daypass.stop();
     assert_eq!(events(&daypass, &ids[0]).len(), 1);
     let mut daypass = Daypass::start(&lab, &Launch::default());
-    eventually("it has looked", || (daypass.metric("daypass_sweeps_total") >= 1.0).then_some(()));
+    daypass.wait_rights_read();
     assert!(ids.iter().all(|id| events(&daypass, id).is_empty()), "{:?}", daypass.audit_events());
     assert!(widened(&status(&grows, names[0])).is_some(), "the condition stays");
     daypass.stop();

@@ -116,15 +116,20 @@ impl AccessTokens {
         if free.is_empty() {
             // Those that have ended are as good as gone, swept or not; one of the names is theirs.
             let (actor, origin) = (&Actor::Daypass, &Origin::default());
+            let (mut is_free, mut failed) = (false, Ok(None));
             for token in dead {
                 let kind = match (&token.session, self.has_not_ended(&token)) {
                     (Some(_), _) => Kind::SessionEnded,
                     (None, false) => Kind::TokenExpired,
                     (None, true) => Kind::TokenRevoked,
                 };
-                self.end(&token, kind, Cause { actor, owner: None, origin }).await?;
+                // One name is enough: one that cannot be deleted keeps no other from being free.
+                match self.end(&token, kind, Cause { actor, owner: None, origin }).await {
+                    Ok(_) => is_free = true,
+                    Err(error) => failed = Err(error.into()),
+                }
             }
-            return Ok(None);
+            return if is_free { Ok(None) } else { failed };
         }
         #[expect(
             clippy::cast_possible_truncation,

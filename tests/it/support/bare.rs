@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Daypass, Lab, Launch, Role, eventually};
 
 /// As many role namespaces as tests take from it: without Kubernetes' controllers none can be made later.
-const ROLES: usize = 14;
+const ROLES: usize = 16;
 
 /// Annotation of what may not be deleted, for the time being.
 pub const KEEP: &str = "example.com/keep";

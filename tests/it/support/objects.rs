@@ -111,6 +111,13 @@ impl Daypass {
         self.audit(member).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Waits until it has read what roles can do, as it does when it has begun to lead: from then on it knows them as they
+    /// were. (Requests that it has not been sent read it too.)
+    pub fn wait_rights_read(&self) {
+        let lists = ["list_cluster_role_bindings", "list_role_bindings", "list_cluster_roles", "list_roles"];
+        eventually("it has read the roles' rights", || lists.iter().all(|call| self.calls(call) >= 1.0).then_some(()));
+    }
+
     /// Waits for the first audit event of a kind about a member.
     #[track_caller]
     pub fn recorded(&self, member: &str, kind: &str) -> Value {
