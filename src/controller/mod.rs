@@ -9,6 +9,7 @@ mod reconcile;
 mod rights_watch;
 mod sweep;
 mod token_sweep;
+mod token_watch;
 mod watches;
 
 pub use leader::lead;
@@ -22,6 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};
+use self::token_watch::TokenWatch;
 use self::watches::Watches;
 use crate::audit::Origin;
 use crate::cluster::{AccessTokens, Cause, Cluster, Ending, Error, WatchEvent, WatchedMember};
@@ -37,6 +39,8 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5);
 async fn run(tokens: &AccessTokens) {
     let cluster = &tokens.cluster;
     let mut events = cluster.watch_members().boxed();
+    let mut token_events = tokens.watch().boxed();
+    let mut token_watch = TokenWatch::default();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut queue = Queue::new(cluster.clock.clone(), cluster.entropy.clone());
@@ -48,6 +52,7 @@ async fn run(tokens: &AccessTokens) {
     loop {
         tokio::select! {
             Some(event) = events.next() => on_event(cluster, &mut queue, event),
+            Some(event) = token_events.next() => token_watch.on_event(tokens, event),
             _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
                 let (roles, living) = on_swept(&mut queue, &mut ticks, swept);

@@ -10,6 +10,8 @@ use crate::domain::access_token::{AccessToken, Owner, STALE_GRACE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
+    /// It was ended, and that reported; only its object is left.
+    Remove,
     /// Its time is over, or it was not used for too long.
     Expire,
     /// Its owner is not there any more.
@@ -80,10 +82,13 @@ fn fate(tokens: &AccessTokens, token: &AccessToken, all: &[AccessToken], identit
     if token.deleting {
         return Fate::Keep;
     }
+    if token.ended {
+        return Fate::Remove;
+    }
     if now >= token.ends_at(&tokens.rules) {
         return if token.session.is_some() { Fate::Close } else { Fate::Expire };
     }
-    if token.session.is_some() && !all.iter().any(|of| !of.deleting && token.is_session_of(of)) {
+    if token.session.is_some() && !all.iter().any(|of| !of.deleting && !of.ended && token.is_session_of(of)) {
         return Fate::Close;
     }
     if !owner_stands {
@@ -103,9 +108,14 @@ async fn act(tokens: &AccessTokens, token: &AccessToken, fate: Fate) -> Result<(
     let by = |actor| Cause { actor, owner: None, origin: &origin };
     let done = match fate {
         Fate::Keep => return Ok(()),
-        Fate::Expire => tokens.end(token, Kind::TokenExpired, by(&Actor::Daypass)).await.map(drop),
-        Fate::Revoke | Fate::Outdated => tokens.end(token, Kind::TokenRevoked, by(&Actor::Daypass)).await.map(drop),
-        Fate::Close => tokens.end(token, Kind::SessionEnded, by(&Actor::Daypass)).await.map(drop),
+        // What was marked is not reported again.
+        Fate::Expire | Fate::Remove => {
+            tokens.end_as_seen(token, Kind::TokenExpired, by(&Actor::Daypass)).await.map(drop)
+        }
+        Fate::Revoke | Fate::Outdated => {
+            tokens.end_as_seen(token, Kind::TokenRevoked, by(&Actor::Daypass)).await.map(drop)
+        }
+        Fate::Close => tokens.end_as_seen(token, Kind::SessionEnded, by(&Actor::Daypass)).await.map(drop),
         Fate::Suspend => tokens.write_stale(token, true).await.map(drop),
         Fate::Restore => tokens.write_stale(token, false).await.map(drop),
     };

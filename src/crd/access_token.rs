@@ -54,6 +54,11 @@ pub struct AccessTokenSpec {
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub expires_at: DateTime<Utc>,
+    /// When the token got the secret that it has now; absent where that was at its creation. From then on it lasts as long as
+    /// the operator allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    pub rotated_at: Option<DateTime<Utc>>,
     /// Hex SHA-256 of the token.
     #[schemars(schema_with = "hash_schema")]
     pub token_hash: String,
@@ -121,6 +126,10 @@ pub struct AccessTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub last_used_at: Option<DateTime<Utc>>,
+    /// When Daypass ended the token, which it reports before it deletes it: what is deleted without was by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    pub ended_at: Option<DateTime<Utc>>,
     /// Since when the token is refused, its identity configuration not being in force any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
@@ -168,11 +177,13 @@ pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, U
         resource_version: object.resource_version().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
         created_at: object.created_at().ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
         deleting: object.is_deleting(),
+        ended: status.ended_at.is_some(),
         name: spec.name,
         owner: read_owner(spec.owner)?,
         created_by: spec.created_by,
         scopes: scopes.ok_or(Unreadable::Field("spec.scopes"))?,
         expires_at: spec.expires_at,
+        rotated_at: spec.rotated_at,
         hash: hash(&spec.token_hash)?,
         rotated: spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?,
         identity: spec.identity,

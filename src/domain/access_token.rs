@@ -1,15 +1,12 @@
 //! Access tokens: who owns one, what it may be used for, and when it ends.
 
-use std::fmt;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sha2::{Digest, Sha256};
-
-use super::id::encode;
 use super::role::is_dns_label;
-use super::secret::{Secret, SecretHash, Subject};
+use super::secret::{Secret, SecretHash};
 
 pub use super::scope::Scope;
+pub use super::token_id::{TokenId, owner_key};
 
 /// An access token in clear.
 pub type TokenSecret = Secret<TokenId>;
@@ -26,60 +23,6 @@ pub const MAX_SESSIONS: usize = 16;
 pub const MAX_ROTATED: usize = 100;
 /// The longest name, in characters.
 pub const MAX_NAME: usize = 255;
-
-/// 80 bits of the hash of a user name: nobody finds another name with the same.
-const OWNER_KEY_LEN: usize = 16;
-/// Tells apart the tokens that an object's name was used for, one after the other.
-const NONCE_LEN: usize = 6;
-
-/// An access token's id, `<object name>-<nonce>`. The object's name is one of as many as the owner may have tokens,
-/// `<key of the owner>-<number>`, and a session's one of as many as its token may have, `<name of the token>-s<number>`: that the API server
-/// lets a name be created once is the lock that keeps their number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenId(String);
-
-impl TokenId {
-    /// The id of the token in this object.
-    pub fn new(object_name: &str, nonce: &[u8; NONCE_LEN]) -> Self {
-        Self(format!("{object_name}-{}", encode(nonce)))
-    }
-
-    /// Whether it is of the owner of this key.
-    pub fn is_of(&self, owner_key: &str) -> bool {
-        self.0.split('-').next() == Some(owner_key)
-    }
-
-    /// The name of the object.
-    pub fn object_name(&self) -> &str {
-        self.0.rsplit_once('-').map_or("", |(name, _)| name)
-    }
-}
-
-impl Subject for TokenId {
-    const PREFIX: &'static str = "dpp_";
-
-    fn parse(text: &str) -> Option<Self> {
-        let digits = |text: &str| (1..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        let mut parts = text.split('-');
-        let (key, number, mut nonce) = (parts.next()?, parts.next()?, parts.next()?);
-        if nonce.strip_prefix('s').is_some_and(digits) {
-            nonce = parts.next()?;
-        }
-        let lengths = key.len() == OWNER_KEY_LEN && nonce.len() == NONCE_LEN && digits(number);
-        (lengths && parts.next().is_none() && is_dns_label(text)).then(|| Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What the objects of an owner's tokens begin with; as a label it finds them all.
-pub fn owner_key(username: &str) -> String {
-    encode(&Sha256::digest(username.as_bytes())[..OWNER_KEY_LEN])
-}
 
 /// On whose rights a token acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +86,8 @@ pub struct AccessToken {
     pub created_at: DateTime<Utc>,
     /// Whether it has a deletionTimestamp: then it is dead, whatever finalizer holds it.
     pub deleting: bool,
+    /// Whether Daypass has ended it, and reported that: then only its object is left to be deleted.
+    pub ended: bool,
     /// Name for people.
     pub name: String,
     /// On whose rights it acts.
@@ -151,8 +96,10 @@ pub struct AccessToken {
     pub created_by: String,
     /// What it may be used for.
     pub scopes: Vec<Scope>,
-    /// When it ends, used or not.
+    /// When it ends, used or not: as it was asked for, or before that by [`AccessToken::bounded`].
     pub expires_at: DateTime<Utc>,
+    /// When it got its present secret, if not at its creation.
+    pub rotated_at: Option<DateTime<Utc>>,
     /// The hash of its secret.
     pub hash: SecretHash,
     /// The hashes of the secrets that it had before, the oldest first.
@@ -194,6 +141,26 @@ impl TokenRules {
 }
 
 impl AccessToken {
+    /// The token as these rules have it: they may have been another operator's when its end was chosen. What is stored stays
+    /// as it is, so that longer lives give it back what was taken.
+    #[must_use]
+    pub fn bounded(mut self, rules: &TokenRules) -> Self {
+        let secret_since = self.rotated_at.unwrap_or(self.created_at);
+        // None is later than any end.
+        let latest = secret_since.checked_add_signed(rules.max_lifetime);
+        let groups = self.owner.groups.as_ref().zip(rules.max_user_lifetime);
+        let groups_end = groups.and_then(|(groups, most)| groups.at.checked_add_signed(most));
+        for end in [latest, groups_end].into_iter().flatten() {
+            self.expires_at = self.expires_at.min(end.trunc_subsecs(0));
+        }
+        self
+    }
+
+    /// Whether it is over for good, whatever is left of its object.
+    pub fn has_ended(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
+        self.deleting || self.ended || now >= self.ends_at(rules)
+    }
+
     /// When it ends if it is not used any more. The record of its last use may be older than that by [`USE_PRECISION`].
     pub fn ends_at(&self, rules: &TokenRules) -> DateTime<Utc> {
         if self.session.is_some() {
@@ -204,12 +171,12 @@ impl AccessToken {
         self.expires_at.min(idle_end)
     }
 
-    /// Whether it counts: neither over, nor being deleted, nor of an owner who may have none (any more). Whether its owner is still there, and
+    /// Whether it counts: neither over nor of an owner who may have none (any more). Whether its owner is still there, and
     /// whether it is of this identity configuration, are other questions.
     pub fn is_live(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
         let allowed = self.owner.service_account().is_some()
             || rules.latest_end(&self.owner, now).is_some_and(|latest| now < latest);
-        !self.deleting && now < self.ends_at(rules) && allowed
+        !self.has_ended(rules, now) && allowed
     }
 
     /// Whether its use now is worth writing down.
@@ -239,7 +206,6 @@ impl AccessToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
@@ -263,43 +229,18 @@ mod tests {
             resource_version: "1".into(),
             created_at: at(0),
             deleting: false,
+            ended: false,
             name: "ci".into(),
             owner: Owner { username: "system:serviceaccount:a:b".into(), uid: Some("v".into()), groups: None },
             created_by: "alice".into(),
             scopes: vec![Scope::MembersRead],
             expires_at: at(60 * 24 * 100),
+            rotated_at: None,
             rotated: vec![],
             identity: "i".into(),
             session: None,
             last_used_at: None,
             stale_since: None,
-        }
-    }
-
-    #[test]
-    fn an_id_names_its_object_and_reads_back() {
-        let id = token().id;
-        assert_eq!(TokenId::parse(&id.to_string()), Some(id.clone()));
-        assert_eq!(id.object_name(), format!("{}-7", owner_key("system:serviceaccount:a:b")));
-        let session = TokenId::new(&format!("{}-s15", id.object_name()), b"ghijkl");
-        assert_eq!(TokenId::parse(&session.to_string()), Some(session.clone()));
-        assert_eq!(session.object_name(), format!("{}-s15", id.object_name()));
-        let key = owner_key("x");
-        for text in [
-            "",
-            "a",
-            &key,
-            &format!("{key}-1"),
-            &format!("{key}-1-abc"),
-            &format!("{key}-x-abcdef"),
-            &format!("{key}-12345-abcdef"),
-            &format!("{key}-1-abcde_"),
-            &format!("{key}-1-ABCDEF"),
-            &format!("{key}-1-s1"),
-            &format!("{key}-1-s1-abcdef-x"),
-            &format!("../{key}-1-abcdef"),
-        ] {
-            assert_eq!(TokenId::parse(text), None, "{text}");
         }
     }
 
@@ -316,6 +257,35 @@ mod tests {
         assert!(used_late.is_live(&rules, days(100) - TimeDelta::seconds(1)));
         assert!(!used_late.is_live(&rules, days(100)), "there is no grace");
         assert!(!AccessToken { deleting: true, ..token() }.is_live(&rules, at(1)));
+        assert!(!AccessToken { ended: true, ..token() }.is_live(&rules, at(1)));
+    }
+
+    #[test]
+    fn a_shorter_life_ends_what_there_is_and_a_longer_one_gives_it_back() {
+        let days = |days: i64| at(60 * 24 * days);
+        let life = |days| TokenRules { max_lifetime: TimeDelta::days(days), ..rules() };
+        let end = |token: &AccessToken, rules: &TokenRules| token.clone().bounded(rules).expires_at;
+        assert_eq!(end(&token(), &life(7)), days(7));
+        assert_eq!(end(&token(), &life(100)), days(100));
+        assert_eq!(end(&token(), &life(365)), days(100), "no later than it was asked for");
+        let rotated = AccessToken { rotated_at: Some(days(20)), ..token() };
+        assert_eq!(end(&rotated, &life(7)), days(27), "from its present secret on");
+        assert!(!rotated.bounded(&life(7)).is_live(&life(7), days(27)));
+        let eternal = TokenRules { max_lifetime: TimeDelta::MAX, ..rules() };
+        assert_eq!(end(&token(), &eternal), days(100));
+    }
+
+    #[test]
+    fn a_users_groups_age_whatever_is_rotated() {
+        let days = |days: i64| at(60 * 24 * days);
+        let groups = Groups { names: vec!["staff".into()], at: days(1) };
+        let owner = Owner { username: "alice".into(), uid: None, groups: Some(groups) };
+        let token = AccessToken { owner, rotated_at: Some(days(9)), ..token() };
+        let users = |most: Option<i64>| TokenRules { max_user_lifetime: most.map(TimeDelta::days), ..rules() };
+        assert_eq!(token.clone().bounded(&users(Some(3))).expires_at, days(4));
+        assert_eq!(token.clone().bounded(&users(Some(200))).expires_at, days(100));
+        // Where users own none, it is refused and comes back with the switch.
+        assert_eq!(token.bounded(&users(None)).expires_at, days(100));
     }
 
     #[test]
@@ -386,14 +356,5 @@ mod tests {
             assert_eq!(service_account(name), None, "{name}");
         }
         assert!(is_reserved("system:masters") && !is_reserved("systems"));
-    }
-
-    proptest! {
-        #[test]
-        fn what_parses_prints_the_same(text in "\\PC{0,40}|[a-z0-9]{16}-[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}") {
-            if let Some(id) = TokenId::parse(&text) {
-                prop_assert_eq!(id.to_string(), text);
-            }
-        }
     }
 }

@@ -9,3 +9,4 @@ pub mod role;
 pub mod scope;
 pub mod secret;
 pub mod token;
+mod token_id;

@@ -44,6 +44,7 @@ mod sweep;
 mod tls;
 mod tokens_attempts;
 mod tokens_command;
+mod tokens_deletion;
 mod tokens_expiry;
 mod tokens_identity;
 mod tokens_limit;

@@ -188,3 +188,39 @@ fn its_last_use_is_written_down_once_in_ten_minutes_whatever_the_load() {
     assert_eq!(writes(), before + 1);
     assert!(now() - time(&lab.stored(&pat).unwrap()["status"]["lastUsedAt"]) < TimeDelta::minutes(5));
 }
+
+#[test]
+fn a_shorter_limit_ends_what_there_is_and_a_longer_one_gives_it_back() {
+    let (lab, daypass) = Lab::shared();
+    let shorter = replica(lab, "--token-max-days=7");
+    let caller = lab.generator(daypass);
+    let there = shorter.owner.with_token(caller.token());
+    let shown = |client: &crate::support::Http, path: &str| client.get(path).expect(200).json()["expiresAt"].clone();
+    let week = |since: &Value| json!(text(time(since) + TimeDelta::days(7)));
+
+    let pat = Pat::new(&caller, &SCOPES);
+    let (made, short) = (pat.body["expiresAt"].clone(), week(&pat.body["createdAt"]));
+    assert_eq!((shown(&there, &pat.path()), shown(&caller, &pat.path())), (short.clone(), made));
+    assert_eq!(shown(&pat.at(&shorter), "/tokens/self"), short);
+    let page = there.get("/tokens").expect(200).json();
+    assert_eq!(page["items"][0]["expiresAt"], short);
+    // Nothing that it makes, nor what it is rotated to, is later than that; not even where it would be later again.
+    let later = json!(text(time(&short) + TimeDelta::seconds(1)));
+    let child = json!({"name": "n", "expiresAt": later, "scopes": ["tokens:read"]});
+    assert_eq!(pat.at(&shorter).post("/tokens", &child).status / 100, 4);
+    let rotated = Pat::of(&there, &there.post(&format!("{}/rotate", pat.path()), &json!({})).expect(200));
+    assert_eq!((&rotated.body["expiresAt"], &shown(&caller, &pat.path())), (&short, &short));
+    assert_eq!(shorter.token_event(&pat.id, "TOKEN_ROTATED")["token"]["expiresAt"], short);
+
+    // It counts from its present secret on.
+    let old = Pat::new(&caller, &SCOPES);
+    lab.write_token_rotation(&old, now() - TimeDelta::days(8));
+    old.at(&shorter).assert_refused();
+    there.get(&old.path()).problem(404, "DP_ERR_NOT_FOUND");
+    old.http.get("/tokens/self").expect(200);
+    let new = Pat::of(&caller, &caller.post(&format!("{}/rotate", old.path()), &json!({})).expect(200));
+    let rotated_at = lab.stored(&new).unwrap()["spec"]["rotatedAt"].clone();
+    assert!((now() - time(&rotated_at)).abs() < TimeDelta::minutes(5), "{rotated_at}");
+    assert_eq!(shown(&new.at(&shorter), "/tokens/self"), week(&rotated_at));
+    assert_eq!(new.body["expiresAt"], old.body["expiresAt"]);
+}

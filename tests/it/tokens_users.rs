@@ -110,6 +110,11 @@ fn a_users_token_lives_as_long_as_its_groups_may_and_nothing_puts_that_off() {
     // What it makes has its groups, of the same date; only Kubernetes vouches for newer ones.
     let child = for_a_day(&pat.http);
     assert_eq!(groups_at(&child), groups_at(&pat));
+    // Where that becomes less, it is less for those that there are.
+    let less = with(lab, &["--accept-api-server-audience", "--user-tokens", "--user-token-max-days=1"]);
+    let end = (groups_at(&pat) + TimeDelta::days(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    assert_eq!(pat.at(&less).get("/tokens/self").expect(200).json()["expiresAt"], end);
+    assert_eq!(pat.http.get("/tokens/self").expect(200).json()["expiresAt"], pat.body["expiresAt"]);
     let rotated =
         Pat::of(&bob, &bob.post(&format!("{}/rotate", child.path()), &json!({"expiresAt": text(-60)})).expect(200));
     assert_eq!((groups_at(&rotated), time(&rotated.body["expiresAt"])), (groups_at(&pat), time(&json!(text(-60)))));

@@ -65,7 +65,7 @@ impl AccessTokens {
 
     /// Whether it has not ended. Whether it is refused for another reason, and may come back, is another question.
     pub fn has_not_ended(&self, token: &AccessToken) -> bool {
-        !token.deleting && self.cluster.clock.now() < token.ends_at(&self.rules)
+        !token.has_ended(&self.rules, self.cluster.clock.now())
     }
 
     /// Makes a token, in the first of the owner's numbered names that is free.
@@ -145,13 +145,45 @@ impl AccessTokens {
         Err(Error::new("patch_access_token", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
     }
 
-    /// Ends a token, or a session; whether it was this call that did. Its sessions end with it.
+    /// Ends a token, or a session, whatever else is changed on it at the same time; whether it was this call that did. Its
+    /// sessions end with it.
     pub async fn end(&self, token: &AccessToken, kind: Kind, cause: Cause<'_>) -> Result<bool, Error> {
-        let ended = self.delete(token).await?;
-        if ended {
+        let mut current = token.clone();
+        for _ in 0..CONFLICT_RETRIES {
+            match self.end_as_seen(&current, kind, cause).await {
+                Err(error) if error.is_conflict() => match self.find(&token.id).await? {
+                    Some(newer) if newer.uid == token.uid => current = newer,
+                    _ => return Ok(false),
+                },
+                ended => return ended,
+            }
+        }
+        Err(Error::new("patch_access_token_status", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
+    }
+
+    /// Ends exactly this version of a token; whether it was this call that did. First it is marked, so that one of all who
+    /// end it reports it, and so that a deletion by `kubectl` can be told from these. A mark that cannot be written holds
+    /// nothing up.
+    ///
+    /// # Errors
+    /// A conflict when it was changed meanwhile: then it is as it was.
+    pub async fn end_as_seen(&self, token: &AccessToken, kind: Kind, cause: Cause<'_>) -> Result<bool, Error> {
+        let marked =
+            if token.ended || token.deleting { Ok(false) } else { self.write_ended(token).await.map(|_| true) };
+        match &marked {
+            Ok(true) => self.report(kind, token, cause),
+            Ok(false) => {}
+            Err(error) if error.is_gone() => return Ok(false),
+            Err(error) if error.is_conflict() => return marked,
+            Err(error) => {
+                tracing::warn!(%error, "the end of an access token could not be marked; it is ended all the same")
+            }
+        }
+        let deleted = self.delete(token).await?;
+        if marked.is_err() && deleted {
             self.report(kind, token, cause);
         }
-        Ok(ended)
+        Ok(marked.unwrap_or(deleted))
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Error> {

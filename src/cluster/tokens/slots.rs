@@ -124,8 +124,10 @@ impl AccessTokens {
                     (None, true) => Kind::TokenRevoked,
                 };
                 // One name is enough: one that cannot be deleted keeps no other from being free.
-                match self.end(&token, kind, Cause { actor, owner: None, origin }).await {
+                match self.end_as_seen(&token, kind, Cause { actor, owner: None, origin }).await {
                     Ok(_) => is_free = true,
+                    // It has changed: the next look sees what it is now.
+                    Err(error) if error.is_conflict() => is_free = true,
                     Err(error) => failed = Err(error.into()),
                 }
             }

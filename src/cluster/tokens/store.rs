@@ -1,6 +1,7 @@
 //! Reading and writing AccessTokens.
 
 use chrono::{DateTime, Utc};
+use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::{AccessTokens, Error, NewToken};
 use crate::cluster::ErrorKind;
 use crate::cluster::objects::Objects;
+use crate::cluster::watch::{WatchCalls, WatchEvent};
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
 use crate::crd::{self, Object, read_access_token};
 use crate::domain::access_token::{AccessToken, SignIn, TokenId, TokenSecret};
@@ -19,6 +21,13 @@ impl AccessTokens {
         self.cluster.objects::<crd::AccessToken>(Some(&self.cluster.namespace))
     }
 
+    /// All tokens and sessions as they are, then each change.
+    pub fn watch(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
+        let calls = WatchCalls { list: "list_access_tokens", watch: "watch_access_tokens" };
+        let tokens = self.clone();
+        self.objects().watch(calls, move |object| tokens.readable(object))
+    }
+
     /// The token, or session, of this id, live from the API server, dead or alive.
     pub async fn find(&self, id: &TokenId) -> Result<Option<AccessToken>, Error> {
         Ok(self.read(id.object_name()).await?.filter(|token| token.id == *id))
@@ -27,13 +36,13 @@ impl AccessTokens {
     /// What is in the object of this name. One that cannot be read is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<AccessToken>, Error> {
         let object = self.objects().get("get_access_token", name, name).await?;
-        Ok(object.as_ref().and_then(readable))
+        Ok(object.as_ref().and_then(|object| self.readable(object)))
     }
 
     /// All tokens and sessions, or those with a label, each read by itself.
     pub(super) async fn list(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
         let selector = label.map(|(key, value)| format!("{key}={value}"));
-        let read = |object: Object| readable(&object);
+        let read = |object: Object| self.readable(&object);
         let found = self.objects().list("list_access_tokens", "-", selector.as_deref(), read).await?;
         Ok(found.into_iter().flatten().collect())
     }
@@ -61,7 +70,7 @@ impl AccessTokens {
             "spec": spec(secret, new, identity, session),
         });
         let created = self.objects().create("create_access_token", &id.to_string(), &object).await?;
-        found("create_access_token", id, &created)
+        self.found("create_access_token", id, &created)
     }
 
     /// Another name, for exactly this token.
@@ -81,6 +90,7 @@ impl AccessTokens {
             "tokenHash": hash.as_hex(),
             "rotatedHashes": rotated.iter().map(SecretHash::as_hex).collect::<Vec<_>>(),
             "expiresAt": seconds(expires_at),
+            "rotatedAt": seconds(self.cluster.clock.now()),
         });
         self.patch(token, json!({ "metadata": { "resourceVersion": token.resource_version }, "spec": spec })).await
     }
@@ -88,7 +98,7 @@ impl AccessTokens {
     async fn patch(&self, token: &AccessToken, patch: Value) -> Result<AccessToken, Error> {
         let (name, of) = (token.id.object_name(), token.id.to_string());
         let patched = self.objects().patch("patch_access_token", &of, name, &patch).await?;
-        found("patch_access_token", &token.id, &patched)
+        self.found("patch_access_token", &token.id, &patched)
     }
 
     /// That it was used now, for exactly this version of a token.
@@ -102,11 +112,16 @@ impl AccessTokens {
         self.patch_status(token, json!({ "staleSince": since })).await
     }
 
+    /// That it has ended, for exactly this version of a token: of all that end it at the same time, one writes this.
+    pub(super) async fn write_ended(&self, token: &AccessToken) -> Result<AccessToken, Error> {
+        self.patch_status(token, json!({ "endedAt": seconds(self.cluster.clock.now()) })).await
+    }
+
     async fn patch_status(&self, token: &AccessToken, status: Value) -> Result<AccessToken, Error> {
         let patch = json!({ "metadata": { "resourceVersion": token.resource_version }, "status": status });
         let (name, of) = (token.id.object_name(), token.id.to_string());
         let patched = self.objects().patch_status("patch_access_token_status", &of, name, &patch).await?;
-        found("patch_access_token_status", &token.id, &patched)
+        self.found("patch_access_token_status", &token.id, &patched)
     }
 
     /// Deletes exactly this token; whether it was this call that did.
@@ -118,21 +133,23 @@ impl AccessTokens {
             Err(error) => Err(error),
         }
     }
-}
 
-fn readable(object: &Object) -> Option<AccessToken> {
-    match read_access_token(object) {
-        Ok(token) => Some(token),
-        Err(why) => {
-            tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read; it is refused");
-            None
+    /// What is in an object, by the rules in force. One that cannot be read is none.
+    fn readable(&self, object: &Object) -> Option<AccessToken> {
+        match read_access_token(object) {
+            Ok(token) => Some(token.bounded(&self.rules)),
+            Err(why) => {
+                tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read; it is refused");
+                None
+            }
         }
     }
-}
 
-fn found(call: &'static str, id: &TokenId, object: &Object) -> Result<AccessToken, Error> {
-    read_access_token(object)
-        .map_err(|why| Error::new(call, &id.to_string(), ErrorKind::UnreadableAnswer, &why.to_string()))
+    fn found(&self, call: &'static str, id: &TokenId, object: &Object) -> Result<AccessToken, Error> {
+        read_access_token(object)
+            .map(|token| token.bounded(&self.rules))
+            .map_err(|why| Error::new(call, &id.to_string(), ErrorKind::UnreadableAnswer, &why.to_string()))
+    }
 }
 
 fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SignIn>) -> AccessTokenSpec {
@@ -148,6 +165,7 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
         created_by: new.created_by.clone(),
         scopes: new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         expires_at: new.expires_at,
+        rotated_at: None,
         token_hash: secret.hash().as_hex().to_owned(),
         rotated_hashes: Vec::new(),
         identity: identity.to_owned(),

@@ -108,7 +108,7 @@ impl Daypass {
 
     /// What it logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap()
+        String::from_utf8_lossy(&self.complete_lines("log")).into_owned()
     }
 
     /// The audit events that it recorded about a member, by the member's id.
@@ -118,8 +118,17 @@ impl Daypass {
 
     /// All audit events that it recorded.
     pub fn audit_events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.folder.join("audit")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = self.complete_lines("audit");
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    }
+
+    /// What it has written into a file, without a line that it may just be writing.
+    fn complete_lines(&self, file: &str) -> Vec<u8> {
+        let mut bytes = fs::read(self.folder.join(file)).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        bytes.truncate(end);
+        bytes
     }
 
     /// All metrics, as text.

@@ -194,6 +194,12 @@ impl Lab {
         self.write_token(pat, "", &json!({"spec": {"expiresAt": end}}));
     }
 
+    /// Writes when a token got its secret, as only Daypass may.
+    #[track_caller]
+    pub fn write_token_rotation(&self, pat: &Pat, at: DateTime<Utc>) {
+        self.write_token(pat, "", &json!({"spec": {"rotatedAt": at}}));
+    }
+
     /// By Daypass's own account, whose rights are too few for kubectl: that reads what it patches.
     #[track_caller]
     fn write_token(&self, pat: &Pat, subresource: &str, patch: &Value) {

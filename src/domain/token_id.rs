@@ -1,0 +1,105 @@
+//! The ids of access tokens.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::id::encode;
+use super::role::is_dns_label;
+use super::secret::Subject;
+
+/// 80 bits of the hash of a user name: nobody finds another name with the same.
+const OWNER_KEY_LEN: usize = 16;
+/// Tells apart the tokens that an object's name was used for, one after the other.
+const NONCE_LEN: usize = 6;
+
+/// An access token's id, `<object name>-<nonce>`. The object's name is one of as many as the owner may have tokens,
+/// `<key of the owner>-<number>`, and a session's one of as many as its token may have, `<name of the token>-s<number>`: that the API server
+/// lets a name be created once is the lock that keeps their number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenId(String);
+
+impl TokenId {
+    /// The id of the token in this object.
+    pub fn new(object_name: &str, nonce: &[u8; NONCE_LEN]) -> Self {
+        Self(format!("{object_name}-{}", encode(nonce)))
+    }
+
+    /// Whether it is of the owner of this key.
+    pub fn is_of(&self, owner_key: &str) -> bool {
+        self.0.split('-').next() == Some(owner_key)
+    }
+
+    /// The name of the object.
+    pub fn object_name(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(name, _)| name)
+    }
+}
+
+impl Subject for TokenId {
+    const PREFIX: &'static str = "dpp_";
+
+    fn parse(text: &str) -> Option<Self> {
+        let digits = |text: &str| (1..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let mut parts = text.split('-');
+        let (key, number, mut nonce) = (parts.next()?, parts.next()?, parts.next()?);
+        if nonce.strip_prefix('s').is_some_and(digits) {
+            nonce = parts.next()?;
+        }
+        let lengths = key.len() == OWNER_KEY_LEN && nonce.len() == NONCE_LEN && digits(number);
+        (lengths && parts.next().is_none() && is_dns_label(text)).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the objects of an owner's tokens begin with; as a label it finds them all.
+pub fn owner_key(username: &str) -> String {
+    encode(&Sha256::digest(username.as_bytes())[..OWNER_KEY_LEN])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_names_its_object_and_reads_back() {
+        let id = TokenId::new(&format!("{}-7", owner_key("system:serviceaccount:a:b")), b"abcdef");
+        assert_eq!(TokenId::parse(&id.to_string()), Some(id.clone()));
+        assert_eq!(id.object_name(), format!("{}-7", owner_key("system:serviceaccount:a:b")));
+        let session = TokenId::new(&format!("{}-s15", id.object_name()), b"ghijkl");
+        assert_eq!(TokenId::parse(&session.to_string()), Some(session.clone()));
+        assert_eq!(session.object_name(), format!("{}-s15", id.object_name()));
+        let key = owner_key("x");
+        for text in [
+            "",
+            "a",
+            &key,
+            &format!("{key}-1"),
+            &format!("{key}-1-abc"),
+            &format!("{key}-x-abcdef"),
+            &format!("{key}-12345-abcdef"),
+            &format!("{key}-1-abcde_"),
+            &format!("{key}-1-ABCDEF"),
+            &format!("{key}-1-s1"),
+            &format!("{key}-1-s1-abcdef-x"),
+            &format!("../{key}-1-abcdef"),
+        ] {
+            assert_eq!(TokenId::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_prints_the_same(text in "\\PC{0,40}|[a-z0-9]{16}-[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}") {
+            if let Some(id) = TokenId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}
