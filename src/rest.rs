@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
+use http::request::Builder;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use kube::client::Body;
 use kube::{Client, Config};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -15,6 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::tls;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +42,8 @@ pub enum Authorization<'a> {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// Where the thing is that was made, by this request or by an earlier one of its `Idempotency-Key`.
+    pub location: Option<String>,
     body: Vec<u8>,
 }
 
@@ -66,7 +71,7 @@ impl Rest {
     /// Sends a request to a path below the data plane's.
     ///
     /// # Errors
-    /// When there is no answer. Any answer is one, a refusal too.
+    /// When there is no answer. Any answer is one, a refusal too. Whether the request was carried out is not known then.
     pub async fn send(
         &self,
         who: &Authorization<'_>,
@@ -74,15 +79,38 @@ impl Rest {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        request = request.header(AUTHORIZATION, who.header()?);
+        self.send_request(self.request(who, method, path)?, body).await
+    }
+
+    /// Sends a POST that can be repeated: of all with this `Idempotency-Key` one is carried out.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn post_once(
+        &self,
+        who: &Authorization<'_>,
+        path: &str,
+        body: &Value,
+        key: &str,
+    ) -> anyhow::Result<Answer> {
+        let request = self.request(who, Method::POST, path)?.header(IDEMPOTENCY_KEY, key);
+        self.send_request(request, Some(body)).await
+    }
+
+    fn request(&self, who: &Authorization<'_>, method: Method, path: &str) -> anyhow::Result<Builder> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        Ok(request.header(AUTHORIZATION, who.header()?))
+    }
+
+    async fn send_request(&self, mut request: Builder, body: Option<&Value>) -> anyhow::Result<Answer> {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request.body(Body::from(body.map(serde_json::to_vec).transpose()?.unwrap_or_default()))?;
         let answered = async {
             let (head, body) = self.client.send(request).await?.into_parts();
-            anyhow::Ok(Answer { status: head.status, body: body.collect_bytes().await?.to_vec() })
+            let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            anyhow::Ok(Answer { status: head.status, location, body: body.collect_bytes().await?.to_vec() })
         };
         let answered = tokio::time::timeout(TIMEOUT, answered).await.context("Daypass does not answer")?;
         answered.context("Daypass cannot be reached")
@@ -144,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_a_problem_and_no_other_body() {
-        let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.refusal().to_string();
+        let answer = |status, body: &str| {
+            Answer { status, location: None, body: body.as_bytes().to_vec() }.refusal().to_string()
+        };
         let problem = r#"{"code":"DP_ERR_VALIDATION","detail":"no such role"}"#;
         assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_VALIDATION no such role");
         assert_eq!(answer(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answers 200  ");

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::SelftestArgs;
+use crate::clock::Entropy;
 use crate::rest::{Answer, Authorization, Rest};
 
 /// Between two tries of something that is waited for.
@@ -24,9 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The API server remembers a token that it has accepted for 10 s. Longer than that, for one that is slow.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Refusals that may be over in a moment.
-const LATER: [StatusCode; 4] =
-    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+/// Refusals that may be over in a moment, after which nothing was done.
+const LATER: [StatusCode; 3] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
 
 /// Whatever is said while the test runs.
 type Say<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
@@ -43,6 +43,27 @@ struct Created {
 #[derive(Deserialize)]
 struct Credentials {
     password: SecretString,
+}
+
+/// One creation, however often it is tried.
+struct Creation {
+    key: String,
+    /// Whether a try may have made a member that was not answered.
+    is_unsure: bool,
+}
+
+impl Creation {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { key: format!("selftest-{}", Entropy::default().uuid()?), is_unsure: false })
+    }
+}
+
+/// What became of a try to make a member.
+enum Tried {
+    Created(Created),
+    /// It may be different in a moment.
+    Later(anyhow::Error),
+    Refused(anyhow::Error),
 }
 
 /// Daypass and the API server behind it, as this process reaches them.
@@ -66,7 +87,7 @@ pub fn run(args: &SelftestArgs, say: impl Fn(&str) -> anyhow::Result<()>) -> any
         say(&format!("created the member {}, which would end at {}", member.id, member.expires_at))?;
         let used = target.use_kubeconfig(&member, &say).await;
         // Whatever has happened: nobody is to be left with access that was only tried.
-        let ended = target.end(&member).await;
+        let ended = target.end(&member.id).await;
         if let Err(error) = &ended {
             say(&format!("{} may still be there: {error:#}", member.id))?;
         }
@@ -90,26 +111,65 @@ impl<'a> Target<'a> {
         Ok(Self { args, daypass, api_server, token })
     }
 
-    /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the caller's rights yet:
-    /// `helm test` makes them just before.
+    /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the caller's
+    /// rights yet: `helm test` makes them just before. A member whose answer was lost is ended: so is its credential.
     async fn create(&self) -> anyhow::Result<Created> {
-        let member = json!({
-            "duration": 1, "roleId": self.args.role, "username": "daypass selftest", "description": "A test of this installation",
-        });
+        let mut creation = Creation::new()?;
         let mut last = anyhow::anyhow!("it was not tried");
         let created = async {
             loop {
-                let answer = self.as_caller(Method::POST, "/members", Some(&member)).await;
-                match answer {
-                    Ok(answer) if LATER.contains(&answer.status) => last = answer.refusal(),
-                    Ok(answer) => return answer.expect(StatusCode::CREATED)?.json(),
+                match self.try_create(&mut creation).await {
+                    Ok(Tried::Created(member)) => return Ok(member),
+                    Ok(Tried::Refused(refusal)) => return Err(refusal),
+                    Ok(Tried::Later(refusal)) => last = refusal,
                     Err(error) => last = error,
                 }
                 tokio::time::sleep(RETRY).await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(self.args.wait_seconds), created).await;
-        waited.unwrap_or_else(|_| Err(last)).context("creating a member")
+        let created = match waited {
+            Ok(created) => created,
+            Err(_) if creation.is_unsure => Err(self.take_back(&mut creation).await.err().unwrap_or(last)),
+            Err(_) => Err(last),
+        };
+        created.context("creating a member")
+    }
+
+    async fn try_create(&self, creation: &mut Creation) -> anyhow::Result<Tried> {
+        let member = json!({
+            "duration": 1, "roleId": self.args.role, "username": "daypass selftest", "description": "A test of this installation",
+        });
+        let caller = Authorization::Bearer(&self.token);
+        // Until there is an answer that says what became of it.
+        let was_unsure = std::mem::replace(&mut creation.is_unsure, true);
+        let answer = self.daypass.post_once(&caller, "/members", &member, &creation.key).await?;
+        match (answer.status, &answer.location) {
+            (StatusCode::CREATED, _) => Ok(Tried::Created(answer.json()?)),
+            (StatusCode::CONFLICT, Some(location)) => {
+                let id = location.rsplit('/').next().unwrap_or_default();
+                self.end(id).await.context("a member whose answer was lost")?;
+                *creation = Creation::new()?;
+                Ok(Tried::Later(answer.refusal()))
+            }
+            // Of an earlier try, which is being taken back.
+            (StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE, _) => Ok(Tried::Later(answer.refusal())),
+            (status, _) => {
+                creation.is_unsure = was_unsure;
+                let refusal = answer.refusal();
+                Ok(if LATER.contains(&status) { Tried::Later(refusal) } else { Tried::Refused(refusal) })
+            }
+        }
+    }
+
+    /// Ends what a try whose answer was lost may have made: the same try again finds it, or makes it.
+    async fn take_back(&self, creation: &mut Creation) -> anyhow::Result<()> {
+        let lost = "a member may have been made; it ends by itself after an hour";
+        match self.try_create(creation).await.context(lost)? {
+            Tried::Created(member) => self.end(&member.id).await.context(lost),
+            Tried::Later(_) if !creation.is_unsure => Ok(()),
+            Tried::Later(refusal) | Tried::Refused(refusal) => Err(refusal).context(lost),
+        }
     }
 
     /// Downloads the member's kubeconfig and asks the API server who that is.
@@ -130,9 +190,9 @@ impl<'a> Target<'a> {
         Ok(token)
     }
 
-    /// Ends the member; Daypass must not know it afterwards.
-    async fn end(&self, member: &Created) -> anyhow::Result<()> {
-        let path = format!("/members/{}", member.id);
+    /// Ends a member; Daypass must not know it afterwards.
+    async fn end(&self, id: &str) -> anyhow::Result<()> {
+        let path = format!("/members/{id}");
         let ended = self.as_caller(Method::DELETE, &path, None).await;
         ended.and_then(|answer| answer.expect(StatusCode::NO_CONTENT)).context("ending the member")?;
         let gone = self.as_caller(Method::GET, &path, None).await;

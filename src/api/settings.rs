@@ -75,29 +75,31 @@ impl Settings {
         let kubeconfig = self.file_name(id, "kubeconfig");
         let url = self.kubeconfig_url(id);
         let end = seconds(member.expires_at());
-        // In a subshell, so that the engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.
-        let download =
-            |trust: &str| format!("( umask 077 && curl --fail{trust} --user '{id}' --output '{kubeconfig}' '{url}' )");
-        let steps = match &self.ca_certificate {
-            None => download(""),
+        // It opens the cluster, so nobody else may read it, nor a file of its name that is there already, whose mode a umask
+        // leaves alone: what is downloaded is a new file, which then takes that name. In a subshell, so that the engineer's
+        // own umask stays; `--fail`, so that no error is saved as a kubeconfig.
+        let new = format!("{kubeconfig}.new");
+        let (prepare, trust) = match &self.ca_certificate {
+            None => (format!("rm -f '{new}'"), String::new()),
             Some(pem) => {
                 let file = self.file_name(id, "ca.pem");
-                let trust = format!(" --cacert '{file}'");
-                format!("cat > '{file}' <<'EOF'\n{}\nEOF\n{}", pem.trim_end(), download(&trust))
+                let save = format!("rm -f '{new}' '{file}'\ncat > '{file}' <<'EOF'\n{}\nEOF", pem.trim_end());
+                (save, format!(" --cacert '{file}'"))
             }
         };
+        let steps = format!(
+            "( umask 077\n{prepare}\n\
+             curl --fail{trust} --user '{id}' --output '{new}' '{url}' && mv -f '{new}' '{kubeconfig}' )"
+        );
         format!(
             "Access to the Kubernetes cluster '{}' with the role '{}', until {end}.\n\
              Run this in a shell; it asks for the password, which you get separately:\n\n\
              {steps}\n\n\
              Then:\n\n\
              kubectl --kubeconfig '{kubeconfig}' auth whoami\n\n\
-             The access ends by itself at {end}. To end it earlier: curl{} --user '{id}' -X DELETE '{}/me'\n",
+             The access ends by itself at {end}. To end it earlier: curl{trust} --user '{id}' -X DELETE '{}/me'\n",
             self.data_plane_id,
             id.role,
-            self.ca_certificate
-                .as_ref()
-                .map_or(String::new(), |_| format!(" --cacert '{}'", self.file_name(id, "ca.pem"))),
             self.member_url(id),
         )
     }

@@ -1,7 +1,7 @@
 //! What a support engineer does with a credential: in a browser, in a shell, and to its own membership.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -113,6 +113,27 @@ fn the_handover_works_as_it_stands_and_has_no_secret_in_it() {
         member.body["roleId"].as_str().unwrap(),
         member.name()
     )));
+
+    // Nor is a file of its name left open that was there: it is replaced, and the CA's, which somebody else could change.
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+    let [new, ca] = ["kubeconfig.new", "ca.pem"].map(|end| folder.join(format!("dp-1-{}.{end}", member.id)));
+    fs::write(&new, "an interrupted download").unwrap();
+    [&file, &new, &ca].into_iter().for_each(|path| open(path));
+    let mut before = fs::File::open(&file).unwrap();
+    let first = fs::read_to_string(&file).unwrap();
+    let output = paste(lab, &folder, &format!("umask 000\n{download}"), &member.password);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(&ca), new.exists()), (0o600, 0o600, false));
+    let second = fs::read_to_string(&file).unwrap();
+    assert!(second != first && second.contains("token:"), "another kubeconfig");
+    // Whoever had opened the old file reads the old one.
+    let mut seen = String::new();
+    before.read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, first);
+    // One that fails leaves the one that is there.
+    let output = paste(lab, &folder, download, "wrong");
+    assert!(!output.status.success() && fs::read_to_string(&file).unwrap() == second && !new.exists());
 
     // A wrong password leaves no file that looks like a kubeconfig.
     let elsewhere = lab.fresh_folder("engineer");

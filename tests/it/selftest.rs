@@ -1,7 +1,12 @@
 //! `daypass selftest`, which `helm test` runs.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -108,4 +113,85 @@ fn another_certificate_or_name_is_not_spoken_to() {
     assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
     assert!(err.contains("creating a member"), "{err}");
     assert_eq!(daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json()["items"], json!([]));
+}
+
+/// What stands between a client and Daypass and loses every answer on the first connection.
+struct Lossy {
+    url: String,
+    first: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Lossy {
+    fn start(daypass_url: &str) -> Self {
+        let target = daypass_url.strip_prefix("https://").unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let first = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let kept = first.clone();
+        thread::spawn(move || {
+            for (n, client) in listener.incoming().map(Result::unwrap).enumerate() {
+                let server = TcpStream::connect(&target).unwrap();
+                if n == 0 {
+                    kept.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+                }
+                // Whatever the client sends after the server's part of the handshake, but for its own, is a request.
+                let [greeted, asked] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+                let (is_greeted, has_asked) = (greeted.clone(), asked.clone());
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || {
+                    pump(from, to, |bytes| {
+                        asked.fetch_or(is_greeted.load(Ordering::SeqCst) && bytes.len() > 100, Ordering::SeqCst);
+                        true
+                    });
+                });
+                thread::spawn(move || {
+                    pump(server, client, |_| {
+                        greeted.store(true, Ordering::SeqCst);
+                        n > 0 || !has_asked.load(Ordering::SeqCst)
+                    });
+                });
+            }
+        });
+        Self { url, first }
+    }
+
+    /// Cuts the first connection.
+    fn cut(&self) {
+        for end in self.first.lock().unwrap().iter() {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Carries what is to be passed on until one end closes.
+fn pump(mut from: TcpStream, mut to: TcpStream, mut is_passed_on: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if is_passed_on(&buffer[..length]) && to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_member_whose_answer_was_lost_is_found_and_ended() {
+    let (lab, daypass) = Lab::shared();
+    let role = lab.reader();
+    let lossy = Lossy::start(&daypass.url);
+    let events = |kind: &str| -> Vec<Value> {
+        let events = daypass.audit_events().into_iter();
+        let of_role = events.filter(|event| event["event"] == kind && event["member"]["roleId"] == *role.id);
+        of_role.map(|event| event["member"]["id"].clone()).collect()
+    };
+    let output = thread::scope(|scope| {
+        let run = scope.spawn(|| selftest(lab, &lossy.url, &role.id, daypass.owner.token(), &[]));
+        eventually("the member is made", || (!events("MEMBER_CREATED").is_empty()).then_some(()));
+        lossy.cut();
+        run.join().unwrap()
+    });
+    let (out, err) = said(&output);
+    assert!(output.status.success(), "{out}{err}");
+    assert_eq!((events("MEMBER_CREATED").len(), events("REVOKED")), (2, events("MEMBER_CREATED")));
+    nothing_is_left(lab, &role);
 }

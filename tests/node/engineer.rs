@@ -22,7 +22,7 @@ pub fn create_through_the_service(terminal: &mut Session) -> Member {
     terminal.run("kubectl get secret daypass-tls --namespace daypass -o 'jsonpath={.data.tls\\.crt}' | base64 -d > daypass-ca.crt");
     terminal.run(OWNER);
     terminal.say("The owner creates a member, through the Service. Right after the first install, Kubernetes may not have counted the role's quota yet; `--retry` waits:");
-    let create = r#"owner --retry 30 --retry-delay 2 -H 'Content-Type: application/json' \
+    let create = r#"owner --retry 30 --retry-delay 2 -H 'Idempotency-Key: case-0815' -H 'Content-Type: application/json' \
   -d '{"duration":"1","roleId":"projects-view","description":"Case 0815","username":"Talend support team"}' "$MEMBERS""#;
     created(terminal, create, "case")
 }
