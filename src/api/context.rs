@@ -84,7 +84,7 @@ fn forwarded_address(entry: &[u8]) -> Option<IpAddr> {
     let text = text.strip_prefix('"').map_or(Some(text), |quoted| quoted.strip_suffix('"'))?;
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let (address, port) = match (bracketed, text.split_once(':')) {
-        (Some((address, rest)), _) if rest.is_empty() => (address, None),
+        (Some((address, "")), _) => (address, None),
         (Some((address, rest)), _) => (address, Some(rest.strip_prefix(':')?)),
         // One colon is before a port; an IPv6 address has more.
         (None, Some((address, port))) if !port.contains(':') => (address, Some(port)),

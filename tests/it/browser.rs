@@ -150,7 +150,7 @@ fn no_route_takes_basic_credentials_for_a_page_of_another_site() {
     assert_eq!(caller.get(&member.path("")).expect(200).json()["status"], "ACTIVE");
     assert_eq!(member.listed(&member.engineer), [""; 0]);
     assert!(caller.get(&pat.path()).expect(200).json().get("lastUsedAt").is_none());
-    assert_eq!(caller.token_ids(""), [pat.id.clone()]);
+    assert_eq!(caller.token_ids(""), [pat.id.as_str()]);
     assert_eq!(daypass.audit(&member.id).len(), 1, "its creation");
     let events = daypass.audit_events();
     let event = events.iter().find(|event| event["reason"] == REFUSED).unwrap();

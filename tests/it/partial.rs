@@ -21,7 +21,7 @@ fn assert_others_dead(bare: &Bare, role: &Role, member: &Created, answer: &crate
     answer.problem(503, "DP_ERR_UNAVAILABLE");
     let secrets = bare.lab.names(&role.namespace, "secrets");
     let kept = format!("{}.0", member.name());
-    assert_eq!(secrets, [kept.clone()]);
+    assert_eq!(secrets, [kept.as_str()]);
     bare.lab.keep(role, "secret", &kept, false);
     eventually("it goes too", || (bare.lab.names(&role.namespace, "secrets") == [""; 0]).then_some(()));
     assert_eq!(bare.daypass.owner.get(&member.path("")).expect(200).json()["status"], "ACTIVE");

@@ -97,7 +97,7 @@ fn who_may_not_create_members_is_told() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
     let caller = lab.caller(daypass, &[], &[], None);
-    let output = selftest(lab, &daypass.url, &role.id, caller.token(), &["--wait-seconds", "3"]);
+    let output = selftest(lab, &daypass.url, &role.id, caller.token(), &["--wait-seconds", "10"]);
     let (out, err) = said(&output);
     assert_eq!((output.status.code(), &*out), (Some(2), ""), "{err}");
     assert!(err.contains("creating a member") && err.contains("DP_ERR_FORBIDDEN"), "{err}");

@@ -53,7 +53,7 @@ fn a_deletion_by_kubectl_is_recorded_once_and_none_of_daypasss_own_a_second_time
     let make = || Pat::new(&caller, &SCOPES);
     let (deleted, in_foreground, signed_in, reused) = (make(), make(), make(), make());
     let (revoked_here, revoked_there) = (make(), make());
-    let end = (now() + TimeDelta::seconds(2)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let end = (now() + TimeDelta::seconds(10)).to_rfc3339_opts(SecondsFormat::Secs, true);
     let expired = Pat::asked(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     let its_sessions = [deleted.sign_in(), in_foreground.sign_in(), revoked_here.sign_in()];
     let (session, signed_out) = (signed_in.sign_in(), signed_in.sign_in());

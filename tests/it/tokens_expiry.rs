@@ -79,7 +79,7 @@ fn at_its_end_it_is_refused_everywhere_unlisted_and_deleted() {
     let other = replica(lab, "");
     let caller = lab.generator(daypass);
     let there = other.owner.with_token(caller.token());
-    let end = text(now() + TimeDelta::seconds(3));
+    let end = text(now() + TimeDelta::seconds(10));
     let short = Pat::asked(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     // One that is known to have been good until then.
     let used = Pat::new(&caller, &SCOPES);

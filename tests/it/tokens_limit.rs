@@ -75,7 +75,7 @@ fn one_that_has_ended_takes_no_place_and_its_end_is_recorded() {
     let (lab, daypass) = Lab::shared();
     let single = replica(lab, 1);
     let caller = lab.generator(&single);
-    let end = time(&json!((now() + chrono::TimeDelta::seconds(2)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
+    let end = time(&json!((now() + chrono::TimeDelta::seconds(10)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
     let first = Pat::asked(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     wait_until(end);
     // Swept or not.

@@ -47,10 +47,12 @@ fn each_scope_is_good_for_exactly_its_calls() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
     let owner = lab.with_privilege(lab.caller(daypass, &VERBS, &RESOURCES, Some(&role)), "generate");
+    let end = (now() + TimeDelta::days(10)).to_rfc3339_opts(SecondsFormat::Secs, true);
     for scope in SCOPES {
-        let pat = Pat::new(&owner, &[scope]);
-        // What the calls are about; with this scope alone.
-        let other = Pat::new(&owner, &[scope]);
+        // To the same second: a token rotates none that ends later than itself.
+        let body = json!({"name": "n", "expiresAt": end, "scopes": [scope]});
+        // The second is what the calls are about.
+        let [pat, other] = [(); 2].map(|()| Pat::asked(&owner, &body));
         let member = Created::new(&owner, &role, 1);
         let jti = member.kubeconfig(lab).jti().to_owned();
         for (method, path, needed) in CALLS {

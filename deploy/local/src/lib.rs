@@ -16,7 +16,7 @@ mod state;
 mod tools;
 
 pub use components::Component;
-pub use control_plane::{ControlPlane, Options, Shutdown};
+pub use control_plane::{ControlPlane, Options, Shutdown, free_port};
 pub use env::print_env;
 pub use node::{API_NAME, DAYPASS_NAME, Node, missing};
 pub use process::{Process, guarded};

@@ -62,10 +62,11 @@ pub(super) async fn create_token(
     context.require_tokens(&caller)?;
     context.require_no_session(&caller)?;
     context.require(&caller, Scope::TokensWrite)?;
+    // Not later than the date of a user's groups: then the longest that may be asked for is never too long by a second.
+    let now = context.state.cluster.clock.now();
     let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
 
     let tokens = &context.state.tokens;
-    let now = context.state.cluster.clock.now();
     let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let end = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
     let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required, or expiresInDays"))?;

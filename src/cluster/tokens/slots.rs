@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 
-use super::{AccessTokens, Error, NewToken};
+use super::{AccessTokens, CONFLICT_RETRIES, Error, NewToken};
 use crate::audit::{Actor, Kind, Origin};
 use crate::cluster::{Cause, ErrorKind};
 use crate::crd;
@@ -81,8 +81,9 @@ impl AccessTokens {
         session: Option<&SignIn>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let identity = self.identity_now().await?;
-        // Each name that is lost to another request is a token more, so there are no more tries than names.
-        for _ in 0..=slots.most {
+        // Each name that is lost to another request is a token more, so there are no more tries than names; and a few more for
+        // those that somebody else is just removing.
+        for _ in 0..=slots.most + CONFLICT_RETRIES {
             let Some(name) = self.free_name(slots, &new.owner, session).await? else { continue };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());

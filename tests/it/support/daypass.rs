@@ -1,12 +1,11 @@
 //! A Daypass process.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use daypass_local::{Process, RELEASE, guarded};
+use daypass_local::{Process, RELEASE, free_port, guarded};
 use serde_json::Value;
 
 use super::http::Http;
@@ -40,7 +39,7 @@ impl Daypass {
     /// Starts one beside `lab` and waits until it is ready. Several may run beside the same one, as replicas do.
     pub fn start(lab: &Lab, launch: &Launch) -> Self {
         let folder = lab.fresh_folder("daypass");
-        let (port, admin_port) = (free_port(), free_port());
+        let (port, admin_port) = (free_port().unwrap(), free_port().unwrap());
         let url = format!("https://127.0.0.1:{port}");
         let admin_url = format!("http://127.0.0.1:{admin_port}");
         let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
@@ -155,8 +154,4 @@ impl Daypass {
 pub fn send_signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
     assert!(sent.success(), "SIG{name} to {pid}");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -31,7 +31,7 @@ pub use site::{leaders, replica, site};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is waited for. Never part of what a test claims.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Polls until there is an answer.
 pub fn eventually<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
