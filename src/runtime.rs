@@ -26,7 +26,7 @@ use crate::api::{self, Attempts, KubeconfigSettings, Parts, Readiness, Settings,
 use crate::audit::Audit;
 use crate::cli::{AuthMethod, ServeArgs};
 use crate::clock::{Clock, Entropy};
-use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, LeaseState};
+use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, Lane, LeaseState};
 use crate::idle::IdleAcceptor;
 use crate::metrics::Metrics;
 use crate::{controller, telemetry, tls};
@@ -74,6 +74,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let audit = Audit::new(&args.data_plane_id, clock.clone(), io::stdout());
     let kubeconfig = kubeconfig_settings(&args, &config)?;
     let cluster = Cluster::new(config, namespace, clock, audit, Metrics::default())?;
+    check_audience(&args, &cluster)?;
     let tokens = AccessTokens::new(cluster.clone(), args.tokens.rules(), identity_config(&args));
 
     // Bound before anything else: a port that is taken is the most likely reason not to start.
@@ -153,7 +154,7 @@ async fn lead(tokens: AccessTokens, identity: String, stop: CancellationToken) -
         () = controller::lead(&tokens, &mut lease) => {}
         () = stop.cancelled() => {}
     }
-    if let Err(error) = tokens.cluster.release_lease(&lease).await {
+    if let Err(error) = tokens.cluster.in_lane(Lane::Lease).release_lease(&lease).await {
         tracing::warn!(%error, "the lease could not be given up; it runs out by itself");
     }
     Ok(())
@@ -276,6 +277,20 @@ async fn key_pair(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<KeyPair
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// A caller's token must be of no use against the API server: whoever is sent it, Daypass included, could use it there. Daypass's own token,
+/// asked for without an audience, is for all that the API server has.
+fn check_audience(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<()> {
+    let own = cluster.own_claims().map(|claims| claims.audiences).unwrap_or_default();
+    if args.accept_api_server_audience || !own.contains(&args.token_audience) {
+        return Ok(());
+    }
+    bail!(
+        "--token-audience {} is an audience of the API server itself: whoever is sent a caller's token could use it against the cluster. \
+         Choose another, or take that risk with --accept-api-server-audience",
+        args.token_audience
+    );
 }
 
 /// What the identities behind access tokens rest on, but for what the API server says.

@@ -291,6 +291,8 @@ impl From<Error> for Problem {
             ErrorKind::QuotaUnknown
             | ErrorKind::Unauthorized
             | ErrorKind::Forbidden
+            | ErrorKind::Busy
+            | ErrorKind::NoRoom
             | ErrorKind::Timeout
             | ErrorKind::Unreachable
             | ErrorKind::Server

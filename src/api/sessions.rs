@@ -15,6 +15,7 @@ use super::fields::NO_STORE;
 use super::problem::{Code, Problem};
 use super::tokens::OwnerView;
 use crate::audit::Kind;
+use crate::cluster::Lane;
 use crate::domain::access_token::{MAX_SESSIONS, Scope};
 
 /// A session.
@@ -74,6 +75,6 @@ async fn create_session(context: Context, caller: Caller) -> Result<Response, Pr
 )]
 async fn delete_session(context: Context, caller: Caller) -> Result<StatusCode, Problem> {
     let Some(session) = &caller.session else { return Err(Problem::new(Code::NotFound)) };
-    context.state.tokens.end(session, Kind::SessionEnded, caller.cause(&context)).await?;
+    context.state.tokens.in_lane(Lane::Ends).end(session, Kind::SessionEnded, caller.cause(&context)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

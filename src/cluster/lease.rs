@@ -24,12 +24,14 @@ const NAME: &str = "daypass";
 pub struct LeaseState {
     identity: String,
     seen: Option<(String, Instant)>,
+    /// The Lease as this process last wrote it: while nobody else writes it, one call renews it.
+    written: Option<Lease>,
 }
 
 impl LeaseState {
     /// For a process of this identity, unique among the replicas.
     pub fn new(identity: String) -> Self {
-        Self { identity, seen: None }
+        Self { identity, seen: None, written: None }
     }
 
     /// Whether the record may be taken over: nobody's, or unchanged for its whole duration.
@@ -49,7 +51,7 @@ impl LeaseState {
 
 impl Cluster {
     fn leases(&self) -> Objects<'_> {
-        self.objects::<Lease>(Some(&self.namespace))
+        self.objects::<Lease>(Some(&self.namespace)).through(&self.lease_client)
     }
 
     async fn lease(&self) -> Result<Option<Lease>, Error> {
@@ -59,20 +61,37 @@ impl Cluster {
 
     /// Takes or renews the Lease where that is possible; whether this process holds it now.
     pub async fn acquire_lease(&self, state: &mut LeaseState) -> Result<bool, Error> {
-        let Some(mut lease) = self.lease().await? else {
+        if let Some(lease) = state.written.take() {
+            match self.write_lease(state, lease.clone()).await {
+                Ok(false) => {}
+                Err(error) if error.kind == ErrorKind::Busy => {
+                    state.written = Some(lease);
+                    return Err(error);
+                }
+                result => return result,
+            }
+        }
+        let Some(lease) = self.lease().await? else {
             let owner_references = self.own_account().await.map(|owner| vec![owner]);
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), owner_references, ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.held(state, None)) };
-            return won(self.leases().create("create_lease", NAME, &lease).await);
+            return won(self.leases().create("create_lease", NAME, &lease).await).map(|made| made.is_some());
         };
-        let spec = lease.spec.take().unwrap_or_default();
+        let spec = lease.spec.clone().unwrap_or_default();
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let own = spec.holder_identity.as_deref() == Some(&state.identity);
         if !own && !state.is_free(&spec, &version, Instant::now()) {
             return Ok(false);
         }
-        lease.spec = Some(self.held(state, Some(&spec)));
-        won(self.leases().replace("update_lease", NAME, NAME, &lease).await)
+        self.write_lease(state, lease).await
+    }
+
+    /// Writes this process into exactly this version of the Lease; whether nobody else was faster.
+    async fn write_lease(&self, state: &mut LeaseState, mut lease: Lease) -> Result<bool, Error> {
+        lease.spec = Some(self.held(state, lease.spec.as_ref()));
+        let written = won(self.leases().replace("update_lease", NAME, NAME, &lease).await)?;
+        state.written = written.map(|lease| decode("update_lease", NAME, &lease)).transpose()?;
+        Ok(state.written.is_some())
     }
 
     /// Gives the Lease up, so that the next replica need not wait for it to run out.
@@ -104,10 +123,10 @@ impl Cluster {
 }
 
 /// Losing a race is an answer, not an error.
-fn won<T>(result: Result<T, Error>) -> Result<bool, Error> {
+fn won<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::AlreadyExists) => Ok(false),
+        Ok(written) => Ok(Some(written)),
+        Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::AlreadyExists) => Ok(None),
         Err(error) => Err(error),
     }
 }

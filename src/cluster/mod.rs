@@ -1,13 +1,16 @@
 //! Kubernetes I/O. Every call has a name, a timeout and a counter; nothing here decides.
 
 mod accounts;
+mod client;
 mod issue;
 mod kubeconfigs;
+mod lanes;
 mod lease;
 mod lifecycle;
 mod members;
 mod objects;
 mod own_account;
+mod own_token;
 mod reviews;
 mod rights;
 mod roles;
@@ -18,6 +21,7 @@ mod watch;
 pub use accounts::Account;
 pub use issue::{IssueError, IssuedToken};
 pub use kubeconfigs::{Issued, KubeconfigSecret};
+pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use lifecycle::{Cause, Ending};
 pub use members::{Listed, Lookup, WatchedMember};
@@ -29,22 +33,19 @@ pub use tokens::{AccessTokens, CreateTokenError, IdentityConfig, NewToken, Token
 pub use watch::WatchEvent;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::DateTime;
-use futures::future::BoxFuture;
-use http::header::DATE;
-use kube::client::{ClientBuilder, DynBody};
 use kube::{Client, Config};
-use tower::util::MapFutureLayer;
+use secrecy::ExposeSecret as _;
 
+use self::client::{Patience, Pulse, client};
+use self::lanes::Lanes;
+use self::own_token::OwnToken;
 use crate::audit::Audit;
 use crate::clock::{Clock, Entropy};
+use crate::domain::token::{OwnClaims, decode_own_claims};
 use crate::metrics::{CallLabels, Metrics};
-
-/// The longest that one call may take. A caller of the REST API waits for a few of them.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Label on what belongs to a member: its name.
 pub const MEMBER_LABEL: &str = "daypass.dev/member";
@@ -57,10 +58,16 @@ pub struct Cluster {
     client: Client,
     /// A connection of their own for watches, which have no timeout.
     watch_client: Client,
+    /// And one for the Lease.
+    lease_client: Client,
     /// Daypass's own namespace.
     namespace: String,
-    /// When the API server last answered.
-    last_answer: Arc<Mutex<Option<Instant>>>,
+    /// What it calls with, where that is a token.
+    own_token: Option<Arc<OwnToken>>,
+    pulse: Pulse,
+    /// What the calls of this handle are for.
+    lane: Lane,
+    lanes: Lanes,
     /// The API server's time.
     pub clock: Clock,
     /// Random bits.
@@ -83,6 +90,10 @@ pub enum ErrorKind {
     Unauthorized,
     Forbidden,
     Invalid,
+    /// The API server has no room for it (429), and had none when it was sent again.
+    Busy,
+    /// Not sent: Daypass has as many calls under way as it may have.
+    NoRoom,
     Timeout,
     Unreachable,
     Server,
@@ -100,6 +111,8 @@ impl ErrorKind {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Invalid => "invalid",
+            Self::Busy => "too_many_requests",
+            Self::NoRoom => "no_room",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::Server => "server_error",
@@ -137,7 +150,8 @@ impl Error {
                 (403, _) if status.message.contains("status unknown for quota") => ErrorKind::QuotaUnknown,
                 (401, _) => ErrorKind::Unauthorized,
                 (403, _) => ErrorKind::Forbidden,
-                (400 | 422, _) => ErrorKind::Invalid,
+                (429, _) => ErrorKind::Busy,
+                (400..=499, _) => ErrorKind::Invalid,
                 _ => ErrorKind::Server,
             },
             kube::Error::SerdeError(_) => ErrorKind::UnreadableAnswer,
@@ -150,12 +164,6 @@ impl Error {
             other => format!("{:#}", anyhow::anyhow!(other.to_string())),
         };
         Self { call, object: object.to_owned(), kind, detail }
-    }
-
-    /// Whether the API server answered, if only by a refusal.
-    fn is_answer(&self) -> bool {
-        // Where its own token is refused, Daypass can do nothing.
-        !matches!(self.kind, ErrorKind::Unauthorized | ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::Server)
     }
 
     /// Whether the object was not there, or is not the one meant any more.
@@ -200,11 +208,17 @@ impl Cluster {
     ) -> kube::Result<Self> {
         // kube's own retries replay a POST for minutes: a create that was answered by a timeout would happen later.
         config.default_retry = false;
+        let own_token = OwnToken::take(&mut config)?.map(Arc::new);
+        let pulse = Pulse::new(clock.clone());
         Ok(Self {
-            client: client(config.clone(), &clock)?,
-            watch_client: client(config, &clock)?,
+            client: client(config.clone(), own_token.clone(), pulse.clone(), Patience::CALLS)?,
+            watch_client: client(config.clone(), own_token.clone(), pulse.clone(), Patience::CALLS)?,
+            lease_client: client(config, own_token.clone(), pulse.clone(), Patience::LEASE)?,
             namespace,
-            last_answer: Arc::default(),
+            own_token,
+            pulse,
+            lane: Lane::Requests,
+            lanes: Lanes::default(),
             clock,
             entropy: Entropy::default(),
             audit,
@@ -212,47 +226,37 @@ impl Cluster {
         })
     }
 
-    /// How long ago the API server last answered; `None` when it never has.
-    pub fn silence(&self) -> Option<Duration> {
-        self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    /// The same cluster, for calls of this lane.
+    pub fn in_lane(&self, lane: Lane) -> Self {
+        Self { lane, ..self.clone() }
     }
 
-    /// Runs a call under its timeout and counts how it ended.
+    /// What Daypass's own token says of itself, where it has one.
+    pub fn own_claims(&self) -> Option<OwnClaims> {
+        decode_own_claims(self.own_token.as_ref()?.secret().expose_secret())
+    }
+
+    /// How long ago the API server last answered; `None` when it never has.
+    pub fn silence(&self) -> Option<Duration> {
+        self.pulse.silence()
+    }
+
+    /// Runs a call once there is room for it, under its timeout, and counts how it ended.
     async fn call<T>(
         &self,
         name: &'static str,
         object: &str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Error> {
-        let result = match tokio::time::timeout(CALL_TIMEOUT, call).await {
-            Ok(answer) => answer.map_err(|error| Error::of(name, object, &error)),
-            Err(_) => Err(Error::new(name, object, ErrorKind::Timeout, "no answer within 10 s")),
+        let result = match self.lanes.enter(self.lane).await {
+            Some(_room) => match tokio::time::timeout(self.lane.timeout(), call).await {
+                Ok(answer) => answer.map_err(|error| Error::of(name, object, &error)),
+                Err(_) => Err(Error::new(name, object, ErrorKind::Timeout, "no answer in time")),
+            },
+            None => Err(Error::new(name, object, ErrorKind::NoRoom, "too many calls are under way")),
         };
-        if result.as_ref().err().is_none_or(Error::is_answer) {
-            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
         let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
         self.metrics.kubernetes_calls.get_or_create(&CallLabels { call: name, outcome }).inc();
         result
     }
 }
-
-/// A client that learns the API server's time from every answer.
-fn client(config: Config, clock: &Clock) -> kube::Result<Client> {
-    let clock = clock.clone();
-    let learn = MapFutureLayer::new(move |answer: Answer| {
-        let clock = clock.clone();
-        let sent = clock.local();
-        async move {
-            let answer = answer.await?;
-            let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
-            if let Some(date) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) {
-                clock.learn(date.to_utc(), sent, clock.local());
-            }
-            Ok::<_, tower::BoxError>(answer)
-        }
-    });
-    Ok(ClientBuilder::try_from(config)?.with_layer(&learn).build())
-}
-
-type Answer = BoxFuture<'static, Result<http::Response<Box<DynBody>>, tower::BoxError>>;

@@ -1,17 +1,21 @@
 //! One replica reaps at a time. Nothing breaks if two do for a moment: every step is idempotent and names the object by its UID;
 //! the Lease saves the work of doing it twice.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 
 use super::run;
-use crate::cluster::{AccessTokens, Cluster, LEASE_DURATION, LeaseState, RENEW_INTERVAL};
+use crate::cluster::{AccessTokens, Cluster, LEASE_DURATION, Lane, LeaseState, RENEW_INTERVAL};
+
+/// How soon the Lease is asked for again when that failed: there must be many tries before it runs out.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Waits for the Lease, runs the controller while it is held, for ever. Its calls are also this replica's pulse: they tell, every
 /// two seconds, whether the API server answers and what time it is there.
 pub async fn lead(tokens: &AccessTokens, state: &mut LeaseState) {
-    let cluster = &tokens.cluster;
+    let cluster = &tokens.cluster.in_lane(Lane::Lease);
+    let tokens = &tokens.in_lane(Lane::Ends);
     let mut ticks = tokio::time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -29,14 +33,21 @@ pub async fn lead(tokens: &AccessTokens, state: &mut LeaseState) {
 }
 
 /// Renews until the lease is lost, or could not be renewed for so long that another may have taken it.
-async fn keep(cluster: &Cluster, state: &mut LeaseState, ticks: &mut tokio::time::Interval) {
+async fn keep(cluster: &Cluster, state: &mut LeaseState, ticks: &mut Interval) {
+    // Others count from when it was written, which is not before it was sent.
     let mut renewed = Instant::now();
-    while renewed.elapsed() < LEASE_DURATION {
-        ticks.tick().await;
-        match cluster.acquire_lease(state).await {
-            Ok(true) => renewed = Instant::now(),
-            Ok(false) => return,
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+    loop {
+        let renew = async {
+            ticks.tick().await;
+            (Instant::now(), cluster.acquire_lease(state).await)
+        };
+        match timeout_at(renewed + LEASE_DURATION, renew).await {
+            Ok((sent, Ok(true))) => renewed = sent,
+            Ok((_, Err(error))) => {
+                tracing::warn!(%error, "the lease could not be renewed");
+                ticks.reset_after(RETRY);
+            }
+            Ok((_, Ok(false))) | Err(_) => return,
         }
     }
 }

@@ -67,6 +67,39 @@ pub fn decode_claims(jwt: &str) -> Option<TokenClaims> {
     Some(TokenClaims { jti: raw.jti, exp: DateTime::from_timestamp(raw.exp, 0)? })
 }
 
+/// What Daypass's own token says of the API server that issued it. No signature is checked: it is what the API server accepts Daypass by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnClaims {
+    /// Who issued it.
+    pub issuer: Option<String>,
+    /// Whom it is for. Asked for without an audience, as the chart does, it is for each that the API server has.
+    pub audiences: Vec<String>,
+}
+
+/// The issuer and the audiences of a JWT (RFC 7519, sections 4.1.1 and 4.1.3); `None` when it is none.
+pub fn decode_own_claims(jwt: &str) -> Option<OwnClaims> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        Several(Vec<String>),
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        iss: Option<String>,
+        aud: Option<Audiences>,
+    }
+    let mut parts = jwt.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    let raw: Raw = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    let audiences = match raw.aud {
+        Some(Audiences::One(name)) => vec![name],
+        Some(Audiences::Several(names)) => names,
+        None => Vec::new(),
+    };
+    Some(OwnClaims { issuer: raw.iss.filter(|name| !name.is_empty()), audiences })
+}
+
 /// Whether a JWT says that it is for this audience (RFC 7519, section 4.1.3). No signature is checked: what says no need not be asked about.
 pub fn names_audience(jwt: &str, audience: &str) -> bool {
     #[derive(Deserialize)]
@@ -116,12 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_one_or_several() {
-        let jwt = |payload: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
-        assert!(names_audience(&jwt(r#"{"aud":"daypass"}"#), "daypass"));
-        assert!(names_audience(&jwt(r#"{"aud":["x","daypass"]}"#), "daypass"));
-        for other in ["", "garbage", "a.b.c", &jwt("{}"), &jwt(r#"{"aud":7}"#), &jwt(r#"{"aud":["x"]}"#)] {
-            assert!(!names_audience(other, "daypass"), "{other}");
+    fn own_token_names_its_issuer_and_one_or_several_audiences() {
+        let read = |payload: &str| decode_own_claims(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload)));
+        let claims = |issuer: Option<&str>, audiences: &[&str]| {
+            let audiences = audiences.iter().map(|name| (*name).to_owned()).collect();
+            Some(OwnClaims { issuer: issuer.map(str::to_owned), audiences })
+        };
+        assert_eq!(read(r#"{"iss":"kubernetes","aud":"a"}"#), claims(Some("kubernetes"), &["a"]));
+        assert_eq!(read(r#"{"iss":"","aud":["a","b"]}"#), claims(None, &["a", "b"]));
+        assert_eq!(read("{}"), claims(None, &[]));
+        assert_eq!(read(r#"{"aud":7}"#), None);
+        for other in ["", "garbage", "a.b.c"] {
+            assert_eq!(decode_own_claims(other), None, "{other}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
 use crate::api::problem::Problem;
-use crate::cluster::{Access, Resource, Verb};
+use crate::cluster::{Access, Lane, Resource, Verb};
 use crate::domain::secret::Credential;
 
 /// Issue a new credential
@@ -31,7 +31,8 @@ pub(super) async fn create_credentials(
 ) -> Result<Response, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::MembersCredentials };
     let member = context.member(&caller, access, &path.id).await?;
-    let cluster = &context.state.cluster;
+    // It revokes the old one.
+    let cluster = context.state.cluster.in_lane(Lane::Ends);
     let credential = Credential::new(member.id.clone(), &cluster.entropy.bytes()?);
     let member = cluster.renew_credential(&member, &credential, caller.cause(&context)).await?;
     let body = axum::Json(Credentials::new(&member, &credential, &context.state.settings));

@@ -7,7 +7,7 @@ use crate::api::MemberPath;
 use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::cluster::{Access, Ending, Resource, Verb};
+use crate::cluster::{Access, Ending, Lane, Resource, Verb};
 
 /// Revoke a member now
 ///
@@ -27,6 +27,6 @@ pub(super) async fn delete_member(
 ) -> Result<StatusCode, Problem> {
     let access = Access { verb: Verb::Delete, resource: Resource::Members };
     let member = context.member(&caller, access, &path.id).await?;
-    context.state.cluster.end(&member, Ending::Revoked, caller.cause(&context)).await?;
+    context.state.cluster.in_lane(Lane::Ends).end(&member, Ending::Revoked, caller.cause(&context)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,7 @@ use crate::api::MemberPath;
 use crate::api::auth::CallerOrMember;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
-use crate::cluster::{Access, Resource, Verb};
+use crate::cluster::{Access, Lane, Resource, Verb};
 use crate::domain::member::Member;
 
 /// An issued kubeconfig whose token is alive.
@@ -105,7 +105,8 @@ pub(super) async fn delete_kubeconfig(
         CallerOrMember::Caller(caller) => caller.cause(&context),
         CallerOrMember::Member(session) => session.cause(&context),
     };
-    if context.state.cluster.revoke_kubeconfig(&member, &path.jti, cause).await? {
+    let cluster = context.state.cluster.in_lane(Lane::Ends);
+    if cluster.revoke_kubeconfig(&member, &path.jti, cause).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::new(Code::NotFound))

@@ -9,7 +9,7 @@ use crate::api::MemberPath;
 use crate::api::auth::MemberSession;
 use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::cluster::Ending;
+use crate::cluster::{Ending, Lane};
 
 /// What a member may see of itself.
 #[derive(Serialize, ToSchema)]
@@ -71,6 +71,6 @@ pub(super) async fn get_me(context: Context, session: MemberSession) -> axum::Js
     security(("memberCredential" = []))
 )]
 pub(super) async fn delete_me(context: Context, session: MemberSession) -> Result<StatusCode, Problem> {
-    context.state.cluster.end(&session.member, Ending::Revoked, session.cause(&context)).await?;
+    context.state.cluster.in_lane(Lane::Ends).end(&session.member, Ending::Revoked, session.cause(&context)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

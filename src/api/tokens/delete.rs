@@ -8,6 +8,7 @@ use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::problem::Problem;
 use crate::audit::Kind;
+use crate::cluster::Lane;
 use crate::domain::access_token::Scope;
 
 /// Revoke an access token now
@@ -27,6 +28,6 @@ pub(super) async fn delete_token(
     Path(path): Path<TokenPath>,
 ) -> Result<StatusCode, Problem> {
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    context.state.tokens.end(&token, Kind::TokenRevoked, caller.cause(&context)).await?;
+    context.state.tokens.in_lane(Lane::Ends).end(&token, Kind::TokenRevoked, caller.cause(&context)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

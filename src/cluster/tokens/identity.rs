@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{AccessTokens, Error, ErrorKind};
+use crate::cluster::optional;
 
 /// How long the API server's issuer is believed, so that many requests cost few questions: it changes only when the API server is restarted.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -71,15 +72,16 @@ impl AccessTokens {
             let request = http::Request::get(PATH).body(Vec::new()).map_err(kube::Error::HttpError)?;
             cluster.client.request::<Configuration>(request).await
         };
-        let answer = cluster.call("get_openid_configuration", PATH, ask).await.map_err(|error| match error.kind {
-            // Not the caller's thing that is not there.
-            ErrorKind::NotFound => {
-                let why = "the API server tells no issuer: its --service-account-issuer must be an https URL";
-                Error::new(error.call, PATH, ErrorKind::Server, why)
-            }
-            _ => error,
-        });
-        Ok(answer?.issuer)
+        match optional(cluster.call("get_openid_configuration", PATH, ask).await)? {
+            Some(answer) => Ok(answer.issuer),
+            // Where its issuer is no https URL, the API server has no such document. Then the token that it has just accepted says it.
+            None => cluster.own_claims().and_then(|claims| claims.issuer).ok_or_else(|| {
+                let why =
+                    "it names no issuer, nor does what Daypass calls it with: that must be a service account's token";
+                // Not the caller's thing that is not there.
+                Error::new("get_openid_configuration", PATH, ErrorKind::Server, why)
+            }),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, SubsecRound as _, Utc};
 
 use self::identity::KnownIssuer;
-use super::{Cause, Cluster, Error, ErrorKind};
+use super::{Cause, Cluster, Error, ErrorKind, Lane};
 use crate::audit::{Event, Kind};
 use crate::domain::access_token::{AccessToken, Owner, SESSION_LIFETIME, Scope, SignIn, TokenRules, TokenSecret};
 
@@ -55,6 +55,11 @@ impl AccessTokens {
     /// The tokens in Daypass's own namespace.
     pub fn new(cluster: Cluster, rules: TokenRules, identity: IdentityConfig) -> Self {
         Self { cluster, rules, identity, issuer: Arc::default(), recording: Arc::default() }
+    }
+
+    /// The same tokens, for calls of this lane.
+    pub fn in_lane(&self, lane: Lane) -> Self {
+        Self { cluster: self.cluster.in_lane(lane), ..self.clone() }
     }
 
     /// Records an event about a token.
