@@ -210,6 +210,9 @@ pub struct ServeArgs {
     /// How many refused credentials an address may send at once, and how many a minute
     #[arg(long, env = "DAYPASS_MAX_REFUSED_CREDENTIALS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_refused_credentials: u32,
+    /// How many requests that it has no right to a caller may send at once, and how many a minute
+    #[arg(long, env = "DAYPASS_MAX_DENIED_REQUESTS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_denied_requests: u32,
     /// This replica's name in the Lease, unique; by default random
     #[arg(long, env = "DAYPASS_IDENTITY")]
     pub identity: Option<String>,

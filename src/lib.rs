@@ -1,10 +1,12 @@
 //! Daypass: temporary members of a Kubernetes cluster, which end by themselves.
 //!
-//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `controller` the reaper and `api`
-//! the REST API; `runtime` puts them together. Dependencies run one way: domain ← crd ← cluster ← {controller, api} ← runtime.
+//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `authn` the rate limits, `controller` the
+//! reaper and `api` the REST API; `runtime` puts them together. Dependencies run one way:
+//! domain ← crd ← cluster ← authn ← {controller, api} ← runtime.
 
 pub mod api;
 pub mod audit;
+pub mod authn;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

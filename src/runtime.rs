@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Attempts, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
 use crate::audit::Audit;
+use crate::authn::{Checks, Denials};
 use crate::cli::{AuthMethod, ServeArgs};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, Lane, LeaseState};
@@ -208,7 +209,15 @@ async fn serve_api(
     server.http_builder().http2().keep_alive_interval(Some(PING)).keep_alive_timeout(HEAD_TIMEOUT);
     let attempts = Attempts::new(args.max_refused_credentials);
     let metrics = tokens.cluster.metrics.clone();
-    let parts = Parts { cluster: tokens.cluster.clone(), tokens, attempts, settings, tasks: life.requests };
+    let parts = Parts {
+        cluster: tokens.cluster.clone(),
+        tokens,
+        attempts,
+        checks: Checks::default(),
+        denials: Denials::new(args.max_denied_requests),
+        settings,
+        tasks: life.requests,
+    };
     let service = api::router(Arc::new(parts))
         .layer(axum::middleware::from_fn_with_state(life.readiness.clone(), api::reconnect))
         .into_make_service_with_connect_info::<SocketAddr>();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, OriginalUri};
 use http::HeaderMap;
 use http::request::Parts;
 use ipnet::IpNet;
@@ -29,6 +29,8 @@ pub(super) struct RequestId(pub(super) String);
 pub(super) struct Context {
     pub(super) state: State,
     pub(super) origin: Origin,
+    /// The method and the route: which operation it is, whatever the path names.
+    pub(super) operation: String,
 }
 
 impl FromRequestParts<State> for Context {
@@ -36,7 +38,8 @@ impl FromRequestParts<State> for Context {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let Ok(origin) = origin(parts, &state.settings.trusted_proxies);
-        Ok(Self { state: state.clone(), origin })
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        Ok(Self { state: state.clone(), origin, operation: format!("{} {route}", parts.method) })
     }
 }
 

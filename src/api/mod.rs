@@ -37,6 +37,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::problem::{Code, Problem};
+use crate::authn::{Checks, Denials};
 use crate::cluster::{AccessTokens, Cluster};
 
 /// What every request needs.
@@ -47,6 +48,10 @@ pub struct Parts {
     pub tokens: AccessTokens,
     /// The credentials that were refused.
     pub attempts: Attempts,
+    /// How such are checked that may be wrong.
+    pub checks: Checks,
+    /// What callers were denied.
+    pub denials: Denials,
     /// What was configured.
     pub settings: Settings,
     /// Where requests are answered.

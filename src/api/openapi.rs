@@ -40,7 +40,10 @@ const PROBLEMS: [(&str, &str); 11] = [
     ("413", "The body is too large"),
     ("414", "The path or the query is longer than any valid one"),
     ("415", "The body is not application/json"),
-    ("429", "Too many refused credentials came from this address; `Retry-After` says when to try again"),
+    (
+        "429",
+        "Too many refused credentials came from this address, or the caller has asked too often for what it has no right to; `Retry-After` says when to try again",
+    ),
     ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),
 ];
 

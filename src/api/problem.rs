@@ -15,6 +15,8 @@ use crate::domain::access_token::Scope;
 
 /// As much of a client's own words as an answer repeats, in characters.
 const MAX_QUOTE: usize = 256;
+/// When to try again while the cluster does not answer.
+const UNAVAILABLE: Duration = Duration::from_secs(5);
 
 /// A stable code for programs; [`Code::title`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -65,6 +67,8 @@ pub(super) enum Code {
     UnsupportedMediaType,
     #[serde(rename = "DP_ERR_TOO_MANY_ATTEMPTS")]
     TooManyAttempts,
+    #[serde(rename = "DP_ERR_TOO_MANY_DENIALS")]
+    TooManyDenials,
     #[serde(rename = "DP_ERR_INTERNAL")]
     Internal,
     #[serde(rename = "DP_ERR_UNAVAILABLE")]
@@ -93,7 +97,7 @@ impl Code {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyAttempts | Self::TooManyDenials => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -123,6 +127,7 @@ impl Code {
             Self::UriTooLong => "The path or the query is too long",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::TooManyAttempts => "Too many refused credentials came from this address",
+            Self::TooManyDenials => "The caller has asked too often for what it has no right to",
             Self::Internal => "Something went wrong inside",
             Self::Unavailable => "The cluster does not answer as it should",
         }
@@ -151,6 +156,8 @@ pub(super) struct Problem {
     detail: Option<String>,
     errors: Vec<FieldError>,
     headers: Vec<(http::HeaderName, HeaderValue)>,
+    /// When to try again.
+    wait: Option<Duration>,
     /// For the log.
     cause: Option<String>,
 }
@@ -186,7 +193,7 @@ pub(super) struct ProblemBody {
 impl Problem {
     /// An error that is described by its code alone.
     pub(super) fn new(code: Code) -> Self {
-        Self { code, detail: None, errors: Vec::new(), headers: Vec::new(), cause: None }
+        Self { code, detail: None, errors: Vec::new(), headers: Vec::new(), wait: None, cause: None }
     }
 
     /// With a text for the client.
@@ -219,11 +226,13 @@ impl Problem {
     }
 
     /// To be tried again when `wait` is over.
-    pub(super) fn too_many_attempts(wait: Duration) -> Self {
-        let seconds = wait.as_secs_f64().ceil().max(1.0);
-        let headers =
-            HeaderValue::from_str(&seconds.to_string()).map(|value| (RETRY_AFTER, value)).into_iter().collect();
-        Self { headers, ..Self::new(Code::TooManyAttempts) }
+    pub(super) fn too_many(code: Code, wait: Duration) -> Self {
+        Self { wait: Some(wait), ..Self::new(code) }
+    }
+
+    /// When to try again.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.wait
     }
 
     /// Done before: `location` is where the result is.
@@ -254,8 +263,9 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        let unavailable = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE);
+        if let Some(wait) = self.wait.or(unavailable) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         for (name, value) in self.headers {
             headers.append(name, value);

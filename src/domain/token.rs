@@ -100,25 +100,6 @@ pub fn decode_own_claims(jwt: &str) -> Option<OwnClaims> {
     Some(OwnClaims { issuer: raw.iss.filter(|name| !name.is_empty()), audiences })
 }
 
-/// Whether a JWT says that it is for this audience (RFC 7519, section 4.1.3). No signature is checked: what says no need not be asked about.
-pub fn names_audience(jwt: &str, audience: &str) -> bool {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Audiences {
-        One(String),
-        Several(Vec<String>),
-    }
-    #[derive(Deserialize)]
-    struct Raw {
-        aud: Audiences,
-    }
-    let payload = jwt.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).unwrap_or_default();
-    serde_json::from_slice(&payload).is_ok_and(|raw: Raw| match raw.aud {
-        Audiences::One(name) => name == audience,
-        Audiences::Several(names) => names.iter().any(|name| name == audience),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

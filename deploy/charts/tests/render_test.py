@@ -56,6 +56,7 @@ class Values(unittest.TestCase):
             ("managers: [{kind: Group, name: 'system:serviceaccounts:daypass-nodes-view'}]", "managers[0]"),
             ("roles: {a: {name: a}}", "roles.a has neither rules nor clusterRoles"),
             ("roles: {a: {clusterRoles: [view], namespaces: [daypass-b]}}", "roles.a.namespaces: daypass-b"),
+            ("walls: {apiAudiences: [a, daypass]}", "server.tokenAudience"),
             ("tls: {caKey: ca.crt}", "tls.caKey"),
             ("tls: {atProxy: {caConfigMap: a}}", "tls.atProxy.caConfigMap"),
             ("tls: {certManager: {enabled: true}}", "tls.certManager.issuerRef.name"),

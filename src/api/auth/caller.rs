@@ -2,17 +2,17 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
-use super::{Presented, presented, refuse};
+use super::{Presented, check, presented, refuse};
 use crate::api::State;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
 use crate::audit::Actor;
+use crate::authn::Digest;
 use crate::cluster::{Cause, Identity};
-use crate::domain::access_token::AccessToken;
+use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
 use crate::domain::role::NAMESPACE_PREFIX;
-use crate::domain::token::names_audience;
 
 /// What a caller is told to send (RFC 6750, section 3; RFC 7617).
 const CHALLENGES: [&str; 3] =
@@ -30,9 +30,16 @@ pub(in crate::api) struct Caller {
     /// The session that it came with.
     pub(in crate::api) session: Option<AccessToken>,
     pub(in crate::api) actor: Actor,
+    /// Names what it came with and the operation that it asks for.
+    pub(in crate::api) request: Digest,
 }
 
 impl Caller {
+    /// Whether its access token, if it came with one, has this scope.
+    pub(in crate::api) fn has_scope(&self, scope: Scope) -> bool {
+        self.token.as_ref().is_none_or(|token| token.scopes.contains(&scope))
+    }
+
     pub(in crate::api) fn cause<'a>(&'a self, context: &'a Context) -> Cause<'a> {
         Cause { actor: &self.actor, owner: Some(&self.identity.username), origin: &context.origin }
     }
@@ -41,7 +48,8 @@ impl Caller {
 /// Tells who the caller is.
 ///
 /// # Errors
-/// 401 in three kinds: nothing was presented, what was cannot be read, it was refused; the last never says why. 429 for who goes on.
+/// 401 in three kinds: nothing was presented, what was cannot be read, it was refused; the last never says why. 429 for who
+/// goes on, and for who was denied this operation too often.
 pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &Presented) -> Result<Caller, Problem> {
     let settings = &context.state.settings;
     // Without access tokens only one scheme is left.
@@ -50,7 +58,7 @@ pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &P
         let challenges = if code == Code::CredentialRefused { &CHALLENGES_REFUSED } else { &CHALLENGES };
         refuse(context, code, &challenges[..accepted])
     };
-    let caller = match presented {
+    let credential = match presented {
         Presented::Nothing => return Err(refused(Code::NoCredentials)),
         Presented::Malformed => return Err(refused(Code::MalformedAuthorization)),
         // A member is never a caller; its credential is not even looked up here.
@@ -58,43 +66,67 @@ pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &P
         _ if presented.is_access_token() && !settings.access_tokens => {
             return Err(refused(Code::TokenAuthenticationDisabled));
         }
-        _ if presented.is_access_token() => by_access_token(context, presented).await?,
-        Presented::Bearer(token) if settings.kubernetes_tokens => by_kubernetes_token(context, token).await?,
+        _ if presented.is_access_token() => presented.access_token().map(Credential::AccessToken),
+        Presented::Bearer(token) if settings.kubernetes_tokens => Some(Credential::Kubernetes(token)),
         Presented::Bearer(_) | Presented::Basic { .. } => None,
     };
-    caller.filter(|caller| !is_of_a_role(&caller.identity)).ok_or_else(|| refused(Code::CredentialRefused))
+    // What no look-up can make right waits for none.
+    let Some(credential) = credential else { return Err(refused(Code::CredentialRefused)) };
+    let request = presented.digest().map(|digest| digest.and(&context.operation));
+    let Some(request) = request else { return Err(refused(Code::MalformedAuthorization)) };
+    if let Some(wait) = context.state.denials.blocked(&request) {
+        return Err(Problem::too_many(Code::TooManyDenials, wait));
+    }
+    let ask = async {
+        let login = match &credential {
+            Credential::AccessToken(secret) => by_access_token(context, secret, presented.username()).await?,
+            Credential::Kubernetes(token) => by_kubernetes_token(context, token).await?,
+        };
+        Ok(login.filter(|login| !is_of_a_role(&login.identity)))
+    };
+    let login = check(context, presented, ask).await?.ok_or_else(|| refused(Code::CredentialRefused))?;
+    let Login { identity, token, session, actor } = login;
+    Ok(Caller { identity, token, session, actor, request })
 }
 
-async fn by_access_token(context: &Context, presented: &Presented) -> Result<Option<Caller>, Problem> {
-    let Some(secret) = presented.access_token() else { return Ok(None) };
-    let login = context.state.tokens.authenticate(&secret, presented.username()).await?;
-    let Some(login) = login else { return Ok(None) };
+/// What may be a caller's, by its form.
+enum Credential<'a> {
+    AccessToken(TokenSecret),
+    Kubernetes(&'a SecretString),
+}
+
+/// What was found for a credential.
+struct Login {
+    identity: Identity,
+    token: Option<AccessToken>,
+    session: Option<AccessToken>,
+    actor: Actor,
+}
+
+async fn by_access_token(
+    context: &Context,
+    secret: &TokenSecret,
+    username: Option<&str>,
+) -> Result<Option<Login>, Problem> {
+    let Some(login) = context.state.tokens.authenticate(secret, username).await? else { return Ok(None) };
     let actor = Actor::AccessToken {
         username: login.identity.username.clone(),
         token_id: login.token.id.to_string(),
         created_by: login.token.created_by.clone(),
     };
-    Ok(Some(Caller { identity: login.identity, token: Some(login.token), session: login.session, actor }))
+    Ok(Some(Login { identity: login.identity, token: Some(login.token), session: login.session, actor }))
 }
 
-async fn by_kubernetes_token(context: &Context, token: &SecretString) -> Result<Option<Caller>, Problem> {
+async fn by_kubernetes_token(context: &Context, token: &SecretString) -> Result<Option<Login>, Problem> {
     let settings = &context.state.settings;
     let cluster = &context.state.cluster;
-    // From where many wrong ones come, the API server is only asked about what may be right.
-    let flooding = context.state.attempts.is_flooding(context.origin.address.as_deref());
-    if flooding
-        && !settings.accept_api_server_audience
-        && !names_audience(token.expose_secret(), &settings.token_audience)
-    {
-        return Ok(None);
-    }
     let mut identity = cluster.review_token(token, Some(&settings.token_audience)).await?;
     if identity.is_none() && settings.accept_api_server_audience {
         identity = cluster.review_token(token, None).await?;
     }
     Ok(identity.map(|identity| {
         let actor = Actor::Caller { username: identity.username.clone() };
-        Caller { identity, token: None, session: None, actor }
+        Login { identity, token: None, session: None, actor }
     }))
 }
 

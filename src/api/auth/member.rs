@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use secrecy::ExposeSecret as _;
 
-use super::{Presented, path_id, presented, refuse};
+use super::{Presented, check, path_id, presented, refuse};
 use crate::api::State;
 use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
@@ -47,12 +47,14 @@ pub(super) async fn authenticate_member(
         Credential::parse(secret.expose_secret()).filter(|it| MemberId::parse(id).as_ref() == Some(it.subject()));
     let credential = credential.ok_or_else(|| refused(Code::CredentialRefused))?;
     let cluster = &context.state.cluster;
-    // The role may have been taken out of use; its members went with it.
-    let member = match cluster.role(&credential.subject().role).await? {
-        Some(_) => cluster.authenticate_member(&credential).await?,
-        None => None,
+    let ask = async {
+        // The role may have been taken out of use; its members went with it.
+        Ok(match cluster.role(&credential.subject().role).await? {
+            Some(_) => cluster.authenticate_member(&credential).await?,
+            None => None,
+        })
     };
-    let member = member.ok_or_else(|| refused(Code::CredentialRefused))?;
+    let member = check(context, presented, ask).await?.ok_or_else(|| refused(Code::CredentialRefused))?;
     let actor = Actor::Member { username: member.id.to_string() };
     Ok(MemberSession { member, credential, actor })
 }

@@ -15,10 +15,10 @@ use serde::Deserialize;
 use self::member::authenticate_member;
 use self::presented::Presented;
 use super::State;
-use super::attempts::Refused;
 use super::context::Context;
 use super::problem::{Code, Problem};
 use crate::audit::{Actor, Event, Kind};
+use crate::authn::Turn;
 
 /// Either, for what both may do.
 #[derive(Debug)]
@@ -34,12 +34,11 @@ fn refuse(context: &Context, code: Code, challenges: &[&'static str]) -> Problem
         Code::NoCredentials => return Problem::unauthenticated(code, challenges),
         _ => context.state.attempts.refused(context.origin.address.as_deref()),
     };
-    let problem = match refused {
-        Refused::Counted => Problem::unauthenticated(code, challenges),
-        Refused::TooMany { wait, .. } => Problem::too_many_attempts(wait),
+    let problem = match refused.wait {
+        None => Problem::unauthenticated(code, challenges),
+        Some(wait) => Problem::too_many(Code::TooManyAttempts, wait),
     };
-    // Of a flood the beginning is recorded.
-    if !matches!(refused, Refused::TooMany { first: false, .. }) {
+    if refused.record {
         context.state.cluster.audit.record(&Event {
             reason: Some(&problem.code.as_string()),
             ..Event::new(Kind::AuthFailed, Actor::Anonymous, &context.origin)
@@ -59,6 +58,41 @@ pub(super) fn presented(context: &Context, parts: &Parts) -> Result<Presented, P
         return Err(refuse(context, Code::CrossSite, &[]));
     }
     Ok(presented)
+}
+
+/// Whose credential it is, as the API server says; `None` for nobody's. From where many wrong ones come they are checked a few at a time, but
+/// for one that was right a moment ago.
+///
+/// # Errors
+/// 503 where too many wait already; 503, too, where the API server cannot say.
+async fn check<T>(
+    context: &Context,
+    presented: &Presented,
+    ask: impl Future<Output = Result<Option<T>, Problem>>,
+) -> Result<Option<T>, Problem> {
+    let Some(credential) = presented.digest() else { return Ok(None) };
+    let checks = &context.state.checks;
+    let mut turn = None;
+    if context.state.attempts.is_flooding(context.origin.address.as_deref()) && !checks.was_accepted(&credential) {
+        if checks.was_refused(&credential) {
+            return Ok(None);
+        }
+        turn = Some(context.turn().await?);
+    }
+    let whose = ask.await?;
+    checks.note(credential, whose.is_some());
+    if let Some(turn) = turn.filter(|_| whose.is_none()) {
+        turn.keep_pace().await;
+    }
+    Ok(whose)
+}
+
+impl Context {
+    /// Waits for a turn among what comes from addresses that many wrong credentials come from.
+    pub(in crate::api) async fn turn(&self) -> Result<Turn<'_>, Problem> {
+        let turn = self.state.checks.turn().await;
+        turn.ok_or_else(|| Problem::detailed(Code::Unavailable, "too many credentials wait to be checked; try again"))
+    }
 }
 
 #[derive(Deserialize)]

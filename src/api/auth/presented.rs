@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::authn::Digest;
 use crate::domain::access_token::TokenSecret;
 use crate::domain::secret::Credential;
 
@@ -42,6 +43,17 @@ impl Presented {
         let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
         let (username, password) = text.rsplit_once(':')?;
         Some(Self::Basic { username: username.to_owned(), password: password.into() })
+    }
+
+    /// Names what was presented, where something was.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Bearer(secret) => Some(Digest::of([secret.expose_secret().as_bytes()])),
+            Self::Basic { username, password } => {
+                Some(Digest::of([username.as_bytes(), password.expose_secret().as_bytes()]))
+            }
+            Self::Nothing | Self::Malformed => None,
+        }
     }
 
     fn secret(&self) -> Option<&str> {

@@ -1,17 +1,19 @@
 //! `GET /members`.
 
 use axum::extract::RawQuery;
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::types::MemberView;
+use crate::api::access::FAN_OUT;
 use crate::api::auth::Caller;
 use crate::api::context::Context;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
-use crate::cluster::{Access, Resource, Verb};
+use crate::cluster::{Access, Listed, Resource, Verb};
 use crate::domain::member::Member;
+use crate::domain::role::{Role, RoleId};
 
 /// A page of members.
 #[derive(Serialize, ToSchema)]
@@ -46,11 +48,13 @@ pub(super) async fn list_members(
 ) -> Result<axum::Json<MemberPage>, Problem> {
     let page = Page::parse(query.as_deref().unwrap_or_default(), &["roleId"])?;
     let access = Access { verb: Verb::List, resource: Resource::Members };
-    let roles = context.reachable_roles(&caller, access).await?;
-    let wanted = roles.iter().filter(|role| page.filter("roleId").is_none_or(|id| id == role.id.as_str()));
-
+    let roles: Vec<Role> = match page.filter("roleId") {
+        Some(id) => context.reach(&caller, access, RoleId::parse(id).as_ref()).await?.into_iter().collect(),
+        None => context.reachable_roles(&caller, access).await?,
+    };
     let cluster = &context.state.cluster;
-    let listed = try_join_all(wanted.map(|role| cluster.list_members(&role.id))).await?;
+    let list = |role: Role| async move { cluster.list_members(&role.id).await };
+    let listed: Vec<Listed> = stream::iter(roles).map(list).buffer_unordered(FAN_OUT).try_collect().await?;
     let now = cluster.clock.now();
     let mut members: Vec<Member> =
         listed.into_iter().flat_map(|listed| listed.members).filter(|member| member.is_live(now)).collect();

@@ -7,7 +7,7 @@ use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
 use crate::api::tokens::types::TokenView;
 use crate::cluster::{CreateTokenError, Identity, Privilege};
-use crate::domain::access_token::{AccessToken, Scope, TokenId};
+use crate::domain::access_token::{AccessToken, Scope, TokenId, owner_key};
 use crate::domain::secret::Subject as _;
 
 /// Why somebody can own no tokens.
@@ -26,7 +26,7 @@ impl Context {
         if self.state.settings.access_tokens {
             return Ok(());
         }
-        self.record_denied(caller, None, Code::TokensDisabled);
+        self.denied(caller, None, Code::TokensDisabled)?;
         Err(Problem::new(Code::TokensDisabled))
     }
 
@@ -42,8 +42,7 @@ impl Context {
 
     /// A refusal, recorded.
     pub(in crate::api) fn forbid(&self, caller: &Caller, why: impl fmt::Display) -> Problem {
-        self.record_denied(caller, None, Code::Forbidden);
-        Problem::detailed(Code::Forbidden, why)
+        self.denied(caller, None, Code::Forbidden).err().unwrap_or(Problem::detailed(Code::Forbidden, why))
     }
 
     /// Checks that the caller has this right on access tokens.
@@ -51,7 +50,7 @@ impl Context {
     /// # Errors
     /// 403, which names it.
     pub(super) async fn require_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<(), Problem> {
-        if self.state.cluster.has_privilege(&caller.identity, privilege).await? {
+        if self.has_privilege(caller, privilege).await? {
             return Ok(());
         }
         let (verb, name) = match privilege {
@@ -66,23 +65,34 @@ impl Context {
         self.require(caller, scope)?;
         let tokens = &self.state.tokens;
         // The one that it came with as it was then: a secret that was replaced meanwhile replaces none.
-        let own = caller.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id);
-        let found = match (own, TokenId::parse(id)) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(id)) => tokens.find(&id).await?,
-            (None, None) => None,
+        if let Some(token) = caller.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id) {
+            return Ok(token.clone());
+        }
+        // An id says whose it is: nobody is told which there are of others.
+        let id = TokenId::parse(id);
+        let key = owner_key(&caller.identity.username);
+        if !id.as_ref().is_some_and(|id| id.is_of(&key)) {
+            self.require_manager(caller).await?;
+        }
+        let found = match id {
+            Some(id) => tokens.find(&id).await?,
+            None => None,
         };
-        let not_found = || Problem::new(Code::NotFound);
-        let token =
-            found.filter(|token| token.session.is_none() && tokens.has_not_ended(token)).ok_or_else(not_found)?;
-        if is_own(&token, &caller.identity) {
-            return Ok(token);
+        let token = found.filter(|token| token.session.is_none() && tokens.has_not_ended(token));
+        let token = token.ok_or_else(|| Problem::new(Code::NotFound))?;
+        if !is_own(&token, &caller.identity) {
+            self.require_manager(caller).await?;
         }
-        if self.state.cluster.has_privilege(&caller.identity, Privilege::Manage).await? {
-            return Ok(token);
+        Ok(token)
+    }
+
+    /// Checks that the caller may see tokens of others; 404 where it may not.
+    async fn require_manager(&self, caller: &Caller) -> Result<(), Problem> {
+        if self.has_privilege(caller, Privilege::Manage).await? {
+            return Ok(());
         }
-        self.record_denied(caller, None, Code::Forbidden);
-        Err(not_found())
+        self.denied(caller, None, Code::Forbidden)?;
+        Err(Problem::new(Code::NotFound))
     }
 
     /// Whether a token that has not ended is refused, where `identity` names the identity configuration in force.

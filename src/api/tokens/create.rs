@@ -122,8 +122,9 @@ impl Context {
         expires_at: DateTime<Utc>,
     ) -> Result<(), Problem> {
         let Some(token) = &caller.token else { return Ok(()) };
-        for scope in scopes {
-            self.require(caller, *scope)?;
+        if let Some(scope) = scopes.iter().find(|scope| !caller.has_scope(**scope)) {
+            self.denied(caller, None, Code::InsufficientScope)?;
+            return Err(Problem::insufficient_scope(*scope));
         }
         if expires_at > token.expires_at {
             let end = seconds(token.expires_at);
