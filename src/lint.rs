@@ -1,6 +1,6 @@
 //! `daypass roles lint`: what the roles of a cluster, or of rendered manifests, can do.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,33 +13,24 @@ use serde_json::Value;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Rbac};
+use crate::cluster::{Cluster, Rbac, Walls};
 use crate::domain::rights::Rights;
 use crate::domain::role::{ROLE_LABEL, RoleId};
+use crate::domain::walls::{OwnAccount, WALLS, Wall};
 use crate::metrics::Metrics;
 
-/// The admission policies of the chart that members meet. Each closes a way of its own, so one that is not bound counts as all of them.
-const WALLS: [&str; 10] = [
-    "daypass-member-persistence",
-    "daypass-member-reach",
-    "daypass-members",
-    "daypass-namespaces",
-    "daypass-own-namespace",
-    "daypass-role-pods",
-    "daypass-role-rbac",
-    "daypass-role-secrets",
-    "daypass-role-serviceaccounts",
-    "daypass-role-tokens",
-];
+/// The walls name Daypass, so whose they are has to be known.
+const UNBOUND: &str = "no RoleBinding in a role's namespace says which account is Daypass's";
 
 /// What there is to look at.
 #[derive(Default)]
 struct Subject {
     roles: Vec<RoleId>,
     rbac: Rbac,
-    /// The policies that are bound by manifests.
-    bound: BTreeSet<String>,
-    walls: bool,
+    /// The `spec` of each policy and of each binding in manifests, by name.
+    policies: BTreeMap<String, Value>,
+    bindings: BTreeMap<String, Value>,
+    walls: Walls,
 }
 
 /// What was found: a table for people, and whether every role is contained.
@@ -67,7 +58,7 @@ impl Subject {
         let mut all_contained = true;
         for role in &self.roles {
             let grants = self.rbac.grants(role);
-            let known = Rights::of(&grants.rules, self.walls);
+            let known = Rights::of(&grants.rules, self.walls.stand());
             let rights = if grants.unknown { known.and_unknown() } else { known };
             let escapes: Vec<String> = rights.escapes.iter().map(|escape| escape.to_string()).collect();
             all_contained &= escapes.is_empty();
@@ -76,7 +67,23 @@ impl Subject {
             let line = (yes(rights.read_only), yes(rights.streams_outlive_member));
             table.push_str(&format!("{:<32} {:<10} {:<8} {contained}\n", role.as_str(), line.0, line.1));
         }
+        if !self.walls.stand() {
+            table.push_str(&format!("The walls are not in force: {}\n", self.walls.faults.join("; ")));
+        }
         Report { table, all_contained }
+    }
+
+    /// Daypass's own account: the walls are around one installation.
+    fn own_account(&self) -> Option<OwnAccount> {
+        self.rbac.own_account(self.roles.first()?)
+    }
+
+    fn faults(&self, own: &OwnAccount) -> Vec<String> {
+        let fault = |wall: &Wall| {
+            let fault = wall.fault(own, self.policies.get(wall.name), self.bindings.get(wall.name))?;
+            Some(format!("{}: {fault}", wall.name))
+        };
+        WALLS.iter().filter_map(fault).collect()
     }
 
     fn add(&mut self, object: Value) -> anyhow::Result<()> {
@@ -94,13 +101,16 @@ impl Subject {
             "Role" => self.rbac.roles.push(read(object)?),
             "ClusterRoleBinding" => self.rbac.cluster_bindings.push(read(object)?),
             "RoleBinding" => self.rbac.bindings.push(read(object)?),
-            "ValidatingAdmissionPolicyBinding" => {
-                self.bound.extend(object["spec"]["policyName"].as_str().map(str::to_owned));
-            }
+            "ValidatingAdmissionPolicy" => self.policies.extend(named_spec(&object)),
+            "ValidatingAdmissionPolicyBinding" => self.bindings.extend(named_spec(&object)),
             _ => {}
         }
         Ok(())
     }
+}
+
+fn named_spec(object: &Value) -> Option<(String, Value)> {
+    Some((object["metadata"]["name"].as_str()?.to_owned(), object["spec"].clone()))
 }
 
 fn read<T: DeserializeOwned>(object: Value) -> anyhow::Result<T> {
@@ -118,7 +128,10 @@ fn manifests(files: &[PathBuf]) -> anyhow::Result<Subject> {
         let objects: Vec<Value> = serde_yaml::from_multiple(&text).with_context(|| file.display().to_string())?;
         objects.into_iter().try_for_each(|object| subject.add(object))?;
     }
-    subject.walls = WALLS.iter().all(|policy| subject.bound.contains(*policy));
+    subject.walls.faults = match subject.own_account() {
+        Some(own) => subject.faults(&own),
+        None => vec![UNBOUND.to_owned()],
+    };
     Ok(subject)
 }
 
@@ -130,10 +143,11 @@ fn live() -> anyhow::Result<Subject> {
         let audit = Audit::new("", clock.clone(), io::sink());
         let cluster = Cluster::new(config, namespace, clock, audit, Metrics::default())?;
         let roles: Vec<RoleId> = cluster.roles().await?.into_iter().map(|role| role.id).collect();
-        let walls = match roles.first() {
-            Some(role) => cluster.has_walls(role).await?,
-            None => false,
+        let mut subject = Subject { rbac: cluster.rbac().await?, roles, ..Subject::default() };
+        subject.walls = match (subject.own_account(), subject.roles.first()) {
+            (Some(own), Some(role)) => cluster.look_at_walls(&own, role).await?,
+            _ => Walls { faults: vec![UNBOUND.to_owned()], made_at: None },
         };
-        Ok(Subject { rbac: cluster.rbac().await?, roles, walls, ..Subject::default() })
+        Ok(subject)
     })
 }

@@ -16,6 +16,7 @@ mod rights;
 mod roles;
 mod serving_cert;
 mod tokens;
+mod walls;
 mod watch;
 
 pub use accounts::Account;
@@ -30,6 +31,7 @@ pub use rights::{Grants, Rbac};
 pub use roles::RoleNamespaces;
 pub use serving_cert::KeyPair;
 pub use tokens::{AccessTokens, CreateTokenError, IdentityConfig, NewToken, TokenLogin};
+pub use walls::Walls;
 pub use watch::WatchEvent;
 
 use std::future::Future;
@@ -68,6 +70,8 @@ pub struct Cluster {
     /// What the calls of this handle are for.
     lane: Lane,
     lanes: Lanes,
+    /// What the walls were like when somebody last looked.
+    last_look: walls::LastLook,
     /// The API server's time.
     pub clock: Clock,
     /// Random bits.
@@ -219,6 +223,7 @@ impl Cluster {
             pulse,
             lane: Lane::Requests,
             lanes: Lanes::default(),
+            last_look: Arc::default(),
             clock,
             entropy: Entropy::default(),
             audit,

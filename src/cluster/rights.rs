@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
@@ -11,9 +10,10 @@ use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use super::objects::decode;
-use super::{Cluster, Error, ErrorKind};
+use super::{Cluster, Error};
 use crate::domain::rights::Rule;
 use crate::domain::role::RoleId;
+use crate::domain::walls::OwnAccount;
 
 /// What Kubernetes labels the bindings with that it makes itself at every start.
 const BOOTSTRAP_LABEL: &str = "kubernetes.io/bootstrapping";
@@ -65,21 +65,20 @@ impl Cluster {
             self.objects::<K>(None).list(call, "-", None, |object| decode(call, &object.name(), &object)).await?;
         found.into_iter().collect()
     }
-
-    /// Whether the admission policies stand around this role: they are asked, by a dry run of what they exist to refuse.
-    pub async fn has_walls(&self, role: &RoleId) -> Result<bool, Error> {
-        let metadata = ObjectMeta { name: Some("walls-probe".to_owned()), ..ObjectMeta::default() };
-        let stray = ServiceAccount { metadata, ..ServiceAccount::default() };
-        let accounts = self.objects::<ServiceAccount>(Some(&role.namespace()));
-        match accounts.dry_run("probe_walls", role.as_str(), &stray).await {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind == ErrorKind::Forbidden && error.detail.contains("Daypass (policy ") => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Rbac {
+    /// Daypass's own account, by the chart's binding in this role's namespace.
+    pub fn own_account(&self, role: &RoleId) -> Option<OwnAccount> {
+        let namespace = role.namespace();
+        let is_it = |meta: &ObjectMeta| {
+            meta.name.as_deref() == Some("daypass") && meta.namespace.as_deref() == Some(namespace.as_str())
+        };
+        let binding = self.bindings.iter().find(|binding| is_it(&binding.metadata))?;
+        let account = binding.subjects.iter().flatten().find(|subject| subject.kind == "ServiceAccount")?;
+        Some(OwnAccount { namespace: account.namespace.clone()?, name: account.name.clone() })
+    }
+
     /// What this role is granted.
     pub fn grants(&self, role: &RoleId) -> Grants {
         let own = format!("system:serviceaccounts:{}", role.namespace());

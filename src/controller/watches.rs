@@ -1,5 +1,7 @@
 //! What is looked at beside the members after each sweep: nothing of it may keep an end waiting.
 
+use std::time::Duration;
+
 use super::quota_watch::QuotaWatch;
 use super::rights_watch::RightsWatch;
 use super::token_sweep::sweep_tokens;
@@ -22,11 +24,11 @@ impl Watches {
             tracing::warn!(%error, "an access token could not be looked at; it is after the next sweep");
         }
         let failed = |error| tracing::warn!(%error, "a role could not be looked at; it is after the next sweep");
-        // What cannot be found out counts as the worse.
-        let mut walls = false;
-        if let Some(role) = roles.first() {
-            walls = cluster.has_walls(&role.id).await.map_err(failed).unwrap_or_default();
-        }
+        // Without a role there is nothing for them to stand around.
+        let walls = match roles.first() {
+            Some(role) => cluster.walls(&role.id, Duration::ZERO).await.stand(),
+            None => false,
+        };
         cluster.metrics.walls.set(i64::from(walls));
         self.quotas.look(cluster, &roles).await.unwrap_or_else(failed);
         self.rights.look(cluster, &living).await.unwrap_or_else(failed);

@@ -10,3 +10,4 @@ pub mod scope;
 pub mod secret;
 pub mod token;
 mod token_id;
+pub mod walls;

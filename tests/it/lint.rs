@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::Lab;
+use crate::support::{Lab, eventually};
 
 /// Its exit code, and what it printed and said.
 fn lint(kubeconfig: Option<&Path>, args: &[&str], stdin: &str) -> (i32, String, String) {
@@ -109,4 +109,63 @@ fn a_live_cluster_passes_until_a_role_has_a_way_out() {
     assert_eq!(code, 1, "{table}{error}");
     assert_eq!(line(&table, &role.id)[1..4], ["no", "yes", "no:"]);
     lab.kubectl(&["delete", "namespace", &role.namespace]);
+}
+
+/// Every one is looked at, not only whether there are some.
+#[test]
+fn a_wall_that_is_gone_or_weakened_is_named() {
+    let lab = Lab::alone();
+    let kubeconfig = lab.plane.kubeconfig();
+    let walls = lab.chart.render(&lab.plane, &lab.values(), &["templates/walls.yaml"]).unwrap();
+    let walls: Vec<Value> = serde_yaml::from_multiple(&walls).unwrap();
+    let names: Vec<&str> = walls.iter().step_by(2).map(|policy| policy["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 11, "{names:?}");
+    let (policy, binding) = ("validatingadmissionpolicy", "validatingadmissionpolicybinding");
+    let restore = |name: &str| {
+        let of_wall = walls.iter().filter(|object| object["metadata"]["name"] == name);
+        for object in of_wall {
+            let kind = object["kind"].as_str().unwrap().to_lowercase();
+            lab.kubectl(&["delete", &kind, name, "--ignore-not-found"]);
+            lab.apply(&object.to_string());
+        }
+    };
+    let find = |name: &str, fault: &str| {
+        let (code, table, error) = lint(Some(&kubeconfig), &[], "");
+        assert_eq!(code, 1, "{name}: {table}{error}");
+        assert!(table.ends_with(&format!("The walls are not in force: {name}: {fault}\n")), "{name}: {table}");
+        assert_eq!(line(&table, "pods-restart"), ["pods-restart", "no", "yes", "no:", "NO_WALLS"]);
+        restore(name);
+    };
+    for name in &names {
+        lab.kubectl(&["delete", binding, name]);
+        find(name, "the policy has no binding");
+    }
+    lab.kubectl(&["delete", policy, "daypass-namespaces"]);
+    find("daypass-namespaces", "there is no such policy");
+    for (name, kind, patch, fault) in [
+        ("daypass-members", binding, json!({"spec": {"validationActions": ["Audit"]}}), "the binding differs"),
+        (
+            "daypass-role-pods",
+            binding,
+            json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"no": "where"}}}}}),
+            "the binding differs",
+        ),
+        ("daypass-role-tokens", policy, json!({"spec": {"failurePolicy": "Ignore"}}), "the policy differs"),
+        (
+            "daypass-accesstokens",
+            policy,
+            json!({"spec": {"matchConditions": [{"name": "never", "expression": "false"}]}}),
+            "the policy differs",
+        ),
+        (
+            "daypass-role-secrets",
+            policy,
+            json!({"spec": {"matchConstraints": {"namespaceSelector": {"matchLabels": {"no": "where"}}}}}),
+            "the policy differs",
+        ),
+    ] {
+        lab.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()]);
+        find(name, &format!("{fault} from this version's"));
+    }
+    eventually("all are in force again", || (lint(Some(&kubeconfig), &[], "").0 == 0).then_some(()));
 }

@@ -76,7 +76,7 @@ fn no_kubeconfig_is_issued_for_an_audience_that_the_policy_does_not_know() {
     let set_audiences = |audiences: &[&str], refused: bool| {
         let mut values = lab.values();
         values["walls"] = json!({"apiAudiences": audiences});
-        lab.apply(&lab.chart.render(&lab.plane, &values, &["templates/walls/role-namespaces.yaml"]).unwrap());
+        lab.apply(&lab.chart.render(&lab.plane, &values, &["templates/walls.yaml"]).unwrap());
         let path = "create --raw /api/v1/namespaces/$ROLE/serviceaccounts/$MEMBER/token?dryRun=All -f -";
         eventually("the policy has changed", || {
             let output = stage.run(DAYPASS, path, &request.to_string());

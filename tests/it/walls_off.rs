@@ -51,3 +51,24 @@ fn with_the_policies_the_metric_is_one_and_the_notes_warn_of_nothing() {
     let notes = String::from_utf8(output.stdout).unwrap();
     assert!(notes.contains("Daypass is installed") && !notes.contains("WARNING"), "{notes}");
 }
+
+#[test]
+fn one_policy_that_only_audits_is_noticed_and_named() {
+    let lab = Lab::alone();
+    let mut daypass = Daypass::start(&lab, &Launch::default());
+    eventually("they are in force", || (daypass.metric("daypass_walls") == 1.0).then_some(()));
+    assert_eq!(daypass.owner.get("/members/roles").expect(200).json()["walls"], true);
+    let act = |action: &str| {
+        let patch = json!({"spec": {"validationActions": [action]}});
+        lab.patch("", "validatingadmissionpolicybinding", "daypass-role-pods", &patch);
+    };
+    act("Audit");
+    eventually("the metric tells", || (daypass.metric("daypass_walls") == 0.0).then_some(()));
+    let roles = daypass.owner.get("/members/roles").expect(200).json();
+    assert_eq!(roles["walls"], false, "{roles}");
+    assert!(daypass.log().contains("daypass-role-pods: the binding differs from this version's"));
+    act("Deny");
+    eventually("the metric tells", || (daypass.metric("daypass_walls") == 1.0).then_some(()));
+    assert_eq!(daypass.owner.get("/members/roles").expect(200).json()["walls"], true);
+    daypass.stop();
+}

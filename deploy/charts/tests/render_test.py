@@ -225,7 +225,7 @@ roles:
 
 
 class Walls(unittest.TestCase):
-    templates = ["walls/member-identities.yaml", "walls/members.yaml", "walls/accesstokens.yaml", "walls/namespaces.yaml", "walls/own-namespace.yaml", "walls/role-namespaces.yaml"]
+    templates = ["walls.yaml"]
 
     def test_each_policy_is_bound_fails_closed_and_names_itself(self):
         objects = render()

@@ -1,5 +1,7 @@
 //! `GET /members/roles`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -36,6 +38,9 @@ pub(super) struct RoleView {
     namespaces: Option<Vec<String>>,
 }
 
+/// How old a look at the walls may be. Each takes 25 calls.
+const WALLS_AGE: Duration = Duration::from_secs(30);
+
 /// The roles.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RoleList {
@@ -58,18 +63,13 @@ pub(super) async fn list_roles(context: Context, caller: Caller) -> Result<axum:
     let roles = context.reachable_roles(&caller, access).await?;
     let cluster = &context.state.cluster;
     let walls = match roles.first() {
-        Some(role) => cluster.has_walls(&role.id).await.unwrap_or_else(|error| unreadable(&error)),
+        Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
         None => false,
     };
-    let rbac = cluster.rbac().await.map_err(|error| unreadable(&error)).ok();
+    let unreadable = |error: &Error| tracing::warn!(%error, "the rights of roles cannot be told");
+    let rbac = cluster.rbac().await.inspect_err(unreadable).ok();
     let items = roles.into_iter().map(|role| RoleView::new(role, rbac.as_ref(), walls)).collect();
     Ok(axum::Json(RoleList { items, walls }))
-}
-
-/// What cannot be read counts as the worse.
-fn unreadable(error: &Error) -> bool {
-    tracing::warn!(%error, "the rights of roles cannot be told");
-    false
 }
 
 impl RoleView {

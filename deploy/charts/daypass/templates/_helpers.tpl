@@ -47,33 +47,11 @@ apiGroup: rbac.authorization.k8s.io
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }}
 {{- end -}}
 
-{{/* Head of a policy: (list $ name). */}}
-{{- define "daypass.wallMetadata" -}}
-metadata:
-  name: {{ index . 1 }}
-  labels:
-    {{- include "daypass.labels" (index . 0) | nindent 4 }}
-{{- end -}}
-
-{{/* Puts a policy in force: (list $ name). */}}
-{{- define "daypass.wallBinding" -}}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-{{ include "daypass.wallMetadata" . }}
-spec:
-  policyName: {{ index . 1 }}
-  validationActions: [Deny]
-{{- end -}}
-
-{{/* CEL: the request comes from a member. Members are the service accounts of role namespaces. */}}
-{{- define "daypass.byMember" -}}
-has(request.userInfo.groups) && request.userInfo.groups.exists(g, g.startsWith('system:serviceaccounts:daypass-'))
-{{- end -}}
-
-{{/* CEL: the caller may manage roles (ClusterRole daypass-roles-manage). */}}
-{{- define "daypass.mayManageRoles" -}}
-authorizer.group('daypass.dev').resource('roles').check('manage').allowed()
+{{/* Names of the admission policies, and of their bindings. */}}
+{{- define "daypass.walls" -}}
+{{- range $path, $_ := .Files.Glob "files/walls/*.yaml" }}
+- {{ trimSuffix ".yaml" (base $path) }}
+{{- end }}
 {{- end -}}
 
 {{/* Secret of the given certificate; empty where Daypass makes its own. */}}

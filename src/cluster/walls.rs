@@ -1,0 +1,109 @@
+//! Whether the walls stand: each policy is read and compared with what this version ships, and one of them is asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use tokio::sync::Mutex;
+
+use super::{Cluster, Error, ErrorKind};
+use crate::crd::Object;
+use crate::domain::role::RoleId;
+use crate::domain::walls::{OwnAccount, WALLS};
+
+/// What a look at the walls found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Walls {
+    /// What is wrong, each with the policy's name. Empty: all of them stand.
+    pub faults: Vec<String>,
+    /// When the youngest policy or binding was made, by the API server's clock.
+    pub made_at: Option<DateTime<Utc>>,
+}
+
+impl Walls {
+    /// Whether all of them stand.
+    pub fn stand(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn note(&mut self, name: &str, fault: impl std::fmt::Display) {
+        self.faults.push(format!("{name}: {fault}"));
+    }
+}
+
+/// The last look, and when it was. Whoever wants one waits here for the one that is under way.
+pub(super) type LastLook = Arc<Mutex<Option<(Instant, Walls)>>>;
+
+impl Cluster {
+    /// Looks at the walls unless somebody has within `max_age`. 25 calls, so never more often than that, however many ask.
+    /// What cannot be read counts as a fault.
+    pub async fn walls(&self, role: &RoleId, max_age: Duration) -> Walls {
+        let mut last = self.last_look.lock().await;
+        if let Some((at, walls)) = last.as_ref()
+            && at.elapsed() < max_age
+        {
+            return walls.clone();
+        }
+        let found = match self.own_account().await {
+            Some(own) => {
+                let own = OwnAccount { namespace: self.namespace.clone(), name: own.name };
+                self.look_at_walls(&own, role).await
+            }
+            None => Ok(Walls { faults: vec!["Daypass's own account is unknown".to_owned()], made_at: None }),
+        };
+        let walls = found.unwrap_or_else(|error| Walls { faults: vec![error.to_string()], made_at: None });
+        if !walls.stand() && last.as_ref().is_none_or(|(_, before)| before.faults != walls.faults) {
+            tracing::warn!(faults = walls.faults.join("; "), "the walls are not in force");
+        }
+        *last = Some((Instant::now(), walls.clone()));
+        walls
+    }
+
+    /// Reads every policy and its binding, and asks one by a dry run of what it exists to refuse: that shows that the API server
+    /// enforces policies at all.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub async fn look_at_walls(&self, own: &OwnAccount, role: &RoleId) -> Result<Walls, Error> {
+        let mut walls = Walls::default();
+        for wall in WALLS {
+            let policy = self.read_wall::<ValidatingAdmissionPolicy>("get_policy", wall.name).await?;
+            let binding = self.read_wall::<ValidatingAdmissionPolicyBinding>("get_policy_binding", wall.name).await?;
+            for object in [&policy, &binding].into_iter().flatten() {
+                walls.made_at = walls.made_at.max(object.created_at());
+            }
+            // One that cannot be read is none that this version ships.
+            let spec = |object: &Option<Object>| object.as_ref().map(|it| it.part("spec").unwrap_or_default());
+            if let Some(fault) = wall.fault(own, spec(&policy).as_ref(), spec(&binding).as_ref()) {
+                walls.note(wall.name, fault);
+            }
+        }
+        if walls.stand() && !self.is_stray_account_refused(role).await? {
+            walls.note("daypass-role-serviceaccounts", "the API server does not enforce it");
+        }
+        Ok(walls)
+    }
+
+    /// A policy or a binding; one that is being deleted is none.
+    async fn read_wall<K>(&self, call: &'static str, name: &str) -> Result<Option<Object>, Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        Ok(self.objects::<K>(None).get(call, name, name).await?.filter(|object| !object.is_deleting()))
+    }
+
+    async fn is_stray_account_refused(&self, role: &RoleId) -> Result<bool, Error> {
+        let metadata = ObjectMeta { name: Some("walls-probe".to_owned()), ..ObjectMeta::default() };
+        let stray = ServiceAccount { metadata, ..ServiceAccount::default() };
+        let accounts = self.objects::<ServiceAccount>(Some(&role.namespace()));
+        match accounts.dry_run("probe_walls", role.as_str(), &stray).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind == ErrorKind::Forbidden && error.detail.contains("Daypass (policy ") => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
