@@ -23,7 +23,10 @@ pub struct Rule {
     pub urls: BTreeSet<String>,
 }
 
-/// Why a role's members could get out of the role, or stay in it: nothing that Daypass installs stops these.
+/// A right by which a role's members could get out of the role, stay in it, or keep Daypass from ending them.
+///
+/// Some of these the walls refuse as well. They are named all the same: a role that nothing but a wall contains is not contained by what it
+/// may do, and walls can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Escape {
@@ -33,12 +36,23 @@ pub enum Escape {
     Bind,
     /// May act as somebody else.
     Impersonate,
+    /// May write roles or bindings, Daypass's own among them, or bind its rights to somebody who stays. A wall refuses it.
+    Rbac,
     /// May change admission policies or webhooks, which are exempt from admission.
     AdmissionControl,
+    /// May answer for the API server: by an API service, or a CustomResourceDefinition with a conversion webhook. A wall refuses both.
+    ApiExtensions,
+    /// May slow down or refuse others' requests, Daypass's among them (API Priority and Fairness). A wall refuses it.
+    FlowControl,
+    /// May write ConfigMaps in kube-system or kube-public, which say whom the cluster trusts and who is whom (such as `aws-auth`), or what
+    /// replaces those. A wall refuses it.
+    ClusterConfiguration,
+    /// May come by credentials of its own: client certificates, or bootstrap tokens of nodes. A wall refuses it.
+    Credentials,
     /// May reach into every pod of a node, past the API server's checks.
     NodesProxy,
     /// May come by tokens of service accounts, which outlive the member: makes them, reads them in Secrets, takes them out of a pod,
-    /// or starts a pod that has one.
+    /// or has a pod started that has one.
     ServiceAccountTokens,
     /// `*` holds all of these, now or with the next version of Kubernetes.
     Wildcard,
@@ -118,6 +132,10 @@ impl Rule {
         self.verbs.iter().any(|verb| verb == "*" || verbs.contains(&verb.as_str()))
     }
 
+    fn reaches(&self, namespaces: &[&str]) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| namespaces.contains(&namespace))
+    }
+
     fn is_on(&self, group: &str, resources: &[&str]) -> bool {
         let grouped = self.api_groups.iter().any(|it| it == "*" || it == group);
         let matches = |it: &String| {
@@ -139,9 +157,11 @@ fn is_wildcard_of(resource: &str, wanted: &str) -> bool {
     }
 }
 
+const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+
 fn escapes(rule: &Rule) -> Vec<Escape> {
-    const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
     let rbac = "rbac.authorization.k8s.io";
+    let writes = |group: &str, resources: &[&str]| rule.may(&WRITES) && rule.is_on(group, resources);
     let on_roles = rule.is_on(rbac, &["roles", "clusterroles"]);
     let identities = rule.is_on("", &["users", "groups", "serviceaccounts"])
         || rule.is_on("authentication.k8s.io", &["uids"])
@@ -153,7 +173,19 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
         (Escape::Escalate, rule.may(&["escalate"]) && on_roles),
         (Escape::Bind, rule.may(&["bind"]) && on_roles),
         (Escape::Impersonate, impersonates && identities),
-        (Escape::AdmissionControl, rule.may(&WRITES) && rule.is_on("admissionregistration.k8s.io", &[])),
+        (Escape::Rbac, writes(rbac, &[])),
+        (Escape::AdmissionControl, writes("admissionregistration.k8s.io", &[])),
+        (
+            Escape::ApiExtensions,
+            writes("apiregistration.k8s.io", &[]) || writes("apiextensions.k8s.io", &["customresourcedefinitions"]),
+        ),
+        (Escape::FlowControl, writes("flowcontrol.apiserver.k8s.io", &[])),
+        (
+            Escape::ClusterConfiguration,
+            rule.reaches(&["kube-system", "kube-public"]) && writes("", &["configmaps"])
+                || writes("iamauthenticator.k8s.aws", &[]),
+        ),
+        (Escape::Credentials, reaches_credentials(rule)),
         (Escape::NodesProxy, rule.is_on("", &["nodes/proxy"])),
         (Escape::ServiceAccountTokens, reaches_tokens(rule)),
         (
@@ -167,17 +199,26 @@ fn escapes(rule: &Rule) -> Vec<Escape> {
     .collect()
 }
 
+fn reaches_credentials(rule: &Rule) -> bool {
+    let certificates = "certificates.k8s.io";
+    let signs = rule.may(&["approve", "sign", "attest"]) && rule.is_on(certificates, &["signers"]);
+    // A bootstrap token is a Secret in kube-system that its maker has chosen.
+    let boots =
+        rule.may(&["create", "update", "patch"]) && rule.reaches(&["kube-system"]) && rule.is_on("", &["secrets"]);
+    rule.may(&WRITES) && rule.is_on(certificates, &[]) || signs || boots
+}
+
 fn reaches_tokens(rule: &Rule) -> bool {
-    const WRITES: [&str; 3] = ["create", "update", "patch"];
     let makes = rule.may(&["create"]) && rule.is_on("", &["serviceaccounts/token"]);
     // A dry run of `patch` or `deletecollection` answers with what the Secrets hold.
     let reads = rule.may(&["get", "list", "watch", "patch", "deletecollection"]) && rule.is_on("", &["secrets"]);
     // A shell is opened by `create`, or by `get` from a WebSocket client.
     let enters = rule.may(&["create", "get"]) && rule.is_on("", &["pods/exec", "pods/attach"]);
     let changes = rule.may(&["update", "patch"]) && rule.is_on("", &["pods/ephemeralcontainers"]);
-    let starts = rule.may(&WRITES)
+    let starts = rule.may(&["create", "update", "patch"])
         && (rule.is_on("", &["pods", "replicationcontrollers", "podtemplates"])
-            || rule.is_on("apps", &["deployments", "daemonsets", "statefulsets", "replicasets"])
+            // A StatefulSet makes pods of the revision that its status names, whoever has made that anew.
+            || rule.is_on("apps", &["deployments", "daemonsets", "statefulsets", "replicasets", "controllerrevisions"])
             || rule.is_on("batch", &["jobs", "cronjobs"]));
     makes || reads || enters || changes || starts
 }
@@ -275,6 +316,25 @@ mod tests {
                 Escape::AdmissionControl,
                 rule("admissionregistration.k8s.io", &["delete"], &["validatingadmissionpolicybindings"]),
             ),
+            (Escape::Rbac, rule(rbac, &["delete"], &["clusterrolebindings"])),
+            (Escape::Rbac, rule(rbac, &["deletecollection"], &["clusterroles"])),
+            (Escape::Rbac, rule("*", &["patch"], &["rolebindings"])),
+            (Escape::ApiExtensions, rule("apiregistration.k8s.io", &["create"], &["apiservices"])),
+            (Escape::ApiExtensions, rule("apiextensions.k8s.io", &["update"], &["customresourcedefinitions"])),
+            (Escape::FlowControl, rule("flowcontrol.apiserver.k8s.io", &["patch"], &["prioritylevelconfigurations"])),
+            (Escape::FlowControl, rule("flowcontrol.apiserver.k8s.io", &["delete"], &["flowschemas"])),
+            (Escape::ClusterConfiguration, rule("", &["update"], &["configmaps"])),
+            (
+                Escape::ClusterConfiguration,
+                Rule { namespace: Some("kube-public".into()), ..rule("", &["delete"], &["configmaps"]) },
+            ),
+            (Escape::ClusterConfiguration, rule("iamauthenticator.k8s.aws", &["create"], &["iamidentitymappings"])),
+            (Escape::Credentials, rule("certificates.k8s.io", &["create"], &["certificatesigningrequests"])),
+            (Escape::Credentials, rule("certificates.k8s.io", &["update"], &["certificatesigningrequests/approval"])),
+            (Escape::Credentials, rule("certificates.k8s.io", &["approve"], &["signers"])),
+            (Escape::Credentials, rule("certificates.k8s.io", &["patch"], &["clustertrustbundles"])),
+            (Escape::Credentials, rule("", &["create"], &["secrets"])),
+            (Escape::ServiceAccountTokens, rule("apps", &["create"], &["controllerrevisions"])),
             (Escape::NodesProxy, rule("", &["get"], &["nodes/proxy"])),
             (Escape::NodesProxy, rule("", &["get"], &["*/proxy"])),
             (Escape::NodesProxy, rule("", &["get"], &["nodes/*"])),
@@ -291,10 +351,12 @@ mod tests {
             assert!(Rights::of(std::slice::from_ref(&rule), true).escapes.contains(&escape), "{escape:?} {rule:?}");
         }
         let everything = Rights::of(&[rule("*", &["*"], &["*"])], true).escapes;
-        assert_eq!(everything.len(), 7, "{everything:?}");
+        assert_eq!(everything.len(), 12, "{everything:?}");
         let contained = [
             rule("", &["get", "list", "watch"], &["pods", "nodes"]),
             rule("", &["create", "delete"], &["pods/eviction"]),
+            Rule { namespace: Some("shop".into()), ..rule("", &["create", "update"], &["configmaps"]) },
+            rule("", &["create", "delete"], &["namespaces", "services"]),
         ];
         assert_eq!(Rights::of(&contained, true).escapes, [].into());
         assert_eq!(Rights::of(&contained, false).escapes, [Escape::NoWalls].into());

@@ -24,8 +24,9 @@ macro_rules! wall {
 }
 
 /// All walls. The chart grants Daypass to read exactly these (`daypass.walls` in its `_helpers.tpl`).
-pub const WALLS: [Wall; 11] = [
+pub const WALLS: [Wall; 12] = [
     wall!("daypass-accesstokens"),
+    wall!("daypass-certificates"),
     wall!("daypass-member-persistence"),
     wall!("daypass-member-reach"),
     wall!("daypass-members"),

@@ -119,7 +119,7 @@ fn a_wall_that_is_gone_or_weakened_is_named() {
     let walls = lab.chart.render(&lab.plane, &lab.values(), &["templates/walls.yaml"]).unwrap();
     let walls: Vec<Value> = serde_yaml::from_multiple(&walls).unwrap();
     let names: Vec<&str> = walls.iter().step_by(2).map(|policy| policy["metadata"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     let (policy, binding) = ("validatingadmissionpolicy", "validatingadmissionpolicybinding");
     let restore = |name: &str| {
         let of_wall = walls.iter().filter(|object| object["metadata"]["name"] == name);
@@ -158,7 +158,7 @@ fn a_wall_that_is_gone_or_weakened_is_named() {
             "the policy differs",
         ),
         (
-            "daypass-role-secrets",
+            "daypass-certificates",
             policy,
             json!({"spec": {"matchConstraints": {"namespaceSelector": {"matchLabels": {"no": "where"}}}}}),
             "the policy differs",

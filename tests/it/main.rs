@@ -59,6 +59,8 @@ mod tokens_users;
 mod tokens_walls;
 mod uninstall;
 mod validation;
+mod walls_certificates;
+mod walls_cluster;
 mod walls_kubernetes;
 mod walls_members;
 mod walls_namespaces;

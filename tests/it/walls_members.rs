@@ -81,6 +81,21 @@ fn nobody_but_daypass_claims_a_member() {
 }
 
 #[test]
+fn nobody_but_daypass_writes_a_members_status() {
+    const STATUS: (&str, &str) = ("daypass-members", "only Daypass writes a Member's status");
+    const HASH: &str =
+        r#"patch member $MEMBER -n $ROLE --subresource=status --type=merge -p {"status":{"credentialHash":"$HASH"}}"#;
+    const LATER: &str = r#"patch member $MEMBER -n $ROLE --subresource=status --type=merge -p {"status":{"expiresAt":"2099-01-01T00:00:00Z"}}"#;
+    const RECORDS: &str = "get --raw /apis/daypass.dev/v1alpha1/namespaces/$ROLE/members/$MEMBER/status";
+    let mut stage = with_member("walls-status");
+    stage.set("HASH", &"a".repeat(64)).play(&[
+        attack("a credential of one's own", "", HASH, "", STATUS),
+        attack("a later end", "", LATER, "", STATUS),
+        legit("a look", "", RECORDS, ""),
+    ]);
+}
+
+#[test]
 fn nothing_but_daypass_holds_or_owns_a_member() {
     const NONE: (&str, &str) = ("daypass-members", "a Member has no finalizers and no owner references");
     const HOLD: &str =

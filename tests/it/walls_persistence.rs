@@ -54,6 +54,7 @@ fn a_member_asks_for_no_certificates() {
         ("daypass-member-persistence", "a member makes and changes no certificatesigningrequests,");
     const APPROVES: (&str, &str) =
         ("daypass-member-persistence", "a member makes and changes no certificatesigningrequests/approval,");
+    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member deletes no certificatesigningrequests,");
     let mut stage = wild("walls-wild-certificates");
     let request = |name: &str| {
         let mut params = CertificateParams::default();
@@ -71,6 +72,7 @@ fn a_member_asks_for_no_certificates() {
     stage.set("REQUEST", &request("walls-new")).play(&[
         attack("for itself", WILD, "create -f -", "$REQUEST", ASKS),
         attack("approves somebody's", WILD, "certificate approve walls-theirs", "", APPROVES),
+        attack("deletes somebody's", WILD, "delete csr walls-theirs", "", DELETES),
         legit("somebody else", "", "create -f -", "$REQUEST"),
     ]);
     stage.lab().kubectl(&["certificate", "approve", "walls-theirs"]);
@@ -83,6 +85,7 @@ fn a_member_writes_no_rbac() {
     const CLUSTER_ROLES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no clusterroles,");
     const CLUSTER_BINDINGS: (&str, &str) =
         ("daypass-member-persistence", "a member makes and changes no clusterrolebindings,");
+    const NO_BINDING: (&str, &str) = ("daypass-member-persistence", "a member deletes no rolebindings,");
     let stage = wild("walls-wild-rbac");
     stage.lab().kubectl(&[
         "create",
@@ -106,7 +109,9 @@ fn a_member_writes_no_rbac() {
             "",
             CLUSTER_BINDINGS,
         ),
+        attack("a RoleBinding's end", WILD, "delete rolebinding theirs -n $PLAIN", "", NO_BINDING),
         legit("somebody else", "rosa", "create clusterrolebinding r --clusterrole=view --user=x", ""),
+        legit("somebody else, a RoleBinding's end", "rosa", "delete rolebinding theirs -n $PLAIN", ""),
         legit("a question about rights", WILD, "auth can-i create roles -n $PLAIN", ""),
         legit("a question about itself", WILD, "auth whoami", ""),
     ]);
@@ -118,6 +123,25 @@ fn a_member_installs_nothing_that_sees_or_answers_others_requests() {
         ("daypass-member-persistence", "a member makes and changes no mutatingwebhookconfigurations");
     const VALIDATING: (&str, &str) =
         ("daypass-member-persistence", "a member makes and changes no validatingwebhookconfigurations");
+    const NO_SERVICE: (&str, &str) = ("daypass-member-persistence", "a member deletes no apiservices,");
+    const CONVERTED: (&str, &str) = (
+        "daypass-member-persistence",
+        "a member makes and changes no customresourcedefinitions with a conversion webhook",
+    );
+    let crd = |strategy: &str| {
+        let webhook = json!({"clientConfig": {"url": "https://127.0.0.1:1/x"}, "conversionReviewVersions": ["v1"]});
+        let name = if strategy == "None" { "thing" } else { "other" };
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{name}s.types.example.com")},
+            "spec": {
+                "group": "types.example.com", "scope": "Namespaced", "names": {"kind": format!("Walls{name}"), "plural": format!("{name}s")},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+                "conversion": {"strategy": strategy, "webhook": (strategy == "Webhook").then_some(webhook)},
+            },
+        })
+        .to_string()
+    };
     const SERVICES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no apiservices");
     let mut stage = wild("walls-wild-webhooks");
     let webhook = |kind: &str| {
@@ -138,7 +162,15 @@ fn a_member_installs_nothing_that_sees_or_answers_others_requests() {
     });
     stage.set("MUTATING", &webhook("MutatingWebhookConfiguration"));
     stage.set("VALIDATING", &webhook("ValidatingWebhookConfiguration")).set("SERVICE", &service.to_string());
+    stage.set("CONVERTED", &crd("Webhook"));
+    stage.lab().apply(&crd("None"));
+    const HOOK: &str = r#"patch crd things.types.example.com --type=merge -p {"spec":{"conversion":{"strategy":"Webhook","webhook":{"clientConfig":{"url":"https://127.0.0.1:1/x"},"conversionReviewVersions":["v1"]}}}}"#;
     stage.play(&[
+        attack("an API server's end", WILD, "delete apiservice v1.apps", "", NO_SERVICE),
+        attack("a type that it converts", WILD, "create -f -", "$CONVERTED", CONVERTED),
+        attack("somebody's type, converted by it", WILD, HOOK, "", CONVERTED),
+        legit("… by somebody else", "", HOOK, ""),
+        legit("a type that nobody converts", WILD, "annotate crd things.types.example.com a=1", ""),
         attack("a mutating webhook", WILD, "create -f -", "$MUTATING", MUTATING),
         attack("a validating webhook", WILD, "create -f -", "$VALIDATING", VALIDATING),
         attack("an API server of its own", WILD, "create -f -", "$SERVICE", SERVICES),

@@ -46,7 +46,8 @@ const WALLS_AGE: Duration = Duration::from_secs(30);
 pub(super) struct RoleList {
     /// The roles, by id.
     items: Vec<RoleView>,
-    /// Whether Daypass's admission policies are in force; false where that cannot be found out.
+    /// Whether every one of Daypass's admission policies is in force, as this version ships it. At most 30 s old; false where that cannot be
+    /// found out.
     walls: bool,
 }
 
