@@ -1,5 +1,6 @@
 //! The service accounts of members.
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
@@ -20,6 +21,8 @@ pub struct Account {
     pub uid: String,
     /// The UID of the Member it was made for; `None` for one that Daypass did not make.
     pub member_uid: Option<String>,
+    /// When it was made, by the API server's clock; `None` where that cannot be read.
+    pub created_at: Option<DateTime<Utc>>,
     /// Whether it is being deleted: its tokens are dead, a finalizer may hold the object.
     pub deleting: bool,
 }
@@ -35,12 +38,10 @@ impl Cluster {
         Ok(accounts.get("get_service_account", &id.to_string(), id.name()).await?.as_ref().map(read))
     }
 
-    /// All service accounts of a role but `default`, which Kubernetes makes and whose token nobody can get.
+    /// All service accounts of a role, `default` among them, which Kubernetes makes.
     pub async fn list_accounts(&self, role: &RoleId) -> Result<Vec<Account>, Error> {
         let accounts = self.accounts(role).metadata();
-        let mut found = accounts.list("list_service_accounts", role.as_str(), None, |account| read(&account)).await?;
-        found.retain(|account| account.name != "default");
-        Ok(found)
+        accounts.list("list_service_accounts", role.as_str(), None, |account| read(&account)).await
     }
 
     /// Makes sure that the member's service account is there and the member's own.
@@ -85,6 +86,7 @@ fn read(account: &Object) -> Account {
     Account {
         name: account.name(),
         uid: account.uid().unwrap_or_default(),
+        created_at: account.created_at(),
         member_uid: account.label(MEMBER_UID_LABEL),
         deleting: account.is_deleting(),
     }

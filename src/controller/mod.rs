@@ -1,6 +1,7 @@
 //! The controller: it provisions members however they were made, and ends them, exactly. Level-triggered: an event, an expiry and
 //! the sweep all lead to the same look at what is there.
 
+mod default_accounts;
 mod leader;
 mod plan;
 mod queue;
@@ -24,11 +25,10 @@ use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};
 use self::token_watch::TokenWatch;
-use self::watches::Watches;
+use self::watches::{Seen, Watches};
 use crate::audit::Origin;
 use crate::cluster::{AccessTokens, Cause, Cluster, Ending, Error, WatchEvent, WatchedMember};
 use crate::domain::member::{Member, Phase};
-use crate::domain::role::Role;
 
 /// How often everything is looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,9 +55,9 @@ async fn run(tokens: &AccessTokens) {
             Some(event) = token_events.next() => token_watch.on_event(tokens, event),
             _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(cluster)),
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
-                let (roles, living) = on_swept(&mut queue, &mut ticks, swept);
+                let seen = on_swept(&mut queue, &mut ticks, swept);
                 if looking.is_empty() {
-                    looking.push(std::mem::take(&mut watches).look(tokens, roles, living));
+                    looking.push(std::mem::take(&mut watches).look(tokens, seen));
                 }
             }
             Some(looked) = looking.next(), if !looking.is_empty() => watches = looked,
@@ -79,8 +79,8 @@ async fn run(tokens: &AccessTokens) {
     }
 }
 
-/// Queues what was found; the roles and their living members.
-fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> (Vec<Role>, Vec<Member>) {
+/// Queues what was found; the rest is for the looks beside it.
+fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> Seen {
     match swept {
         Ok(found) => {
             for error in &found.failures {
@@ -89,7 +89,7 @@ fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>
             }
             found.due.into_iter().for_each(|id| queue.now(id));
             found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
-            (found.roles, found.living)
+            Seen { roles: found.roles, living: found.living, defaults: found.defaults }
         }
         Err(error) => {
             tracing::error!(%error, "nothing could be swept; it is tried again");

@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn account(uid: &str) -> Account {
-        Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), deleting: false }
+        Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), created_at: None, deleting: false }
     }
 
     fn secret(exp: Option<i64>) -> KubeconfigSecret {

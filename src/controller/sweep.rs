@@ -22,6 +22,8 @@ pub(super) struct Found {
     pub(super) living: Vec<Member>,
     /// The roles.
     pub(super) roles: Vec<Role>,
+    /// Their `default` service accounts.
+    pub(super) defaults: Vec<(RoleId, Account)>,
     unreadable: i64,
     overdue_seconds: i64,
     /// Roles that could not be swept.
@@ -80,6 +82,8 @@ async fn sweep_role(cluster: &Cluster, role: &RoleId, found: &mut Found) -> Resu
             names.entry(id).or_insert_with(nothing).member = Lookup::Unreadable(why);
         }
     }
+    let (defaults, accounts): (Vec<_>, Vec<_>) = accounts.into_iter().partition(|account| account.name == "default");
+    found.defaults.extend(defaults.into_iter().map(|account| (role.clone(), account)));
     for account in accounts {
         match MemberId::new(role.clone(), &account.name) {
             Some(id) => names.entry(id).or_insert_with(nothing).account = Some(account),

@@ -65,5 +65,6 @@ mod walls_kubernetes;
 mod walls_members;
 mod walls_namespaces;
 mod walls_off;
+mod walls_older;
 mod walls_persistence;
 mod walls_roles;

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::{Daypass, Lab, eventually};
+use super::{Daypass, Lab, eventually, time, wait_until};
 
 /// Daypass itself.
 pub const DAYPASS: &str = "system:serviceaccount:daypass:daypass";
@@ -82,6 +83,9 @@ impl<'a> Stage<'a> {
             let output = stage.run("", "create token default -n daypass-projects-view", "");
             String::from_utf8_lossy(&output.stderr).contains("daypass-role-tokens").then_some(())
         });
+        // The `default` of a role that is made before is replaced once, and is not there for a moment.
+        let policy = lab.object("", "validatingadmissionpolicybinding", "daypass-role-tokens").unwrap();
+        wait_until(time(&policy["metadata"]["creationTimestamp"]) + TimeDelta::seconds(31));
         stage
     }
 
