@@ -39,6 +39,7 @@ mod rights;
 mod routes;
 mod secrets;
 mod selftest;
+mod shipped_roles;
 mod shutdown;
 mod sweep;
 mod tls;

@@ -164,6 +164,19 @@ class Notes(unittest.TestCase):
             if ca:
                 self.assertIn(ca, notes)
 
+    def test_a_role_that_reads_the_audit_trail_is_warned_of(self):
+        warning = "WARNING: the role a reads logs in every namespace"
+        for resources, verbs, warned in [
+            ("[pods, pods/log]", "[get]", True),
+            ("['*']", "['*']", True),
+            ("[pods]", "[get]", False),
+            ("[pods/log]", "[delete]", False),
+        ]:
+            rules = f"roles: {{a: {{rules: [{{apiGroups: [''], resources: {resources}, verbs: {verbs}}}]}}}}"
+            self.assertEqual(warning in self.notes(rules), warned, rules)
+            self.assertNotIn(warning, self.notes(rules.replace("rules:", "namespaces: [blue], rules:")))
+        self.assertNotIn("WARNING", self.notes(""))
+
     def test_what_is_missing_is_said(self):
         notes = self.notes(VALUES["without"])
         self.assertIn("It has no role", notes)

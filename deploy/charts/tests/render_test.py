@@ -36,6 +36,8 @@ class Values(unittest.TestCase):
             (f"roles: {{{'a' * 56}: {{name: a}}}}", "a" * 56),
             ("roles: {a: {rules: [{resources: [pods]}]}}", "/roles/a/rules/0"),
             ("roles: {a: {namespaces: []}}", "/roles/a/namespaces"),
+            ("roles: {logs-view: {namespaces: []}}", "/roles/logs-view/namespaces"),
+            ("roles: {logs-view: {namespaces: null}}", "/roles/logs-view/namespaces"),
             ("replicas: -1", "/replicas"),
             ("image: {digest: latest}", "/image/digest"),
             ("shutdownDelaySeconds: 301", "/shutdownDelaySeconds"),
@@ -57,6 +59,9 @@ class Values(unittest.TestCase):
             ("roles: {a: {name: a}}", "roles.a has neither rules nor clusterRoles"),
             ("roles: {a: {clusterRoles: [view], namespaces: [daypass-b]}}", "roles.a.namespaces: daypass-b"),
             ("walls: {apiAudiences: [a, daypass]}", "server.tokenAudience"),
+            ("roles: {a: {clusterRoles: [view], namespaces: [daypass]}}", "roles.a.namespaces: daypass is Daypass's own"),
+            ("managers: [{kind: User, name: a, roles: [logs-view]}]", "managers[0].roles: logs-view"),
+            ("test: {role: logs-view}", "test.role: logs-view"),
             ("tls: {caKey: ca.crt}", "tls.caKey"),
             ("tls: {atProxy: {caConfigMap: a}}", "tls.atProxy.caConfigMap"),
             ("tls: {certManager: {enabled: true}}", "tls.certManager.issuerRef.name"),
@@ -222,6 +227,21 @@ roles:
         view = one(objects, "ClusterRole", "daypass-role-projects-view")["rules"]
         restart = one(objects, "ClusterRole", "daypass-role-pods-restart")["rules"]
         self.assertEqual(restart[: len(view)], view)
+
+
+    def test_logs_are_read_in_named_namespaces_alone(self):
+        objects = render()
+        self.assertNotIn("logs-view", yaml.safe_dump_all(objects))
+        for role in of_kind(objects, "ClusterRole"):
+            for rule in role["rules"]:
+                resources = set(rule.get("resources", []))
+                self.assertFalse(resources & {"*", "*/*", "pods/*", "*/log", "pods/log", "nodes/proxy", "nodes/log"}, role["metadata"])
+        objects = render("roles: {logs-view: {namespaces: [blue, green]}}")
+        group = ["system:serviceaccounts:daypass-logs-view"]
+        self.assertEqual(
+            bindings_to(objects, "daypass-role-logs-view"), [("RoleBinding", "blue", group), ("RoleBinding", "green", group)]
+        )
+        self.assertIn("pods/log", one(objects, "ClusterRole", "daypass-role-logs-view")["rules"][0]["resources"])
 
 
 class Walls(unittest.TestCase):

@@ -26,6 +26,17 @@ name: {{ include "daypass.fullname" . }}
 namespace: {{ .Release.Namespace }}
 {{- end -}}
 
+{{/* The roles that are installed, by id: those that must be limited to namespaces are not before they have some. */}}
+{{- define "daypass.roles" -}}
+{{- $roles := dict -}}
+{{- range $id, $role := .Values.roles -}}
+{{- if or $role.namespaces (not $role.onlyInNamespaces) -}}
+{{- $_ := set $roles $id $role -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $roles -}}
+{{- end -}}
+
 {{/* One entry of `managers`, as the subject of a binding. */}}
 {{- define "daypass.managerSubject" -}}
 kind: {{ .kind }}
