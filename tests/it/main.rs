@@ -19,6 +19,7 @@ mod crd;
 mod engineer;
 mod expiry;
 mod flow;
+mod flow_control;
 mod generated;
 mod ha_leader;
 mod ha_replicas;

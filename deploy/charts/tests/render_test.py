@@ -268,3 +268,22 @@ class Walls(unittest.TestCase):
         policies = of_kind(render(release="other", namespace="ops"), "ValidatingAdmissionPolicy")
         self.assertIn("system:serviceaccount:ops:other-daypass", yaml.safe_dump_all(policies))
 
+
+class FlowControl(unittest.TestCase):
+    templates = ["flowcontrol.yaml"]
+
+    def test_each_schema_is_of_daypass_alone_and_has_a_level(self):
+        objects = render(release="other", namespace="ops")
+        levels = {level["metadata"]["name"]: level["spec"] for level in of_kind(objects, "PriorityLevelConfiguration")}
+        schemas = {schema["metadata"]["name"]: schema["spec"] for schema in of_kind(objects, "FlowSchema")}
+        self.assertEqual(sorted(levels), ["other-daypass", "other-daypass-ends"])
+        self.assertEqual({name: spec["priorityLevelConfiguration"]["name"] for name, spec in schemas.items()}, {name: name for name in levels})
+        account = {"kind": "ServiceAccount", "serviceAccount": {"name": "other-daypass", "namespace": "ops"}}
+        for spec in schemas.values():
+            self.assertEqual([rule["subjects"] for rule in spec["rules"]], [[account]])
+        # The narrow one first, and both before those of Kubernetes that match it too.
+        self.assertLess(schemas["other-daypass-ends"]["matchingPrecedence"], schemas["other-daypass"]["matchingPrecedence"])
+        self.assertLess(schemas["other-daypass"]["matchingPrecedence"], 900)
+
+    def test_off(self):
+        self.assertEqual(of_kind(render("flowControl: {enabled: false}"), "FlowSchema", "PriorityLevelConfiguration"), [])

@@ -26,6 +26,14 @@ name: {{ include "daypass.fullname" . }}
 namespace: {{ .Release.Namespace }}
 {{- end -}}
 
+{{/* The same, as the subject of a FlowSchema. */}}
+{{- define "daypass.flowSubject" -}}
+kind: ServiceAccount
+serviceAccount:
+  name: {{ include "daypass.fullname" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
+
 {{/* The roles that are installed, by id: those that must be limited to namespaces are not before they have some. */}}
 {{- define "daypass.roles" -}}
 {{- $roles := dict -}}
