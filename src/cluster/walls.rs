@@ -39,7 +39,7 @@ impl Walls {
 pub(super) type LastLook = Arc<Mutex<Option<(Instant, Walls)>>>;
 
 impl Cluster {
-    /// Looks at the walls unless somebody has within `max_age`. 25 calls, so never more often than that, however many ask.
+    /// Looks at the walls unless somebody has within `max_age`. A look takes two calls a policy and two more; all who ask share it.
     /// What cannot be read counts as a fault.
     pub async fn walls(&self, role: &RoleId, max_age: Duration) -> Walls {
         let mut last = self.last_look.lock().await;

@@ -38,7 +38,7 @@ pub(super) struct RoleView {
     namespaces: Option<Vec<String>>,
 }
 
-/// How old a look at the walls may be. Each takes 25 calls.
+/// How old a look at the walls may be: each takes two calls a policy.
 const WALLS_AGE: Duration = Duration::from_secs(30);
 
 /// The roles.
