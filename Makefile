@@ -1,11 +1,13 @@
 # Everything here sets up what it needs; `make` alone says what there is.
 #   STATE=dir                  another state folder than target/run, for more than one `make run`
 #   KUBERNETES_VERSION=v1.34   another folder of deploy/local/kubernetes
+#   FUZZ_SECONDS=60            how long `make fuzz` tries each target
 #   REQUESTS=10000             how many `make bench-rolling` sends
 #   RESTART=1                  `make run` starts Daypass again when it dies, as Kubernetes would
 
 CARGO ?= cargo
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
 REQUESTS ?= 10000
 STATE ?= target/run
 
@@ -22,7 +24,7 @@ CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
+.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit fuzz bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,6 +71,10 @@ image-check: image ## Check the image, and that building it elsewhere gives the 
 
 audit: check-cargo ## Check the dependencies' licences, sources and known vulnerabilities
 	@deploy/audit.sh
+
+fuzz: check-cargo ## Look for input that breaks a promise: what strangers send, what the API server hands out
+	@deploy/need.sh c++=g++
+	@deploy/fuzz.sh "$(FUZZ_SECONDS)"
 
 # Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
 bench: tools ## Measure what the admission policies cost an unrelated write

@@ -22,3 +22,6 @@ pub mod selftest;
 pub mod telemetry;
 pub mod tls;
 pub mod token_command;
+
+#[doc(hidden)]
+pub use api::fuzz;

@@ -61,7 +61,7 @@ fn origin(parts: &Parts, trusted: &[IpNet]) -> Result<Origin, Infallible> {
 
 /// The client's address: `X-Forwarded-For` is believed as far as trusted proxies wrote it. So it is read from its end, up
 /// to the first address that is none of theirs, and what stands before that costs nothing.
-fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let entries = headers.get_all(FORWARDED_FOR).iter().rev();
     let entries = entries.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')).take(MAX_HOPS);

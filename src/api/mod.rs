@@ -7,6 +7,8 @@ mod auth;
 mod body;
 mod context;
 mod fields;
+#[doc(hidden)]
+pub mod fuzz;
 mod kubeconfig;
 mod members;
 mod middleware;

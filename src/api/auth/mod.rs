@@ -7,13 +7,13 @@ mod presented;
 
 pub(super) use caller::{Caller, authenticate_caller};
 pub(super) use member::MemberSession;
+pub(super) use presented::Presented;
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
 use serde::Deserialize;
 
 use self::member::authenticate_member;
-use self::presented::Presented;
 use super::State;
 use super::context::Context;
 use super::problem::{Code, Problem};

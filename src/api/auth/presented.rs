@@ -22,7 +22,7 @@ pub(in crate::api) enum Presented {
 }
 
 impl Presented {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in crate::api) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::Nothing };
         // Two headers would be read differently by whoever stands in between.

@@ -12,8 +12,8 @@ mod roles;
 mod types;
 mod update;
 
-#[cfg(test)]
 pub(super) use create::CreateMember;
+pub(super) use update::UpdateMember;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

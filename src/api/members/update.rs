@@ -22,7 +22,7 @@ const CONFLICT_RETRIES: usize = 5;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(min_properties = 1, max_properties = 1)]
-pub(super) struct UpdateMember {
+pub(in crate::api) struct UpdateMember {
     /// Hours from the creation, in total.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, example = "4")]

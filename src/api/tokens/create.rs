@@ -21,7 +21,7 @@ use crate::domain::lifetime::seconds;
 /// A token to be made; with exactly one of the two ends.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct CreateToken {
+pub(in crate::api) struct CreateToken {
     /// Name for people.
     name: Name,
     /// When it ends (RFC 3339).

@@ -9,7 +9,10 @@ mod rotate;
 mod types;
 mod update;
 
+pub(super) use create::CreateToken;
+pub(super) use rotate::RotateToken;
 pub(super) use types::OwnerView;
+pub(super) use update::UpdateToken;
 
 use serde::Deserialize;
 use utoipa::IntoParams;

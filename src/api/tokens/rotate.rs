@@ -23,7 +23,7 @@ use crate::domain::access_token::Scope;
 /// A new end, by one of the two; the old one where neither is given.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct RotateToken {
+pub(in crate::api) struct RotateToken {
     /// When it ends (RFC 3339).
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]

@@ -16,7 +16,7 @@ use crate::domain::access_token::Scope;
 /// Another name. Nothing else of a token changes, but by rotating it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UpdateToken {
+pub(in crate::api) struct UpdateToken {
     /// Name for people.
     name: Name,
 }

@@ -1,0 +1,12 @@
+//! One of the targets of `daypass::fuzz`, by the name in `FUZZ_TARGET`.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+    let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
+    daypass::fuzz::target(&name).unwrap_or_else(|| panic!("FUZZ_TARGET={name} is none of the targets"))
+});
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| TARGET(data));

@@ -1,0 +1,133 @@
+//! What the fuzzer feeds, and the corpus in `fuzz/corpus` replays: each reader of what a stranger sends, and of what the
+//! API server hands out as somebody else wrote it.
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use k8s_openapi::api::rbac::v1::ClusterRole;
+
+use super::auth::Presented;
+use super::body::parse;
+use super::context::client_address;
+use super::members::{CreateMember, UpdateMember};
+use super::page::Page as Query;
+use super::tokens::{CreateToken, RotateToken, UpdateToken};
+use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
+use crate::domain::id::MemberId;
+use crate::domain::role::RoleId;
+use crate::domain::secret::redacted;
+use crate::domain::token::{decode_claims, decode_own_claims};
+
+/// Reads an input; it panics when a promise is broken.
+pub type Target = fn(&[u8]);
+
+/// The targets, by the folders of the corpus.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("path", path),
+    ("authorization", authorization),
+    ("forwarded_for", forwarded_for),
+    ("body", body),
+    ("query", query),
+    ("kubernetes", kubernetes),
+    ("jwt", jwt),
+];
+
+/// The target of this name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.into_iter().find_map(|(of, target)| (of == name).then_some(target))
+}
+
+/// A path: no secret is left in what is logged of it, and an id that is read is the one that was sent.
+fn path(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let shown = redacted(&text);
+    for prefix in ["dpm_", "dpp_"] {
+        let is_secret = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric());
+        assert!(!shown.split(prefix).skip(1).any(is_secret), "{shown}");
+    }
+    for part in text.split('/') {
+        if let Some(id) = MemberId::parse(part) {
+            assert_eq!(id.to_string(), part);
+        }
+    }
+}
+
+/// Lines as the values of an Authorization header: a secret is read back as it was sent, and two headers are none.
+fn authorization(data: &[u8]) {
+    let headers = headers(AUTHORIZATION, data);
+    let presented = Presented::of(&headers);
+    if let Some(secret) = presented.access_token() {
+        assert!(secret.expose().starts_with("dpp_"));
+    }
+    if headers.get_all(AUTHORIZATION).iter().count() > 1 {
+        assert!(matches!(presented, Presented::Malformed));
+    }
+}
+
+/// Lines as the values of `X-Forwarded-For`: a peer that is no trusted proxy is the client, whatever it sends.
+fn forwarded_for(data: &[u8]) {
+    let headers = headers(HeaderName::from_static("x-forwarded-for"), data);
+    let stranger = IpAddr::from([192, 0, 2, 9]);
+    let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap_or_default());
+    assert_eq!(client_address(stranger, &headers, &trusted), stranger);
+    let client = client_address(IpAddr::from([10, 0, 0, 1]), &headers, &trusted);
+    assert_eq!(client, client.to_canonical());
+}
+
+/// A body, as each of those that there are.
+fn body(data: &[u8]) {
+    let _ = parse::<CreateMember>(data);
+    let _ = parse::<UpdateMember>(data);
+    let _ = parse::<CreateToken>(data);
+    let _ = parse::<RotateToken>(data);
+    let _ = parse::<UpdateToken>(data);
+}
+
+/// A query: a page that is read is within its bounds.
+fn query(data: &[u8]) {
+    if let Ok(page) = Query::parse(&String::from_utf8_lossy(data), &["roleId"]) {
+        assert!((1..=1000).contains(&page.limit));
+    }
+}
+
+/// An answer of the API server: a page of a list holds as many objects as the list, whatever is in them.
+fn kubernetes(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(page) = Page::parse(&text) {
+        let _ = page.continuation();
+        page.objects().flatten().for_each(|object| read(&object));
+    }
+    if let Ok(line) = WatchLine::parse(&text)
+        && let Ok(object) = line.object()
+    {
+        read(&object);
+    }
+    if let Ok(object) = Object::parse(&text) {
+        read(&object);
+    }
+}
+
+fn read(object: &Object) {
+    let _ = object.decode::<ClusterRole>();
+    let _ = read_access_token(object);
+    if let Some(role) = RoleId::parse("view")
+        && let Ok(member) = read_member(&role, object)
+    {
+        assert_eq!(member.deleting, object.is_deleting());
+        assert!(member.duration <= crate::domain::lifetime::MAX_LIFETIME);
+    }
+}
+
+/// A token of the API server, of which the claims are read.
+fn jwt(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = decode_claims(&text);
+    let _ = decode_own_claims(&text);
+}
+
+/// Each line that can be a header's value.
+fn headers(name: HeaderName, data: &[u8]) -> HeaderMap {
+    let values = data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
+    values.map(|value| (name.clone(), value)).collect()
+}
