@@ -39,8 +39,8 @@ impl Walls {
 pub(super) type LastLook = Arc<Mutex<Option<(Instant, Walls)>>>;
 
 impl Cluster {
-    /// Looks at the walls unless somebody has within `max_age`. A look takes two calls a policy and two more; all who ask share it.
-    /// What cannot be read counts as a fault.
+    /// Looks at the walls unless somebody has within `max_age`. A look takes two calls a policy and two more; all who
+    /// ask share it. What cannot be read counts as a fault.
     pub async fn walls(&self, role: &RoleId, max_age: Duration) -> Walls {
         let mut last = self.last_look.lock().await;
         if let Some((at, walls)) = last.as_ref()
@@ -63,8 +63,8 @@ impl Cluster {
         walls
     }
 
-    /// Reads every policy and its binding, and asks one by a dry run of what it exists to refuse: that shows that the API server
-    /// enforces policies at all.
+    /// Reads every policy and its binding, and asks one by a dry run of what it exists to refuse: that shows that the
+    /// API server enforces policies at all.
     ///
     /// # Errors
     /// When one cannot be read.

@@ -1,15 +1,16 @@
 //! Ends the tokens of `default` service accounts that are older than the walls.
 //!
-//! Whoever has such a token has the role. None can be made while the walls stand, so what is there was made before: while they were disabled,
-//! in the seconds of a first install, or in a namespace that was there already. The account is deleted; Kubernetes makes it anew with another
-//! UID, which no older token has.
+//! Whoever has such a token has the role. None can be made while the walls stand, so what is there was made before:
+//! while they were disabled, in the seconds of a first install, or in a namespace that was there already. The account
+//! is deleted; Kubernetes makes it anew with another UID, which no older token has.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::cluster::{Account, Cluster, Error, Walls};
 use crate::domain::role::RoleId;
 
-/// How long after a policy was made every API server enforces it. Each has a copy of its own, which follows within a second or two.
+/// How long after a policy was made every API server enforces it. Each has a copy of its own, which follows within a
+/// second or two.
 const SETTLED: TimeDelta = TimeDelta::seconds(30);
 
 /// What is remembered between two looks. The rest is told by when things were made.
@@ -22,8 +23,8 @@ pub(super) struct DefaultAccounts {
 }
 
 impl DefaultAccounts {
-    /// Deletes each `default` that is older than the walls, once they are sure to be enforced everywhere: what Kubernetes then makes
-    /// is younger, and stays.
+    /// Deletes each `default` that is older than the walls, once they are sure to be enforced everywhere: what
+    /// Kubernetes then makes is younger, and stays.
     ///
     /// # Errors
     /// When one cannot be deleted; the others are, and the next look finds it again.

@@ -25,8 +25,8 @@ pub struct Rule {
 
 /// A right by which a role's members could get out of the role, stay in it, or keep Daypass from ending them.
 ///
-/// Some of these the walls refuse as well. They are named all the same: a role that nothing but a wall contains is not contained by what it
-/// may do, and walls can be removed.
+/// Some of these the walls refuse as well. They are named all the same: a role that nothing but a wall contains is
+/// not contained by what it may do, and walls can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Escape {
@@ -36,23 +36,25 @@ pub enum Escape {
     Bind,
     /// May act as somebody else.
     Impersonate,
-    /// May write roles or bindings, Daypass's own among them, or bind its rights to somebody who stays. A wall refuses it.
+    /// May write roles or bindings, Daypass's own among them, or bind its rights to somebody who stays. A wall
+    /// refuses it.
     Rbac,
     /// May change admission policies or webhooks, which are exempt from admission.
     AdmissionControl,
-    /// May answer for the API server: by an API service, or a CustomResourceDefinition with a conversion webhook. A wall refuses both.
+    /// May answer for the API server: by an API service, or a CustomResourceDefinition with a conversion webhook. A
+    /// wall refuses both.
     ApiExtensions,
     /// May slow down or refuse others' requests, Daypass's among them (API Priority and Fairness). A wall refuses it.
     FlowControl,
-    /// May write ConfigMaps in kube-system or kube-public, which say whom the cluster trusts and who is whom (such as `aws-auth`), or what
-    /// replaces those. A wall refuses it.
+    /// May write ConfigMaps in kube-system or kube-public, which say whom the cluster trusts and who is whom (such as
+    /// `aws-auth`), or what replaces those. A wall refuses it.
     ClusterConfiguration,
     /// May come by credentials of its own: client certificates, or bootstrap tokens of nodes. A wall refuses it.
     Credentials,
     /// May reach into every pod of a node, past the API server's checks.
     NodesProxy,
-    /// May come by tokens of service accounts, which outlive the member: makes them, reads them in Secrets, takes them out of a pod,
-    /// or has a pod started that has one.
+    /// May come by tokens of service accounts, which outlive the member: makes them, reads them in Secrets, takes
+    /// them out of a pod, or has a pod started that has one.
     ServiceAccountTokens,
     /// `*` holds all of these, now or with the next version of Kubernetes.
     Wildcard,
@@ -110,7 +112,8 @@ pub fn fingerprint(rules: &[Rule]) -> String {
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether `new` holds something that `old` did not. A rule counts as held before only where one old rule covers it whole.
+/// Whether `new` holds something that `old` did not. A rule counts as held before only where one old rule covers it
+/// whole.
 pub fn is_wider(old: &[Rule], new: &[Rule]) -> bool {
     new.iter().any(|rule| !old.iter().any(|before| before.covers(rule)))
 }
@@ -230,8 +233,9 @@ fn is_read_only(rule: &Rule) -> bool {
         && rule.resources.iter().all(|resource| reads_nothing_sensitive(resource))
 }
 
-/// A `get` on a subresource can be an action: exec, attach and portforward are opened with GET by WebSocket clients, and
-/// proxy forwards any GET to another server. Subresources that only show are named; any other counts as an action.
+/// A `get` on a subresource can be an action: exec, attach and portforward are opened with GET by WebSocket clients,
+/// and proxy forwards any GET to another server. Subresources that only show are named; any other counts as an
+/// action.
 fn reads_nothing_sensitive(resource: &str) -> bool {
     match resource.split_once('/') {
         None => !matches!(resource, "*" | "secrets"),

@@ -1,4 +1,5 @@
-//! The walls: the chart's admission policies, as this version of Daypass ships them, and whether what a cluster has is the same.
+//! The walls: the chart's admission policies, as this version of Daypass ships them, and whether what a cluster has
+//! is the same.
 
 use std::fmt;
 
@@ -73,7 +74,8 @@ impl fmt::Display for Fault {
 }
 
 impl Wall {
-    /// What is wrong with a policy and its binding, given the `spec` of each; `None`: they are what this version ships.
+    /// What is wrong with a policy and its binding, given the `spec` of each; `None`: they are what this version
+    /// ships.
     ///
     /// They must be equal, with all that an API server adds. A field that is unknown here may be what weakens them.
     pub fn fault(&self, own: &OwnAccount, policy: Option<&Value>, binding: Option<&Value>) -> Option<Fault> {
@@ -86,8 +88,8 @@ impl Wall {
         (*binding != bound).then_some(Fault::OtherBinding)
     }
 
-    /// The spec as the chart renders it for this account. The API server's audiences are an operator's to choose, so they are taken from the
-    /// policy that it is compared with, as long as they are a list of strings.
+    /// The spec as the chart renders it for this account. The API server's audiences are an operator's to choose, so
+    /// they are taken from the policy that it is compared with, as long as they are a list of strings.
     fn shipped(&self, own: &OwnAccount, policy: &Value) -> Option<Value> {
         let username = format!("system:serviceaccount:{}:{}", own.namespace, own.name);
         let mut text = self.template.replace("${username}", &username).replace("${namespace}", &own.namespace);

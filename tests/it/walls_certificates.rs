@@ -1,4 +1,5 @@
-//! The policy daypass-certificates: nobody gets a certificate that the API server takes for a member of a role, or for Daypass.
+//! The policy daypass-certificates: nobody gets a certificate that the API server takes for a member of a role, or
+//! for Daypass.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,5 +1,5 @@
-//! What a member does not do to the cluster itself, whatever its role allows, since the cluster would go on without ending members, or would
-//! let somebody in again.
+//! What a member does not do to the cluster itself, whatever its role allows, since the cluster would go on without
+//! ending members, or would let somebody in again.
 
 use serde_json::json;
 

@@ -25,7 +25,8 @@ pub(super) struct RoleView {
     name: String,
     /// What it is for.
     description: String,
-    /// Whether it can only get, list and watch, and no secrets. Computed from the cluster; false where that cannot be read.
+    /// Whether it can only get, list and watch, and no secrets. Computed from the cluster; false where that cannot be
+    /// read.
     read_only: bool,
     /// Whether it may open streams (watches, logs, shells) that the API server does not cut when the member ends.
     streams_outlive_member: bool,
@@ -46,8 +47,8 @@ const WALLS_AGE: Duration = Duration::from_secs(30);
 pub(super) struct RoleList {
     /// The roles, by id.
     items: Vec<RoleView>,
-    /// Whether every one of Daypass's admission policies is in force, as this version ships it. At most 30 s old; false where that cannot be
-    /// found out.
+    /// Whether every one of Daypass's admission policies is in force, as this version ships it. At most 30 s old;
+    /// false where that cannot be found out.
     walls: bool,
 }
 
