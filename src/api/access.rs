@@ -1,5 +1,7 @@
 //! What a caller may do, by SubjectAccessReview in each role's own namespace: an authorizer may deny one to who is allowed everywhere.
 
+use std::fmt;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::auth::Caller;
@@ -95,7 +97,7 @@ impl Context {
     /// a moment ago: it decides between two refusals, and nothing else.
     async fn may_elsewhere(&self, caller: &Caller, access: Access, asked: Option<&RoleId>) -> Result<bool, Problem> {
         let (cluster, denials) = (&self.state.cluster, &self.state.denials);
-        let elsewhere = question(caller, access).and("elsewhere");
+        let elsewhere = question(&caller.identity, access).and("elsewhere");
         if denials.remembers(&elsewhere) {
             return Ok(true);
         }
@@ -132,7 +134,7 @@ impl Context {
 
     /// Whether the caller has this right on access tokens.
     pub(super) async fn has_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<bool, Problem> {
-        let question = digest(&caller.identity).and(&format!("{privilege:?}"));
+        let question = question(&caller.identity, privilege);
         if self.state.denials.remembers(&question) {
             return Ok(false);
         }
@@ -145,14 +147,14 @@ impl Context {
 
     /// Refuses at once what the caller might do nowhere a moment ago.
     fn check_remembered(&self, caller: &Caller, access: Access, role: Option<&RoleId>) -> Result<(), Problem> {
-        if !self.state.denials.remembers(&question(caller, access)) {
+        if !self.state.denials.remembers(&question(&caller.identity, access)) {
             return Ok(());
         }
         Err(self.denied_throughout(caller, role, Code::Forbidden).err().unwrap_or(Problem::new(Code::Forbidden)))
     }
 
     fn denied_everywhere(&self, caller: &Caller, access: Access, role: Option<&RoleId>) -> Problem {
-        self.state.denials.remember(question(caller, access));
+        self.state.denials.remember(question(&caller.identity, access));
         self.denied_throughout(caller, role, Code::Forbidden).err().unwrap_or(Problem::new(Code::Forbidden))
     }
 
@@ -185,7 +187,8 @@ impl Context {
     }
 }
 
-/// What a caller asks for, wherever.
-fn question(caller: &Caller, access: Access) -> Digest {
-    digest(&caller.identity).and(&format!("{access:?}"))
+/// Whether this identity may do this. All of it counts for the answer: an access token has the groups of its creation, and a narrowed one
+/// more attributes than another of the same user.
+fn question(identity: &Identity, what: impl fmt::Debug) -> Digest {
+    Digest::of([format!("{identity:?}").as_bytes(), format!("{what:?}").as_bytes()])
 }

@@ -1,7 +1,5 @@
 //! Who a caller is (TokenReview) and what it may do (SubjectAccessReview). Anything that fails to be decided is refused.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::objects::decode;
 use super::{Cluster, Error};
 use crate::crd::GROUP;
+use crate::domain::access_token::Extra;
 use crate::domain::role::RoleId;
 
 /// An identity that Kubernetes has vouched for.
@@ -20,7 +19,8 @@ pub struct Identity {
     pub uid: Option<String>,
     /// The groups.
     pub groups: Vec<String>,
-    extra: BTreeMap<String, Vec<String>>,
+    /// What else is said of it: an authorizer may let it do less for that.
+    pub extra: Extra,
 }
 
 impl Identity {
@@ -31,14 +31,14 @@ impl Identity {
             username: format!("system:serviceaccount:{namespace}:{name}"),
             uid,
             groups: groups.map(str::to_owned).into(),
-            extra: BTreeMap::new(),
+            extra: Extra::new(),
         }
     }
 
     /// A user in these groups, and in that of everybody.
     pub fn of_user(username: &str, groups: &[String]) -> Self {
         let groups = groups.iter().cloned().chain([AUTHENTICATED.to_owned()]).collect();
-        Self { username: username.to_owned(), uid: None, groups, extra: BTreeMap::new() }
+        Self { username: username.to_owned(), uid: None, groups, extra: Extra::new() }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, date_schema, immutable, text_schema};
-use crate::domain::access_token::{self, Groups, Owner, Scope, SignIn, TokenId, is_reserved, owner_key};
+use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, SignIn, TokenId, is_reserved, owner_key};
 use crate::domain::secret::{SecretHash, Subject as _};
 
 /// A personal access token for Daypass's REST API, or a session that was had in exchange for one. Written by Daypass alone.
@@ -90,6 +90,10 @@ pub struct OwnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GroupsSpec")]
     pub groups: Option<GroupsSpec>,
+    /// What else Kubernetes said of the owner then (`extra`), but for what concerns one credential alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "extra_schema")]
+    pub extra: Option<Extra>,
 }
 
 /// Groups as they were once.
@@ -156,6 +160,14 @@ fn scopes_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn extra_schema(generator: &mut SchemaGenerator) -> Schema {
+    let values = json_schema!({
+        "type": "array", "maxItems": access_token::MAX_EXTRA_VALUES,
+        "items": text_schema::<{ access_token::MAX_EXTRA_VALUE }>(generator),
+    });
+    json_schema!({ "type": "object", "maxProperties": access_token::MAX_EXTRA, "additionalProperties": values })
+}
+
 fn group_names_schema(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 1000, "items": text_schema::<1024>(generator) })
 }
@@ -200,6 +212,7 @@ fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
         username: owner.username,
         uid: owner.uid,
         groups: owner.groups.map(|groups| Groups { names: groups.names, at: groups.at }),
+        extra: owner.extra,
     };
     let believable = match (owner.service_account(), &owner.groups) {
         (Some(_), groups) => owner.uid.is_some() && groups.is_none(),

@@ -1,5 +1,7 @@
 //! Access tokens: who owns one, what it may be used for, and when it ends.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::role::is_dns_label;
@@ -21,6 +23,12 @@ pub const SESSION_LIFETIME: TimeDelta = TimeDelta::minutes(30);
 pub const MAX_SESSIONS: usize = 16;
 /// How many secrets that a token has had before are remembered, so that one that is presented again is known for what it is.
 pub const MAX_ROTATED: usize = 100;
+/// The most further attributes of an owner.
+pub const MAX_EXTRA: usize = 16;
+/// The most values of one.
+pub const MAX_EXTRA_VALUES: usize = 64;
+/// The longest value, in characters.
+pub const MAX_EXTRA_VALUE: u32 = 512;
 /// The longest name, in characters.
 pub const MAX_NAME: usize = 255;
 
@@ -33,6 +41,30 @@ pub struct Owner {
     pub uid: Option<String>,
     /// The groups of a user that is no service account: Kubernetes cannot be asked for them.
     pub groups: Option<Groups>,
+    /// What else Kubernetes said of it, as it was then: some authorizers let it do less for that. `None` where it was not kept.
+    pub extra: Option<Extra>,
+}
+
+/// Further attributes of an identity (`extra` of a TokenReview), by their names.
+pub type Extra = BTreeMap<String, Vec<String>>;
+
+/// What Kubernetes says of a service account's credential and of the pod that holds it. It is not the access token's.
+const OF_ONE_CREDENTIAL: [&str; 5] = [
+    "authentication.kubernetes.io/credential-id",
+    "authentication.kubernetes.io/pod-name",
+    "authentication.kubernetes.io/pod-uid",
+    "authentication.kubernetes.io/node-name",
+    "authentication.kubernetes.io/node-uid",
+];
+
+/// The attributes that an access token keeps: all but those of the one credential, since any other may be what narrows it (such as
+/// `scopes.authorization.openshift.io`).
+pub fn lasting(extra: &Extra) -> Extra {
+    extra
+        .iter()
+        .filter(|(name, _)| !OF_ONE_CREDENTIAL.contains(&name.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// Groups as they were once.
@@ -135,6 +167,8 @@ impl TokenRules {
         if owner.service_account().is_some() {
             return Some(latest);
         }
+        // One whose attributes were not kept may be of somebody who may do less.
+        owner.extra.as_ref()?;
         let groups_end = owner.groups.as_ref()?.at.checked_add_signed(self.max_user_lifetime?)?;
         Some(latest.min(groups_end))
     }
@@ -231,7 +265,12 @@ mod tests {
             deleting: false,
             ended: false,
             name: "ci".into(),
-            owner: Owner { username: "system:serviceaccount:a:b".into(), uid: Some("v".into()), groups: None },
+            owner: Owner {
+                username: "system:serviceaccount:a:b".into(),
+                uid: Some("v".into()),
+                groups: None,
+                extra: None,
+            },
             created_by: "alice".into(),
             scopes: vec![Scope::MembersRead],
             expires_at: at(60 * 24 * 100),
@@ -279,7 +318,7 @@ mod tests {
     fn a_users_groups_age_whatever_is_rotated() {
         let days = |days: i64| at(60 * 24 * days);
         let groups = Groups { names: vec!["staff".into()], at: days(1) };
-        let owner = Owner { username: "alice".into(), uid: None, groups: Some(groups) };
+        let owner = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: None };
         let token = AccessToken { owner, rotated_at: Some(days(9)), ..token() };
         let users = |most: Option<i64>| TokenRules { max_user_lifetime: most.map(TimeDelta::days), ..rules() };
         assert_eq!(token.clone().bounded(&users(Some(3))).expires_at, days(4));
@@ -291,12 +330,13 @@ mod tests {
     #[test]
     fn users_own_tokens_only_where_that_is_switched_on_and_as_long_as_their_groups_are_fresh() {
         let groups = Groups { names: vec!["staff".into()], at: at(0) };
-        let user = Owner { username: "alice".into(), uid: None, groups: Some(groups) };
+        let user = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: Some(Extra::new()) };
         assert_eq!(rules().latest_end(&user, at(0)), None);
         let on = TokenRules { max_user_lifetime: Some(TimeDelta::days(3)), ..rules() };
         assert_eq!(on.latest_end(&user, at(5)), Some(at(0) + TimeDelta::days(3)), "whenever it is asked");
         assert_eq!(on.latest_end(&token().owner, at(5)), Some(at(5) + TimeDelta::days(365)));
         assert_eq!(on.latest_end(&Owner { groups: None, ..user.clone() }, at(5)), None);
+        assert_eq!(on.latest_end(&Owner { extra: None, ..user.clone() }, at(5)), None, "it may have been narrowed");
         let of_user = AccessToken { owner: user, ..token() };
         assert!(of_user.is_live(&on, at(1)));
         assert!(!of_user.is_live(&on, at(0) + TimeDelta::days(3)));
@@ -336,6 +376,14 @@ mod tests {
         assert!(token.was(&secret(119)) && token.was(&secret(20)));
         assert!(!token.was(&secret(120)), "the current one");
         assert!(!token.was(&secret(19)));
+    }
+
+    #[test]
+    fn every_attribute_is_kept_but_those_of_one_credential() {
+        let extra =
+            |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vec!["x".to_owned()])).collect::<Extra>();
+        let others = ["scopes.authorization.openshift.io", "authentication.kubernetes.io/other", "example.com/tenant"];
+        assert_eq!(lasting(&extra(&[&others[..], &OF_ONE_CREDENTIAL].concat())), extra(&others));
     }
 
     #[test]

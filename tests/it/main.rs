@@ -13,6 +13,7 @@
 mod support;
 
 mod authorization;
+mod authorizers;
 mod browser;
 mod chart;
 mod crd;

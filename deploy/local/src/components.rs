@@ -121,8 +121,12 @@ impl Setup {
         flags.text("advertise-address", "127.0.0.1").text("endpoint-reconciler-type", "none");
         flags.text("service-cluster-ip-range", "10.0.0.0/24");
         flags.path("tls-cert-file", &self.pki.apiserver.cert).path("tls-private-key-file", &self.pki.apiserver.key);
-        flags.path("client-ca-file", &self.pki.ca.cert).text("authorization-mode", "RBAC");
+        flags.path("client-ca-file", &self.pki.ca.cert);
         let more = self.apiserver_args.lock().unwrap_or_else(PoisonError::into_inner);
+        // Given twice, it is a longer list, and RBAC its first.
+        if !more.iter().any(|arg| arg.starts_with("--authorization-mode=")) {
+            flags.text("authorization-mode", "RBAC");
+        }
         // The first of several is the one that signs.
         if !more.iter().any(|arg| arg.starts_with("--service-account-issuer=")) {
             flags.text("service-account-issuer", "https://kubernetes.default.svc");

@@ -7,7 +7,7 @@ use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
 use crate::api::tokens::types::TokenView;
 use crate::cluster::{CreateTokenError, Identity, Privilege};
-use crate::domain::access_token::{AccessToken, Scope, TokenId, owner_key};
+use crate::domain::access_token::{AccessToken, Extra, Scope, TokenId, lasting, owner_key};
 use crate::domain::secret::Subject as _;
 
 /// Why somebody can own no tokens.
@@ -18,6 +18,11 @@ pub(super) const NO_USERS: &str =
 pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
     let owner = &token.owner;
     owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
+}
+
+/// Whether the token acts as just what this is: not as somebody who may do more, such as the same user without the scopes of an OAuth token.
+pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
+    token.owner.extra.as_ref().unwrap_or(&Extra::new()) == &lasting(&identity.extra)
 }
 
 impl Context {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::TokenPath;
-use super::access::{NO_USERS, is_own};
+use super::access::{NO_USERS, acts_alike, is_own};
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
 use crate::api::auth::{Caller, authenticate_caller, presented};
@@ -88,6 +88,10 @@ pub(super) async fn rotate_token(
     let own = is_own(&token, &caller.identity);
     if !own && caller.token.is_some() {
         return Err(context.forbid(&caller, "an access token rotates no token of another owner"));
+    }
+    if own && !acts_alike(&token, &caller.identity) {
+        return Err(context
+            .forbid(&caller, "the token has other attributes (extra) of its owner than this caller: make a new one"));
     }
     context.require_privilege(&caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
 

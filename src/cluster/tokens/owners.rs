@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 
 use super::{AccessTokens, Error};
 use crate::cluster::Identity;
-use crate::domain::access_token::{Groups, Owner, is_reserved, service_account};
+use crate::domain::access_token::{
+    Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, is_reserved, lasting, service_account,
+};
 use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
 
@@ -17,22 +19,30 @@ impl AccessTokens {
     /// The identity of a token's owner; `None` where it is not there any more. SubjectAccessReview does not notice that a service account
     /// was deleted, or made anew by somebody else.
     pub async fn identity_of(&self, owner: &Owner) -> Result<Option<Identity>, Error> {
+        let extra = owner.extra.clone().unwrap_or_default();
         if let Some((namespace, name)) = owner.service_account() {
             let uid = self.account_uid(namespace, name).await?;
             let is_same = uid.is_some() && uid == owner.uid;
-            return Ok(is_same.then(|| Identity::of_account(namespace, name, owner.uid.clone())));
+            let identity = || Identity { extra, ..Identity::of_account(namespace, name, owner.uid.clone()) };
+            return Ok(is_same.then(identity));
         }
-        Ok(owner.groups.as_ref().map(|groups| Identity::of_user(&owner.username, &groups.names)))
+        let groups = owner.groups.as_ref();
+        Ok(groups.map(|groups| Identity { extra, ..Identity::of_user(&owner.username, &groups.names) }))
     }
 
     /// The owner that an identity, which Kubernetes has just vouched for, makes. `None` where it can own no tokens.
     pub fn owner_of(&self, identity: &Identity) -> Option<Owner> {
-        let username = identity.username.clone();
+        let (username, extra) = (identity.username.clone(), lasting(&identity.extra));
+        // A part of it would be an identity that may do more.
+        if !fits(&extra) {
+            return None;
+        }
         if service_account(&username).is_some() {
-            return identity.uid.clone().map(|uid| Owner { username, uid: Some(uid), groups: None });
+            let extra = Some(extra).filter(|extra| !extra.is_empty());
+            return identity.uid.clone().map(|uid| Owner { username, uid: Some(uid), groups: None, extra });
         }
         let names = identity.groups.iter().filter(|name| !is_reserved(name)).cloned().collect();
-        self.user(username, names)
+        self.user(username, names, extra)
     }
 
     /// The owner of this user name. `None` where there is none, or it can own no tokens. Of a user that is no service account no groups are
@@ -41,18 +51,19 @@ impl AccessTokens {
         let username = username.to_owned();
         if let Some((namespace, name)) = service_account(&username) {
             let uid = self.account_uid(namespace, name).await?;
-            return Ok(uid.map(|uid| Owner { username, uid: Some(uid), groups: None }));
+            return Ok(uid.map(|uid| Owner { username, uid: Some(uid), groups: None, extra: None }));
         }
-        Ok(self.user(username, Vec::new()))
+        Ok(self.user(username, Vec::new(), Extra::new()))
     }
 
-    fn user(&self, username: String, names: Vec<String>) -> Option<Owner> {
+    fn user(&self, username: String, names: Vec<String>, extra: Extra) -> Option<Owner> {
         let fits = |name: &String| !name.is_empty() && check_text(name, MAX_USERNAME).is_ok();
         let is_name = fits(&username) && !is_reserved(&username) && names.len() <= MAX_GROUPS && names.iter().all(fits);
         (is_name && self.rules.max_user_lifetime.is_some()).then(|| Owner {
             username,
             uid: None,
             groups: Some(Groups { names, at: self.cluster.clock.now() }),
+            extra: Some(extra),
         })
     }
 
@@ -65,4 +76,13 @@ impl AccessTokens {
         let found = accounts.get("get_owner", &format!("{namespace}/{name}"), name).await?;
         Ok(found.filter(|account| !account.is_deleting()).and_then(|account| account.uid()))
     }
+}
+
+/// Whether the CRD takes these attributes.
+fn fits(extra: &Extra) -> bool {
+    let is_short = |value: &String| check_text(value, MAX_EXTRA_VALUE as usize).is_ok();
+    let is_taken = |(name, values): (&String, &Vec<String>)| {
+        is_short(name) && values.len() <= MAX_EXTRA_VALUES && values.iter().all(is_short)
+    };
+    extra.len() <= MAX_EXTRA && extra.iter().all(is_taken)
 }

@@ -161,6 +161,7 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
             username: owner.username.clone(),
             uid: owner.uid.clone(),
             groups: owner.groups.clone().map(|groups| GroupsSpec { names: groups.names, at: groups.at }),
+            extra: owner.extra.clone(),
         },
         created_by: new.created_by.clone(),
         scopes: new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),

@@ -44,6 +44,8 @@ impl Daypass {
         let admin_url = format!("http://127.0.0.1:{admin_port}");
         let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&lab.kubeconfig));
+        // Some tests ask for much that they may not have.
+        command.env("DAYPASS_MAX_DENIED_REQUESTS", "1000000");
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE]);
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
@@ -54,9 +56,6 @@ impl Daypass {
         if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {
             // All tests come from one address.
             command.arg("--max-refused-credentials=1000000");
-        }
-        if !launch.args.iter().any(|arg| arg.starts_with("--max-denied-requests")) {
-            command.arg("--max-denied-requests=1000000");
         }
         command.args(&launch.args);
         let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();

@@ -14,6 +14,7 @@ mod proxy;
 mod raw;
 mod site;
 pub mod tokens;
+mod webhooks;
 
 pub use attempt::{DAYPASS, Stage, attack, legit};
 pub use curl::Curl;
@@ -27,6 +28,7 @@ pub use pool::{Pool, Taken};
 pub use proxy::{Proxy, Trap};
 pub use raw::Raw;
 pub use site::{leaders, replica, site};
+pub use webhooks::Webhooks;
 
 use std::time::{Duration, Instant};
 

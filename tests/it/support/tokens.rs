@@ -249,6 +249,14 @@ impl Daypass {
         lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
     }
 
+    /// How many calls it made in all, but those for the Lease.
+    pub fn all_calls(&self) -> f64 {
+        let text = self.metrics();
+        let lines = text.lines().filter(|line| line.starts_with("daypass_kubernetes_calls_total"));
+        let lines = lines.filter(|line| !line.contains("_lease\""));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
     /// The audit events that it recorded about a token, by the token's id.
     pub fn token_events(&self, id: &str) -> Vec<Value> {
         self.audit_events().into_iter().filter(|event| event["token"]["id"] == id).collect()

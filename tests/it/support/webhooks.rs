@@ -1,0 +1,85 @@
+//! An authenticator and an authorizer beside the cluster's own: the API server asks them, as it does those of a cloud.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use daypass_local::{Component, Shutdown};
+use serde_json::{Value, json};
+
+use super::lab::Lab;
+
+/// What they answer.
+pub struct Webhooks {
+    /// Whose token this is: `user` of a TokenReview. It is for any audience that is asked for.
+    pub user_of: fn(&str) -> Option<Value>,
+    /// Whether this SubjectAccessReview's `spec` is denied, whatever RBAC says.
+    pub denies: fn(&Value) -> bool,
+}
+
+impl Webhooks {
+    /// Starts them, and the API server anew with them. They run until the tests end.
+    pub fn start(self, lab: &Lab) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/authenticate", post(authenticate))
+            .route("/authorize", post(authorize))
+            .with_state(Arc::new(self));
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, router).await.unwrap();
+            });
+        });
+        let folder = lab.fresh_folder("webhooks");
+        let config = |name: &str| {
+            let file = folder.join(name);
+            let config = json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}],
+                "clusters": [{"name": "x", "cluster": {"server": format!("{url}/{name}")}}],
+                "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            });
+            fs::write(&file, config.to_string()).unwrap();
+            file.display().to_string()
+        };
+        lab.restart_apiserver(&[
+            &format!("--authentication-token-webhook-config-file={}", config("authenticate")),
+            "--authentication-token-webhook-version=v1",
+            "--authorization-mode=Webhook,RBAC",
+            &format!("--authorization-webhook-config-file={}", config("authorize")),
+            "--authorization-webhook-version=v1",
+            "--authorization-webhook-cache-authorized-ttl=0s",
+            "--authorization-webhook-cache-unauthorized-ttl=0s",
+        ]);
+    }
+}
+
+impl Lab {
+    /// Starts the API server anew, with these flags in addition.
+    pub fn restart_apiserver(&self, args: &[&str]) {
+        self.plane.set_apiserver_args(args.iter().map(|arg| (*arg).to_owned()).collect());
+        self.plane.stop_component(Component::ApiServer, Shutdown::Graceful).unwrap();
+        self.plane.start_component(Component::ApiServer).unwrap();
+    }
+}
+
+async fn authenticate(State(webhooks): State<Arc<Webhooks>>, Json(review): Json<Value>) -> Json<Value> {
+    let user = (webhooks.user_of)(review["spec"]["token"].as_str().unwrap());
+    let status = match user {
+        Some(user) => json!({"authenticated": true, "user": user, "audiences": review["spec"]["audiences"]}),
+        None => json!({"authenticated": false}),
+    };
+    Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
+}
+
+async fn authorize(State(webhooks): State<Arc<Webhooks>>, Json(review): Json<Value>) -> Json<Value> {
+    let denied = (webhooks.denies)(&review["spec"]);
+    let status = json!({"allowed": false, "denied": denied});
+    Json(json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "status": status}))
+}
