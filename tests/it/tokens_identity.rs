@@ -127,6 +127,42 @@ fn another_audience_suspends_them_and_the_old_one_brings_them_back_within_a_day(
 }
 
 #[test]
+fn issuer_that_is_no_url_is_that_of_daypasss_own_token() {
+    let lab = Lab::private();
+    lab.expect_refusals();
+    let mut daypass = with(&lab, &[]);
+    let old = Pat::new(&lab.generator(&daypass), &SCOPES);
+    daypass.stop();
+    // The first signs; the tokens of the second are still good.
+    lab.restart_apiserver(&[
+        "--service-account-issuer=kubernetes",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--api-audiences=https://kubernetes.default.svc",
+    ]);
+    lab.chart.write_kubeconfig(&lab.plane, &lab.kubeconfig).unwrap();
+    let daypass = with(&lab, &[]);
+    let caller = lab.generator(&daypass);
+    let pat = Pat::new(&caller, &SCOPES);
+    pat.http.get("/tokens/self").expect(200);
+    assert_eq!(statuses(&caller, &[&pat]), ["ACTIVE"]);
+    old.at(&daypass).assert_refused();
+    assert!(daypass.calls("get_openid_configuration") > 0.0);
+}
+
+#[test]
+fn audience_of_the_api_server_itself_is_refused_at_the_start() {
+    let (lab, _) = Lab::shared();
+    let own = "--token-audience=https://kubernetes.default.svc".to_owned();
+    let launch = |args: &[String]| Launch { args: args.to_vec(), impatient: true, ..Launch::default() };
+    let mut refused = Daypass::start(lab, &launch(std::slice::from_ref(&own)));
+    eventually("it ends", || refused.ended());
+    let log = refused.log();
+    assert!(log.contains("https://kubernetes.default.svc is an audience of the API server itself"), "{log}");
+    let mut accepted = Daypass::start(lab, &launch(&[own, "--accept-api-server-audience".to_owned()]));
+    accepted.wait_ready();
+}
+
+#[test]
 fn another_issuer_suspends_them_until_it_is_rolled_back() {
     let lab = Lab::without_walls();
     // An API server that has just been started knows no bindings for a moment.
