@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::authn::{Count, RateLimit};
+use crate::domain::network::network;
 
 /// The refusals of this replica.
 #[derive(Debug)]
@@ -17,25 +18,18 @@ impl Attempts {
 
     /// Counts a refusal.
     pub(super) fn refused(&self, address: Option<&str>) -> Count {
-        self.0.count(network(address))
+        self.0.count(bucket_of(address))
     }
 
     /// Whether so many were refused that the next would be one too many.
     pub(super) fn is_flooding(&self, address: Option<&str>) -> bool {
-        self.0.is_full(&network(address))
+        self.0.is_full(&bucket_of(address))
     }
 }
 
-/// Who has one IPv6 address has the 2^64 of its network.
-fn network(address: Option<&str>) -> IpAddr {
-    match address.and_then(|text| text.parse().ok()) {
-        Some(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        Some(address) => address,
-        None => Ipv6Addr::UNSPECIFIED.into(),
-    }
+/// The bucket of an address that is known only as text.
+fn bucket_of(address: Option<&str>) -> IpAddr {
+    address.and_then(|text| text.parse().ok()).map_or(Ipv6Addr::UNSPECIFIED.into(), network)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod access_token;
 pub mod id;
 pub mod lifetime;
 pub mod member;
+pub mod network;
 pub mod rights;
 pub mod role;
 pub mod scope;
