@@ -1,8 +1,8 @@
 //! Daypass: temporary members of a Kubernetes cluster, which end by themselves.
 //!
-//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `authn` the rate limits, `controller` the
-//! reaper and `api` the REST API; `runtime` puts them together. Dependencies run one way:
-//! domain ← crd ← cluster ← authn ← {controller, api} ← runtime.
+//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `authn` the rate limits, `controller`
+//! the reaper, `api` the REST API and `serve` its connections; `runtime` puts them together. Dependencies run one way:
+//! domain ← crd ← cluster ← authn ← {controller, api} ← serve ← runtime.
 
 pub mod api;
 pub mod audit;
@@ -13,12 +13,12 @@ pub mod cluster;
 pub mod controller;
 pub mod crd;
 pub mod domain;
-pub mod idle;
 pub mod lint;
 pub mod metrics;
 pub mod rest;
 pub mod runtime;
 pub mod selftest;
+pub mod serve;
 pub mod telemetry;
 pub mod tls;
 pub mod token_command;

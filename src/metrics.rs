@@ -31,6 +31,20 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
+/// Connections to the REST API.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    /// Whether a credential was accepted over it.
+    pub state: &'static str,
+}
+
+impl ConnectionLabels {
+    /// Before a credential was accepted.
+    pub const UNAUTHENTICATED: Self = Self { state: "unauthenticated" };
+    /// From then on.
+    pub const AUTHENTICATED: Self = Self { state: "authenticated" };
+}
+
 /// What is measured.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the help text of each says what it is")]
@@ -38,6 +52,9 @@ pub struct Metrics {
     pub kubernetes_calls: Family<CallLabels, Counter>,
     pub requests: Family<RequestLabels, Counter>,
     pub request_seconds: Histogram,
+    pub requests_refused: Counter,
+    pub connections: Family<ConnectionLabels, Gauge>,
+    pub connections_evicted: Counter,
     pub members: Gauge,
     pub members_unreadable: Gauge,
     pub namespaces_ignored: Gauge,
@@ -58,6 +75,9 @@ impl Default for Metrics {
             kubernetes_calls: Family::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(buckets),
+            requests_refused: Counter::default(),
+            connections: Family::default(),
+            connections_evicted: Counter::default(),
             members: Gauge::default(),
             members_unreadable: Gauge::default(),
             namespaces_ignored: Gauge::default(),
@@ -78,6 +98,17 @@ impl Default for Metrics {
         );
         r.register("http_requests", "Requests answered by the REST API", metrics.requests.clone());
         r.register_with_unit("http_request_duration", "Time to answer", Unit::Seconds, metrics.request_seconds.clone());
+        r.register(
+            "http_requests_refused",
+            "Requests answered 503 without being looked at, for want of capacity",
+            metrics.requests_refused.clone(),
+        );
+        r.register("connections", "Open connections to the REST API", metrics.connections.clone());
+        r.register(
+            "connections_evicted",
+            "Connections to the REST API closed or refused for too many others",
+            metrics.connections_evicted.clone(),
+        );
         r.register("members", "Live members at the last sweep (leader only)", metrics.members.clone());
         r.register(
             "members_unreadable",
@@ -119,6 +150,10 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.certificate_expiry.clone(),
         );
+        for state in [ConnectionLabels::UNAUTHENTICATED, ConnectionLabels::AUTHENTICATED] {
+            // So that both are there from the start.
+            drop(metrics.connections.get_or_create(&state));
+        }
         metrics.registry = Arc::new(r);
         metrics
     }

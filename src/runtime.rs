@@ -3,45 +3,42 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum_server::Handle;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt as _;
 use kube::{Client, Config};
+use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Attempts, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
+use crate::api::{self, Attempts, Capacity, KubeconfigSettings, Parts, Readiness, Settings, admin_router};
 use crate::audit::Audit;
 use crate::authn::{Checks, Denials};
 use crate::cli::{AuthMethod, ServeArgs};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{AccessTokens, Cluster, IdentityConfig, KeyPair, Lane, LeaseState};
-use crate::idle::IdleAcceptor;
 use crate::metrics::Metrics;
+use crate::serve::{self, Limits, Listener};
 use crate::{controller, telemetry, tls};
 
 /// How long requests that are under way at the end may take. The chart's terminationGracePeriodSeconds is longer than this and the delay
 /// before it.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long a new client may take for TLS, and then for the head of its first request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection of HTTP/1 is kept for the next request. Longer than clients and proxies keep an idle one (60 s and 90 s are
-/// common), so that it is they who close it: a request that is sent just as this side closes is lost. Longer than a request takes, too.
-const KEEP_ALIVE: Duration = Duration::from_secs(120);
-/// How often a client of HTTP/2 is asked whether it is there.
-const PING: Duration = Duration::from_secs(30);
+/// How long the API server may take to answer at its public address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the files of a given certificate are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries to get the serving certificate while the API server does not answer.
@@ -64,7 +61,6 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
 struct Life {
     readiness: Readiness,
     stop: CancellationToken,
-    handle: Handle<SocketAddr>,
     requests: TaskTracker,
 }
 
@@ -88,17 +84,13 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     let readiness = Readiness::new(cluster.clone());
     let delay = Duration::from_secs(args.shutdown_delay_seconds);
-    let life = Life {
-        readiness: readiness.clone(),
-        stop: CancellationToken::new(),
-        handle: Handle::new(),
-        requests: TaskTracker::new(),
-    };
+    let life = Life { readiness: readiness.clone(), stop: CancellationToken::new(), requests: TaskTracker::new() };
     // Probes are answered to the very end, so they are in a set of their own, which is dropped last.
     let mut background = JoinSet::new();
-    let admin = axum_server::from_tcp(admin_listener)?;
-    let admin_service = admin_router(readiness.clone()).into_make_service();
-    background.spawn(async move { admin.serve(admin_service).await.context("the admin listener failed") });
+    let admin =
+        Listener { socket: admin_listener, tls: None, limits: Limits::ADMIN, metrics: None, tasks: TaskTracker::new() };
+    let never = CancellationToken::new();
+    background.spawn(serve::serve(admin, admin_router(readiness.clone()), never, Duration::ZERO).map(Ok));
     background.spawn(probe(kubeconfig.clone()));
     let mut tasks = JoinSet::new();
     tasks.spawn(lead(tokens.clone(), identity, life.stop.clone()));
@@ -118,7 +110,6 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     }
     life.stop.cancel();
-    life.handle.graceful_shutdown(Some(DRAIN));
     let deadline = Instant::now() + DRAIN;
     while tasks.join_next().await.is_some() {}
     // Those whose client has gone away.
@@ -198,40 +189,39 @@ async fn serve_api(
         kubernetes_tokens: args.auth_methods.contains(&AuthMethod::Kubernetes),
         access_tokens: args.auth_methods.contains(&AuthMethod::AccessToken),
     };
-    let (certificate, key) = (pair.certificate.clone().into_bytes(), pair.key.expose_secret().as_bytes().to_vec());
-    let tls = RustlsConfig::from_pem(certificate, key).await.context("the certificate and the key cannot be used")?;
-    let acceptor = IdleAcceptor::new(RustlsAcceptor::new(tls.clone()), KEEP_ALIVE);
-    let mut server =
-        axum_server::from_tcp(listener)?.acceptor(acceptor).handle(life.handle).first_request_timeout(HEAD_TIMEOUT);
-    // It counts the idle time before a head as well, and cuts where the acceptor closes.
-    server.http_builder().http1().header_read_timeout(KEEP_ALIVE + HEAD_TIMEOUT);
-    // A client that has vanished answers no ping.
-    server.http_builder().http2().keep_alive_interval(Some(PING)).keep_alive_timeout(HEAD_TIMEOUT);
-    let attempts = Attempts::new(args.max_refused_credentials);
+    let config = tls::server_config(&pair.certificate, pair.key.expose_secret().as_bytes());
+    let (tls, served) = watch::channel(config.context("the certificate and the key cannot be used")?);
     let metrics = tokens.cluster.metrics.clone();
     let parts = Parts {
         cluster: tokens.cluster.clone(),
         tokens,
-        attempts,
+        attempts: Attempts::new(args.max_refused_credentials),
         checks: Checks::default(),
         denials: Denials::new(args.max_denied_requests),
         settings,
+        tasks: life.requests.clone(),
+        capacity: Capacity::default(),
+    };
+    let router = api::router(Arc::new(parts))?
+        .layer(axum::middleware::from_fn_with_state(life.readiness.clone(), api::reconnect));
+    let listener = Listener {
+        socket: listener,
+        tls: Some(served),
+        limits: Limits::API,
+        metrics: Some(metrics.clone()),
         tasks: life.requests,
     };
-    let service = api::router(Arc::new(parts))
-        .layer(axum::middleware::from_fn_with_state(life.readiness.clone(), api::reconnect))
-        .into_make_service_with_connect_info::<SocketAddr>();
     life.readiness.serve();
     tracing::info!(address = %address, "listening");
     tokio::select! {
-        served = server.serve(service) => served.context("the API listener failed"),
+        () = serve::serve(listener, router, life.stop, DRAIN) => Ok(()),
         never = follow_files(&tls, files, pair.certificate, &metrics) => match never {},
     }
 }
 
 /// Serves with the certificate that is in the files now: whoever renews it (cert-manager, the kubelet) only writes them.
 async fn follow_files(
-    tls: &RustlsConfig,
+    tls: &watch::Sender<Arc<ServerConfig>>,
     files: Option<(PathBuf, PathBuf)>,
     mut served: String,
     metrics: &Metrics,
@@ -247,8 +237,9 @@ async fn follow_files(
             continue;
         }
         // The two files may have been read between their writes; then they do not fit yet, and do at the next look.
-        match tls.reload_from_pem(certificate.clone().into_bytes(), key).await {
-            Ok(()) => {
+        match tls::server_config(&certificate, &key) {
+            Ok(config) => {
+                tls.send_replace(config);
                 tracing::info!("serving with the renewed certificate");
                 if let Ok(leaf) = tls::leaf(&certificate) {
                     show_expiry(metrics, &leaf);
@@ -348,7 +339,7 @@ async fn probe(target: KubeconfigSettings) -> anyhow::Result<()> {
     config.default_retry = false;
     let client = Client::try_from(config).context("the public address of the API server")?;
     let request = http::Request::get("/version").body(Vec::new())?;
-    match tokio::time::timeout(HEAD_TIMEOUT, client.request_text(request)).await {
+    match tokio::time::timeout(PROBE_TIMEOUT, client.request_text(request)).await {
         // A refusal is an answer too: the address and the CA are right.
         Ok(Ok(_) | Err(kube::Error::Api(_))) => {
             tracing::info!(server = target.server, "the API server answers at its public address")
@@ -362,5 +353,5 @@ async fn probe(target: KubeconfigSettings) -> anyhow::Result<()> {
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+    serve::bind(address).with_context(|| format!("cannot listen on {address}"))
 }

@@ -1,10 +1,13 @@
 //! What Daypass serves with: a given certificate, or a self-signed pair of its own.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use chrono::{DateTime, Datelike as _, Utc};
+use rustls::ServerConfig;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +42,19 @@ pub fn self_signed(names: &[String], now: DateTime<Utc>) -> Result<KeyPair, Stri
 /// When there is none.
 pub fn leaf(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).context("the certificate is not PEM")
+}
+
+/// What the API is served with, over HTTP/2 and HTTP/1.1.
+///
+/// # Errors
+/// When one of the two is not PEM, or they do not fit.
+pub fn server_config(certificate: &str, key: &[u8]) -> anyhow::Result<Arc<ServerConfig>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(key).context("the key is not PEM")?;
+    let chain = chain.context("a certificate is not PEM")?;
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// All certificates of a PEM text.

@@ -1,19 +1,25 @@
-//! Bodies and queries, refused with the name of the field at fault.
+//! Bodies, read once their sender is known, and refused with the name of the field at fault.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::body::HttpBody as _;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, OptionalFromRequest, Request};
+use bytes::Bytes;
 use futures::StreamExt as _;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, Version};
+use http_body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
 
+use super::connection::Connection;
 use super::problem::{Code, Problem};
 
 /// The largest body; the largest that means anything is a tenth of it.
 const MAX_BODY: usize = 64 * 1024;
-/// What is larger is read, and forgotten, up to here.
+/// What is not read is received, and forgotten, up to here.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 /// As long as a slow line takes for that; who is slower holds nothing up for longer.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,37 +28,91 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-/// Why a body could not be received.
-#[derive(Clone)]
-struct Unreceived(Problem);
+/// What a request's reader leaves of the body.
+pub(super) struct Rest {
+    body: Arc<Mutex<Option<Body>>>,
+    /// The client sends nothing until it is asked to, which is when the body is first read (RFC 9110, section 10.1.1).
+    waits: bool,
+}
 
-/// Reads the body to its end, whatever becomes of the request: a client that is still sending does not get to read the answer, and
-/// one that has sent what nobody reads finds its connection closed under its next request.
-pub(super) async fn receive(request: Request) -> Request {
-    let (mut parts, body) = request.into_parts();
-    let late = || Problem::detailed(Code::MalformedBody, "the body did not arrive within 10 seconds");
-    let read = tokio::time::timeout(BODY_TIMEOUT, read(body)).await;
-    let bytes = read.unwrap_or_else(|_| Err(late())).unwrap_or_else(|problem| {
-        parts.extensions.insert(Unreceived(problem));
-        Vec::new()
-    });
-    Request::from_parts(parts, Body::from(bytes))
+/// A body that goes back to its [`Rest`] when its reader drops it.
+struct Lent {
+    body: Body,
+    back: Arc<Mutex<Option<Body>>>,
+}
+
+/// Lends the request its body. Whoever answers without having read it, for want of a credential, buffers none of it.
+pub(super) fn lend(request: Request) -> (Request, Rest) {
+    let waits = request.version() < Version::HTTP_2 && request.headers().contains_key(EXPECT);
+    let back = Arc::new(Mutex::new(None));
+    let request = request.map(|body| Body::new(Lent { body, back: back.clone() }));
+    (request, Rest { body: back, waits })
+}
+
+impl Rest {
+    /// Receives what has not been read, and forgets it: a client that is still sending does not get to read the
+    /// answer, and one that has sent what nobody reads finds its connection closed under its next request. `None` when
+    /// there is nothing.
+    pub(super) fn discard(self, connection: &Connection) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (body, connection) = (body.filter(|body| !self.waits && !body.is_end_stream())?, connection.clone());
+        Some(async move {
+            let (mut chunks, mut length) = (body.into_data_stream(), 0);
+            let discarded = async {
+                while let Some(Ok(chunk)) = chunks.next().await
+                    && length <= MAX_DISCARDED
+                {
+                    length += chunk.len();
+                    connection.forget(chunk.len());
+                }
+            };
+            let _in_time = tokio::time::timeout(BODY_TIMEOUT, discarded).await;
+        })
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let body = std::mem::take(&mut self.body);
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+    let late = || Problem::detailed(Code::MalformedBody, "the body did not arrive within 10 seconds");
+    tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn read_all(body: Body) -> Result<Vec<u8>, Problem> {
+    let too_large = || Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes"));
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
     let mut chunks = body.into_data_stream();
-    let (mut bytes, mut length) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::new(Code::MalformedBody))?;
-        length += chunk.len();
-        if length <= MAX_BODY {
-            bytes.extend_from_slice(&chunk);
-        } else if length > MAX_DISCARDED {
-            break;
+        if bytes.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
         }
-    }
-    if length > MAX_BODY {
-        return Err(Problem::detailed(Code::BodyTooLarge, format!("at most {MAX_BODY} bytes")));
+        bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
@@ -61,16 +121,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
-        if let Some(Unreceived(problem)) = parts.extensions.remove() {
-            return Err(problem);
-        }
-        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/json") {
-            return Err(Problem::new(Code::UnsupportedMediaType));
-        }
-        parse(&read(body).await?).map(Self)
+        let (parts, body) = request.into_parts();
+        let bytes = read(body).await?;
+        check_media_type(&parts.headers)?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -78,14 +132,25 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     /// Nothing where nothing was sent, whatever was said of its type, or `null`.
-    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
-        let is_empty = request.body().size_hint().exact() == Some(0);
-        if is_empty && request.extensions().get::<Unreceived>().is_none() {
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body).await?;
+        if bytes.is_empty() {
             return Ok(None);
         }
-        let Json(value) = <Json<Option<T>> as FromRequest<S>>::from_request(request, state).await?;
+        check_media_type(&parts.headers)?;
+        let value: Option<T> = parse(&bytes)?;
         Ok(value.map(Self))
     }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType))
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

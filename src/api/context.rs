@@ -9,6 +9,7 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use super::State;
+use super::connection::Connection;
 use super::problem::Problem;
 use crate::audit::Origin;
 use crate::domain::secret::redacted;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub(super) origin: Origin,
     /// The method and the route: which operation it is, whatever the path names.
     pub(super) operation: String,
+    /// To be told when its credential is accepted.
+    pub(super) connection: Connection,
 }
 
 impl FromRequestParts<State> for Context {
@@ -39,7 +42,9 @@ impl FromRequestParts<State> for Context {
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let Ok(origin) = origin(parts, &state.settings.trusted_proxies);
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        Ok(Self { state: state.clone(), origin, operation: format!("{} {route}", parts.method) })
+        let operation = format!("{} {route}", parts.method);
+        let connection = parts.extensions.get().cloned().unwrap_or_default();
+        Ok(Self { state: state.clone(), origin, operation, connection })
     }
 }
 

@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Uri, Version};
 use super::State;
 use super::admin::Readiness;
 use super::body;
+use super::connection::{Connection, weight};
 use super::context::RequestId;
 use super::problem::{Code, Problem};
 use crate::domain::secret::redacted;
@@ -29,12 +30,36 @@ const MAX_QUERY: usize = 16 * 1024;
 /// Longer than any request takes whose calls to the API server all answer just in time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Answers in a task of its own, which a client that goes away does not end: whoever begins a change has it done and recorded in its
-/// name.
+/// Lets a request in, answers it, and receives what nobody read of its body.
+///
+/// It is answered in a task of its own, which a client that goes away does not end. Whoever begins a change has it
+/// done and recorded in its name; and a call to the API server that is given up costs that a new TLS connection, so a
+/// client that resets its streams would multiply load. Such a task keeps its place until it ends. A request that still
+/// waits for one goes with its client.
 pub(super) async fn finish(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
-    let answered = state.tasks.spawn(answer(state.clone(), request, next)).await;
-    // Only the end of the whole process ends such a task early.
-    answered.unwrap_or_else(|_| Problem::new(Code::Unavailable).render("", ""))
+    let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+    let place = connection.admit(weight(&request), &state.capacity).await;
+    let (request, rest) = body::lend(request);
+    let response = match place {
+        Some(place) => {
+            let answering = answer(state.clone(), request, next);
+            let answered = state.tasks.spawn(async {
+                let _until_then = place;
+                answering.await
+            });
+            // Only the end of the whole process ends such a task early.
+            answered.await.unwrap_or_else(|_| Problem::new(Code::Unavailable).render("", ""))
+        }
+        None => {
+            drop(request);
+            state.cluster.metrics.requests_refused.inc();
+            Problem::detailed(Code::Unavailable, "too many requests at once").render("", "")
+        }
+    };
+    if let Some(discard) = rest.discard(&connection) {
+        state.tasks.spawn(discard);
+    }
+    response.map(|body| connection.watch(body))
 }
 
 /// Has clients of HTTP/1 connect anew, elsewhere, once this process is about to end: one that sends its next request just as an idle
@@ -61,10 +86,8 @@ async fn answer(state: State, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 
-    let handled = async {
-        let request = body::receive(request).await;
-        if too_long { Problem::new(Code::UriTooLong).into_response() } else { next.run(request).await }
-    };
+    let handled =
+        async { if too_long { Problem::new(Code::UriTooLong).into_response() } else { next.run(request).await } };
     let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, handled)).catch_unwind().await;
     let response = match answer {
         Ok(Ok(response)) => response,

@@ -5,6 +5,7 @@ mod admin;
 mod attempts;
 mod auth;
 mod body;
+mod connection;
 mod context;
 mod fields;
 #[doc(hidden)]
@@ -21,6 +22,7 @@ mod tokens;
 
 pub use admin::{Readiness, admin_router};
 pub use attempts::Attempts;
+pub use connection::{Capacity, Connection, Usage};
 pub use middleware::reconnect;
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
@@ -28,11 +30,12 @@ pub use settings::{KubeconfigSettings, Settings};
 use std::fmt;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::{get, head};
-use axum::{Json, Router};
+use bytes::Bytes;
 use http::HeaderValue;
-use http::header::ALLOW;
+use http::header::{ALLOW, CONTENT_TYPE};
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;
 use utoipa::IntoParams;
@@ -58,6 +61,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where requests are answered.
     pub tasks: TaskTracker,
+    /// How many requests are worked on at once.
+    pub capacity: Capacity,
 }
 
 impl fmt::Debug for Parts {
@@ -84,20 +89,26 @@ fn calls() -> OpenApiRouter<State> {
 }
 
 /// The whole API.
-pub fn router(state: State) -> Router {
-    let document = document(Some(&state.settings.data_plane_id));
+///
+/// # Errors
+/// When its description cannot be written as JSON.
+pub fn router(state: State) -> serde_json::Result<Router> {
+    // Strangers may ask for it: all answers share this one text.
+    let document = Bytes::from(serde_json::to_vec(&document(Some(&state.settings.data_plane_id)))?);
+    let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let (calls, _) = calls().split_for_parts();
     let calls = calls
         // axum would answer HEAD as GET, and mint a token that nobody gets to see.
         .route("/members/{id}/kubeconfig", head(only_get).fallback(only_get))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
-    Router::new()
+    let router = Router::new()
         .nest("/processing/data-planes/{dataPlaneId}", calls.clone())
         .nest("/{dataPlaneId}", calls)
-        .route("/openapi.json", get(move || async move { Json(document) }))
+        .route("/openapi.json", get(move || async move { (json, document) }))
         .fallback(|| async { Problem::new(Code::NotFound) })
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::finish))
-        .with_state(state)
+        .with_state(state);
+    Ok(router)
 }
 
 async fn only_get() -> impl IntoResponse {

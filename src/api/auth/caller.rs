@@ -85,6 +85,7 @@ pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &P
         Ok(login.filter(|login| !is_of_a_role(&login.identity)))
     };
     let login = check(context, presented, ask).await?.ok_or_else(|| refused(Code::CredentialRefused))?;
+    context.connection.authenticate();
     let Login { identity, token, session, actor } = login;
     Ok(Caller { identity, token, session, actor, request })
 }

@@ -55,6 +55,7 @@ pub(super) async fn authenticate_member(
         })
     };
     let member = check(context, presented, ask).await?.ok_or_else(|| refused(Code::CredentialRefused))?;
+    context.connection.authenticate();
     let actor = Actor::Member { username: member.id.to_string() };
     Ok(MemberSession { member, credential, actor })
 }

@@ -1,0 +1,394 @@
+//! The connection that requests come over: what it may hold before somebody has authenticated over it, and after.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How many requests of a connection are worked on at once until a credential is accepted over it. Others wait, so
+/// that the many of one connection come after the first of another.
+const UNAUTHENTICATED_REQUESTS: usize = 4;
+/// And after that: as many as HTTP/2 has streams, those that their client has reset and that go on included.
+const REQUESTS: usize = 100;
+/// What the heads of unauthenticated requests may take, in bytes, those that wait included. The largest fits with room
+/// to spare.
+const UNAUTHENTICATED_HEADS: usize = 128 * 1024;
+/// What one header takes besides its text.
+const HEADER_OVERHEAD: usize = 128;
+/// What an unauthenticated connection may send in all, in bytes, but for bodies that were read and forgotten. Whatever
+/// a client can make the HTTP library keep, it has to send first.
+const UNAUTHENTICATED_BYTES: usize = 512 * 1024;
+/// How many requests of all unauthenticated connections are worked on at once. Each may ask the API server whose token
+/// it shows, over a connection of its own.
+const ALL_UNAUTHENTICATED_REQUESTS: usize = 64;
+/// How many requests are worked on at once besides.
+const ALL_REQUESTS: usize = 256;
+/// The pieces in which an answer is written. Only between two of them can be seen whether the client takes them.
+const PIECE: usize = 16 * 1024;
+
+/// One connection, as its requests and its owner (`serve`) see it.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    authenticated: CancellationToken,
+    slots: Arc<Semaphore>,
+    heads: Arc<Semaphore>,
+    activity: Mutex<Activity>,
+}
+
+/// What goes on.
+#[derive(Debug)]
+struct Activity {
+    /// Requests so far.
+    requests: usize,
+    /// Requests that are being worked on.
+    under_way: usize,
+    idle_since: Instant,
+    /// Bytes received and not forgotten.
+    held: usize,
+    /// Answers that are being written, and when the client last took a piece of each.
+    answers: BTreeMap<u64, Instant>,
+    next_answer: u64,
+}
+
+/// How many requests are worked on at once, over all connections.
+#[derive(Debug)]
+pub struct Capacity {
+    unauthenticated: Arc<Semaphore>,
+    authenticated: Arc<Semaphore>,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        let of = |permits| Arc::new(Semaphore::new(permits));
+        Self { unauthenticated: of(ALL_UNAUTHENTICATED_REQUESTS), authenticated: of(ALL_REQUESTS) }
+    }
+}
+
+/// What there is to decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Whether a credential was accepted.
+    pub authenticated: bool,
+    /// How many requests came so far.
+    pub requests: usize,
+    /// For how long there has been none; `None` while there is one.
+    pub idle: Option<Duration>,
+    /// For how long the client has taken nothing of the answer that it neglects most.
+    pub untaken: Duration,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        let activity = Activity {
+            requests: 0,
+            under_way: 0,
+            idle_since: Instant::now(),
+            held: 0,
+            answers: BTreeMap::new(),
+            next_answer: 0,
+        };
+        Self(Arc::new(Shared {
+            authenticated: CancellationToken::new(),
+            slots: Arc::new(Semaphore::new(UNAUTHENTICATED_REQUESTS)),
+            heads: Arc::new(Semaphore::new(UNAUTHENTICATED_HEADS)),
+            activity: Mutex::new(activity),
+        }))
+    }
+}
+
+impl Connection {
+    /// Whether a credential was accepted over it.
+    pub fn is_authenticated(&self) -> bool {
+        self.0.authenticated.is_cancelled()
+    }
+
+    /// Waits until a credential is accepted over it.
+    pub async fn authenticated(&self) {
+        self.0.authenticated.cancelled().await;
+    }
+
+    /// Counts a request as being worked on until the answer is dropped.
+    pub fn begin(&self) -> UnderWay {
+        let mut activity = self.activity();
+        activity.requests += 1;
+        activity.under_way += 1;
+        drop(activity);
+        UnderWay(self.clone())
+    }
+
+    /// Counts bytes that came in; `false` when they are more than an unauthenticated client may send.
+    pub fn receive(&self, bytes: usize) -> bool {
+        if self.is_authenticated() {
+            return true;
+        }
+        let mut activity = self.activity();
+        activity.held += bytes;
+        activity.held <= UNAUTHENTICATED_BYTES
+    }
+
+    /// What is used at this time.
+    pub fn usage(&self, now: Instant) -> Usage {
+        let activity = self.activity();
+        let since = |then: Instant| now.saturating_duration_since(then);
+        Usage {
+            authenticated: self.is_authenticated(),
+            requests: activity.requests,
+            idle: (activity.under_way == 0).then(|| since(activity.idle_since)),
+            untaken: activity.answers.values().map(|taken| since(*taken)).max().unwrap_or_default(),
+        }
+    }
+
+    /// A credential was accepted.
+    pub(super) fn authenticate(&self) {
+        let _only_once = self.activity();
+        if !self.is_authenticated() {
+            self.0.slots.add_permits(REQUESTS - UNAUTHENTICATED_REQUESTS);
+            self.0.authenticated.cancel();
+        }
+    }
+
+    /// A place for a request of this [`weight`], for as long as it is worked on. Unauthenticated connections take
+    /// turns: each has few requests in the queue that is common to all. `None` when the request must be refused.
+    pub(super) async fn admit(&self, weight: u32, capacity: &Capacity) -> Option<Place> {
+        let heads = match self.is_authenticated() {
+            true => None,
+            false => Some(self.0.heads.clone().try_acquire_many_owned(weight).ok()?),
+        };
+        let slot = self.0.slots.clone().acquire_owned().await.ok()?;
+        let shared = match self.is_authenticated() {
+            true => capacity.authenticated.clone().try_acquire_owned().ok()?,
+            false => capacity.unauthenticated.clone().acquire_owned().await.ok()?,
+        };
+        Some(Place { _slot: slot, _shared: shared, _heads: heads })
+    }
+
+    /// Bytes that came in were forgotten.
+    pub(super) fn forget(&self, bytes: usize) {
+        let mut activity = self.activity();
+        activity.held = activity.held.saturating_sub(bytes);
+    }
+
+    /// An answer's body, in pieces whose taking is watched.
+    pub(super) fn watch(&self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let mut activity = self.activity();
+        let id = activity.next_answer;
+        activity.next_answer += 1;
+        activity.answers.insert(id, Instant::now());
+        drop(activity);
+        Body::new(Answer { body, rest: Bytes::new(), connection: self.clone(), id })
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.0.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a request's head takes in memory, about.
+pub(super) fn weight(request: &Request) -> u32 {
+    let headers = request.headers();
+    let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let path = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    u32::try_from(path + text + headers.len() * HEADER_OVERHEAD).unwrap_or(u32::MAX)
+}
+
+/// A request that is being worked on.
+#[derive(Debug)]
+pub struct UnderWay(Connection);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut activity = self.0.activity();
+        activity.under_way -= 1;
+        activity.idle_since = Instant::now();
+    }
+}
+
+/// What a request takes up; free when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _slot: OwnedSemaphorePermit,
+    _shared: OwnedSemaphorePermit,
+    _heads: Option<OwnedSemaphorePermit>,
+}
+
+/// See [`Connection::watch`].
+struct Answer {
+    body: Body,
+    rest: Bytes,
+    connection: Connection,
+    id: u64,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// Asked for the next piece when the client has taken the one before.
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(taken) = self.connection.activity().answers.get_mut(&self.id) {
+            *taken = Instant::now();
+        }
+        if self.rest.is_empty() {
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.connection.activity().answers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(header: usize) -> Request {
+        Request::builder().uri("/a").header("x", "a".repeat(header)).body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_each_other_until_a_credential_is_accepted() {
+        let (connection, capacity) = (Connection::default(), Capacity::default());
+        let mut places = Vec::new();
+        for _ in 0..UNAUTHENTICATED_REQUESTS {
+            places.push(connection.admit(1, &capacity).await.unwrap());
+        }
+        let mut next = std::pin::pin!(connection.admit(1, &capacity));
+        assert!(futures::poll!(&mut next).is_pending());
+        connection.authenticate();
+        places.push(next.await.unwrap());
+        connection.authenticate();
+        assert_eq!(connection.0.slots.available_permits(), REQUESTS - places.len(), "more places, but only once");
+    }
+
+    #[tokio::test]
+    async fn unauthenticated_connections_take_turns() {
+        let capacity = Capacity::default();
+        let crowd: Vec<Connection> = (0..ALL_UNAUTHENTICATED_REQUESTS).map(|_| Connection::default()).collect();
+        let mut places = Vec::new();
+        for connection in &crowd {
+            places.push(connection.admit(1, &capacity).await.unwrap());
+        }
+        let (greedy, modest) = (&crowd[0], Connection::default());
+        let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(greedy.admit(1, &capacity))).collect();
+        for request in &mut waiting {
+            assert!(futures::poll!(request).is_pending());
+        }
+        let mut own = std::pin::pin!(modest.admit(1, &capacity));
+        assert!(futures::poll!(&mut own).is_pending());
+        places.drain(1..1 + UNAUTHENTICATED_REQUESTS);
+        assert!(futures::poll!(own).is_ready(), "the others of that connection come later");
+    }
+
+    #[tokio::test]
+    async fn heads_of_unauthenticated_requests_are_refused_beyond_a_sum() {
+        let (connection, capacity) = (Connection::default(), Capacity::default());
+        let large = weight(&request(40_000));
+        assert!((40_000..40_500).contains(&large), "{large}");
+        let mut places = Vec::new();
+        while let Some(place) = connection.admit(large, &capacity).await {
+            places.push(place);
+        }
+        assert_eq!(places.len(), 3);
+        places.pop();
+        assert!(connection.admit(large, &capacity).await.is_some());
+        assert!(connection.admit(u32::MAX, &capacity).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn all_authenticated_connections_share_one_capacity() {
+        let capacity = Capacity::default();
+        let all: Vec<Connection> = (0..4).map(|_| Connection::default()).collect();
+        all.iter().for_each(Connection::authenticate);
+        let mut places = Vec::new();
+        for n in 0..ALL_REQUESTS {
+            places.push(all[n % 3].admit(1, &capacity).await.unwrap());
+        }
+        assert!(all[3].admit(1, &capacity).await.is_none());
+        places.pop();
+        assert!(all[3].admit(1, &capacity).await.is_some());
+        assert!(Connection::default().admit(1, &capacity).await.is_some(), "a new client may still log on");
+    }
+
+    #[test]
+    fn stranger_sends_no_more_than_so_much() {
+        let connection = Connection::default();
+        assert!(connection.receive(UNAUTHENTICATED_BYTES));
+        assert!(!connection.receive(1));
+        connection.forget(2);
+        assert!(connection.receive(1), "what was forgotten does not count");
+        connection.authenticate();
+        assert!(connection.receive(usize::MAX));
+    }
+
+    #[tokio::test]
+    async fn answer_is_sent_in_pieces_and_seen_to_be_taken() {
+        let connection = Connection::default();
+        let text = Bytes::from("abcd".repeat(10_000));
+        let mut body = connection.watch(Body::from(text.clone()));
+        assert_eq!(body.size_hint().exact(), Some(40_000));
+        let begun = Instant::now();
+        let untaken = || connection.usage(begun + Duration::from_secs(60)).untaken;
+        assert!(untaken() > Duration::from_secs(59));
+        let mut sent = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            sent.extend_from_slice(&piece);
+        }
+        assert_eq!(sent, text);
+        assert!(body.is_end_stream());
+        drop(body);
+        assert_eq!(untaken(), Duration::ZERO, "nothing is being sent any more");
+    }
+
+    #[test]
+    fn connection_is_idle_while_it_has_no_request() {
+        let connection = Connection::default();
+        let later = || Instant::now() + Duration::from_secs(5);
+        assert!(connection.usage(later()).idle >= Some(Duration::from_secs(5)));
+        let (first, second) = (connection.begin(), connection.begin());
+        drop(first);
+        assert_eq!((connection.usage(later()).idle, connection.usage(later()).requests), (None, 2));
+        drop(second);
+        assert!(connection.usage(later()).idle.is_some());
+    }
+}
