@@ -45,6 +45,8 @@ mod secrets;
 mod selftest;
 mod shipped_roles;
 mod shutdown;
+mod silence;
+mod strangers;
 mod sweep;
 mod tls;
 mod tokens_attempts;

@@ -137,7 +137,7 @@ impl Daypass {
         reqwest::blocking::get(format!("{}/metrics", self.admin_url)).unwrap().text().unwrap()
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, whose name includes its labels.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
