@@ -279,8 +279,8 @@ async fn key_pair(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<KeyPair
     }
 }
 
-/// A caller's token must be of no use against the API server: whoever is sent it, Daypass included, could use it there. Daypass's own token,
-/// asked for without an audience, is for all that the API server has.
+/// A caller's token must be of no use against the API server: whoever is sent it, Daypass included, could use it
+/// there. Daypass's own token, asked for without an audience, is for all that the API server has.
 fn check_audience(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<()> {
     let own = cluster.own_claims().map(|claims| claims.audiences).unwrap_or_default();
     if args.accept_api_server_audience || !own.contains(&args.token_audience) {

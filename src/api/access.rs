@@ -1,4 +1,5 @@
-//! What a caller may do, by SubjectAccessReview in each role's own namespace: an authorizer may deny one to who is allowed everywhere.
+//! What a caller may do, by SubjectAccessReview in each role's own namespace: an authorizer may deny one to who
+//! is allowed everywhere.
 
 use std::fmt;
 
@@ -93,8 +94,8 @@ impl Context {
         Err(self.denied_everywhere(caller, access, None))
     }
 
-    /// Whether there is another role that the caller may do this in. That costs a call for each, so who is denied again is told what was so
-    /// a moment ago: it decides between two refusals, and nothing else.
+    /// Whether there is another role that the caller may do this in. That costs a call for each, so who is
+    /// denied again is told what was so a moment ago: it decides between two refusals, and nothing else.
     async fn may_elsewhere(&self, caller: &Caller, access: Access, asked: Option<&RoleId>) -> Result<bool, Problem> {
         let (cluster, denials) = (&self.state.cluster, &self.state.denials);
         let elsewhere = question(&caller.identity, access).and("elsewhere");
@@ -176,8 +177,8 @@ impl Context {
         wait.map_or(Ok(()), |wait| Err(Problem::too_many(Code::TooManyDenials, wait)))
     }
 
-    /// The same for what the caller is denied whatever else the request says: after too many, the next of this operation are answered
-    /// without a look at anything.
+    /// The same for what the caller is denied whatever else the request says: after too many, the next of
+    /// this operation are answered without a look at anything.
     fn denied_throughout(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
         self.denied(caller, role, code).inspect_err(|problem| {
             if let Some(wait) = problem.wait() {
@@ -187,8 +188,8 @@ impl Context {
     }
 }
 
-/// Whether this identity may do this. All of it counts for the answer: an access token has the groups of its creation, and a narrowed one
-/// more attributes than another of the same user.
+/// Whether this identity may do this. All of it counts for the answer: an access token has the groups of its
+/// creation, and a narrowed one more attributes than another of the same user.
 fn question(identity: &Identity, what: impl fmt::Debug) -> Digest {
     Digest::of([format!("{identity:?}").as_bytes(), format!("{what:?}").as_bytes()])
 }

@@ -1,5 +1,5 @@
-//! Checking credentials from an address that many wrong ones come from: a few at a time, so that they cost the API server little, and a right
-//! one still gets through. Behind a proxy all clients may share that address.
+//! Checking credentials from an address that many wrong ones come from: a few at a time, so that they cost the
+//! API server little, and a right one still gets through. Behind a proxy all clients may share that address.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! Slows down an identity that goes on asking for what it has no right to. It counts what was *denied*: whatever is allowed is asked for each
-//! time, and done. So a job that keeps trying something it may not do locks out no other job of the same identity.
+//! Slows down an identity that goes on asking for what it has no right to. It counts what was *denied*: whatever
+//! is allowed is asked for each time, and done. So a job that keeps trying something it may not do locks out no
+//! other job of the same identity.
 
 use std::time::Duration;
 

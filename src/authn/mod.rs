@@ -1,4 +1,5 @@
-//! Keeping those who authenticate, or try to, from costing more than they should. Counted at each replica; knows no web framework.
+//! Keeping those who authenticate, or try to, from costing more than they should. Counted at each replica; knows
+//! no web framework.
 
 mod checks;
 mod denials;

@@ -22,7 +22,8 @@ pub struct RateLimit<K> {
 pub struct Count {
     /// How long to wait, where it was too much.
     pub wait: Option<Duration>,
-    /// Whether it is worth a record: of a flood the beginning is, up to the first that was too much, until there was a pause.
+    /// Whether it is worth a record: of a flood the beginning is, up to the first that was too much, until
+    /// there was a pause.
     pub record: bool,
 }
 

@@ -1,8 +1,10 @@
-//! The client of the Kubernetes API: it sends Daypass's own token, learns from every answer, and sends again what was not carried out.
+//! The client of the Kubernetes API: it sends Daypass's own token, learns from every answer, and sends again what
+//! was not carried out.
 //!
-//! It speaks HTTP/1.1, one connection for each call under way; [`Lanes`](super::lanes::Lanes) bounds those. Idle connections are kept,
-//! and a new one resumes its TLS session. With HTTP/2 all calls would share one connection: it would queue beyond 100 to 250
-//! streams, stay with one API server of several, and a packet lost on it would hold up the Lease with everything else.
+//! It speaks HTTP/1.1, one connection for each call under way; [`Lanes`](super::lanes::Lanes) bounds those. Idle
+//! connections are kept, and a new one resumes its TLS session. With HTTP/2 all calls would share one connection:
+//! it would queue beyond 100 to 250 streams, stay with one API server of several, and a packet lost on it would
+//! hold up the Lease with everything else.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ pub(super) struct Patience {
 impl Patience {
     /// Of calls that a client waits for.
     pub(super) const CALLS: Self = Self { retries: 2, longest_wait: Duration::from_secs(1) };
+    /// Of ends, which nothing should hold up.
+    pub(super) const ENDS: Self = Self { retries: 5, longest_wait: Duration::from_secs(1) };
     /// Of the Lease: one small call now and then, and many tries before it runs out.
     pub(super) const LEASE: Self = Self { retries: 8, longest_wait: Duration::from_millis(250) };
 
@@ -55,8 +59,9 @@ impl Pulse {
         self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
-    /// Learns from an answer to what was sent at this local time. A refusal is an answer too, and so is 429: the API server works, and
-    /// says when to come back. Not where it fails, nor where it refuses Daypass's own token: then Daypass can do nothing.
+    /// Learns from an answer to what was sent at this local time. A refusal is an answer too, and so is 429:
+    /// the API server works, and says when to come back. Not where it fails, nor where it refuses Daypass's
+    /// own token: then Daypass can do nothing.
     fn feel(&self, status: StatusCode, headers: &HeaderMap, sent: DateTime<Utc>) {
         let date = headers.get(DATE).and_then(|value| value.to_str().ok());
         if let Some(date) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) {
@@ -68,7 +73,8 @@ impl Pulse {
     }
 }
 
-/// A client that sends this token, where Daypass has one; else what kube makes of the configuration (certificates, plugins).
+/// A client that sends this token, where Daypass has one; else what kube makes of the configuration
+/// (certificates, plugins).
 pub(super) fn client(
     config: Config,
     token: Option<Arc<OwnToken>>,

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::client::Patience;
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,28 +23,41 @@ pub enum Lane {
 const REQUESTS: usize = 32;
 const ENDS: usize = 32;
 
-/// The calls under way at this replica.
-#[derive(Debug, Clone)]
+/// The calls under way at this replica, and what makes them: each lane has connections of its own.
+#[derive(Clone)]
 pub(super) struct Lanes {
-    requests: Arc<Semaphore>,
-    ends: Arc<Semaphore>,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self { requests: Arc::new(Semaphore::new(REQUESTS)), ends: Arc::new(Semaphore::new(ENDS)) }
-    }
+    requests: (Arc<Semaphore>, Client),
+    ends: (Arc<Semaphore>, Client),
+    lease: Client,
 }
 
 impl Lanes {
+    /// With clients of these kinds.
+    pub(super) fn new(client: impl Fn(Patience) -> kube::Result<Client>) -> kube::Result<Self> {
+        Ok(Self {
+            requests: (Arc::new(Semaphore::new(REQUESTS)), client(Patience::CALLS)?),
+            ends: (Arc::new(Semaphore::new(ENDS)), client(Patience::ENDS)?),
+            lease: client(Patience::LEASE)?,
+        })
+    }
+
+    /// What the calls of a lane are made with.
+    pub(super) fn client(&self, lane: Lane) -> Client {
+        match lane {
+            Lane::Requests => self.requests.1.clone(),
+            Lane::Ends => self.ends.1.clone(),
+            Lane::Lease => self.lease.clone(),
+        }
+    }
+
     /// Waits for room for one more call; `None` when there is none for too long. First come, first served.
     pub(super) async fn enter(&self, lane: Lane) -> Option<Room<'_>> {
-        let lanes = match lane {
-            Lane::Requests => &self.requests,
-            Lane::Ends => &self.ends,
+        let room = match lane {
+            Lane::Requests => &self.requests.0,
+            Lane::Ends => &self.ends.0,
             Lane::Lease => return Some(Room(None)),
         };
-        let permit = tokio::time::timeout(lane.patience(), lanes.acquire()).await.ok()?.ok()?;
+        let permit = tokio::time::timeout(lane.patience(), room.acquire()).await.ok()?.ok()?;
         Some(Room(Some(permit)))
     }
 }
@@ -52,7 +68,8 @@ impl Lane {
         Duration::from_secs(if self == Self::Ends { 30 } else { 5 })
     }
 
-    /// How long a call may take once it is sent. A Lease that is asked for too long is lost: it must be asked for more than once.
+    /// How long a call may take once it is sent. A Lease that is asked for too long is lost: it must be asked
+    /// for more than once.
     pub(super) fn timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Lease { 4 } else { 10 })
     }
@@ -65,12 +82,15 @@ pub(super) struct Room<'a>(#[expect(dead_code, reason = "held for its drop")] Op
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use kube::client::Body;
 
     use super::*;
 
     #[tokio::test]
     async fn full_lane_leaves_the_others_free() {
-        let lanes = Lanes::default();
+        // Never called.
+        let nothing = || tower::service_fn(|_| async { Ok::<_, kube::Error>(http::Response::new(Body::empty())) });
+        let lanes = Lanes::new(|_| Ok(Client::new(nothing(), "default"))).unwrap();
         let mut taken = Vec::new();
         for _ in 0..REQUESTS {
             taken.push(lanes.enter(Lane::Requests).await.unwrap());

@@ -51,7 +51,7 @@ impl LeaseState {
 
 impl Cluster {
     fn leases(&self) -> Objects<'_> {
-        self.objects::<Lease>(Some(&self.namespace)).through(&self.lease_client)
+        self.objects::<Lease>(Some(&self.namespace))
     }
 
     async fn lease(&self) -> Result<Option<Lease>, Error> {

@@ -60,8 +60,6 @@ pub struct Cluster {
     client: Client,
     /// A connection of their own for watches, which have no timeout.
     watch_client: Client,
-    /// And one for the Lease.
-    lease_client: Client,
     /// Daypass's own namespace.
     namespace: String,
     /// What it calls with, where that is a token.
@@ -214,15 +212,15 @@ impl Cluster {
         config.default_retry = false;
         let own_token = OwnToken::take(&mut config)?.map(Arc::new);
         let pulse = Pulse::new(clock.clone());
+        let lanes = Lanes::new(|patience| client(config.clone(), own_token.clone(), pulse.clone(), patience))?;
         Ok(Self {
-            client: client(config.clone(), own_token.clone(), pulse.clone(), Patience::CALLS)?,
-            watch_client: client(config.clone(), own_token.clone(), pulse.clone(), Patience::CALLS)?,
-            lease_client: client(config, own_token.clone(), pulse.clone(), Patience::LEASE)?,
+            client: lanes.client(Lane::Requests),
+            watch_client: client(config, own_token.clone(), pulse.clone(), Patience::CALLS)?,
             namespace,
             own_token,
             pulse,
             lane: Lane::Requests,
-            lanes: Lanes::default(),
+            lanes,
             last_look: Arc::default(),
             clock,
             entropy: Entropy::default(),
@@ -233,7 +231,7 @@ impl Cluster {
 
     /// The same cluster, for calls of this lane.
     pub fn in_lane(&self, lane: Lane) -> Self {
-        Self { lane, ..self.clone() }
+        Self { lane, client: self.lanes.client(lane), ..self.clone() }
     }
 
     /// What Daypass's own token says of itself, where it has one.

@@ -31,7 +31,8 @@ struct State {
 }
 
 impl OwnToken {
-    /// Takes the token out of the configuration, so that kube does not send one of its own; `None` where there is none.
+    /// Takes the token out of the configuration, so that kube does not send one of its own; `None` where
+    /// there is none.
     ///
     /// # Errors
     /// When its file cannot be read, or it cannot be sent in a header.
@@ -65,13 +66,14 @@ impl OwnToken {
         header(&self.fresh(REREAD_INTERVAL).token).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
     }
 
-    /// Whether there is another token than the one that was sent and refused. The file is read at once, but not with every one of many
-    /// calls that are refused at the same time.
+    /// Whether there is another token than the one that was sent and refused. The file is read at once, but
+    /// not with every one of many calls that are refused at the same time.
     pub(super) fn is_newer_than(&self, refused: &HeaderValue) -> bool {
         self.current() != refused || header(&self.fresh(REREAD_PAUSE).token).is_ok_and(|header| header != refused)
     }
 
-    /// The token, read again where it was last read so long ago. Where the file cannot be read, the last one goes on: it may still be good.
+    /// The token, read again where it was last read so long ago. Where the file cannot be read, the last one
+    /// goes on: it may still be good.
     fn fresh(&self, age: Duration) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = state.read.is_none_or(|read| read.elapsed() >= age);

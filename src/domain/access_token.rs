@@ -41,7 +41,8 @@ pub struct Owner {
     pub uid: Option<String>,
     /// The groups of a user that is no service account: Kubernetes cannot be asked for them.
     pub groups: Option<Groups>,
-    /// What else Kubernetes said of it, as it was then: some authorizers let it do less for that. `None` where it was not kept.
+    /// What else Kubernetes said of it, as it was then: some authorizers let it do less for that. `None`
+    /// where it was not kept.
     pub extra: Option<Extra>,
 }
 
@@ -57,8 +58,8 @@ const OF_ONE_CREDENTIAL: [&str; 5] = [
     "authentication.kubernetes.io/node-uid",
 ];
 
-/// The attributes that an access token keeps: all but those of the one credential, since any other may be what narrows it (such as
-/// `scopes.authorization.openshift.io`).
+/// The attributes that an access token keeps: all but those of the one credential, since any other may be what
+/// narrows it (such as `scopes.authorization.openshift.io`).
 pub fn lasting(extra: &Extra) -> Extra {
     extra
         .iter()

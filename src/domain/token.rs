@@ -67,7 +67,8 @@ pub fn decode_claims(jwt: &str) -> Option<TokenClaims> {
     Some(TokenClaims { jti: raw.jti, exp: DateTime::from_timestamp(raw.exp, 0)? })
 }
 
-/// What Daypass's own token says of the API server that issued it. No signature is checked: it is what the API server accepts Daypass by.
+/// What Daypass's own token says of the API server that issued it. No signature is checked: it is what the API
+/// server accepts Daypass by.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OwnClaims {
     /// Who issued it.

@@ -1,4 +1,5 @@
-//! A cluster with an authenticator and an authorizer of its own: what they say of one namespace, or of one token, holds at Daypass too.
+//! A cluster with an authenticator and an authorizer of its own: what they say of one namespace, or of one token,
+//! holds at Daypass too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -42,8 +42,8 @@ fn two_hundred_denials_of_one_caller_cost_few_calls_and_few_lines() {
         answer.problem(403, "DP_ERR_FORBIDDEN");
     }
     println!("200 denials of one caller, {roles} roles: {calls} calls, {refused} answered with 429");
-    // Thirty at once, and as many a minute, are authenticated; those under way at the time of the first denial ask about the roles, and
-    // so does one in ten seconds.
+    // Thirty at once, and as many a minute, are authenticated; those under way at the time of the first denial
+    // ask about the roles, and so does one in ten seconds.
     let authenticated = 30.0 + 30.0 * minutes + 10.0;
     let asked = 10.0 + 6.0 * minutes;
     let roles = f64::from(u32::try_from(roles).unwrap());
@@ -77,7 +77,8 @@ fn job_that_is_denied_locks_out_no_other_of_its_identity() {
     let mine = Created::new(&caller, &own, 1);
     let theirs = Created::new(&daypass.owner, &other, 1);
     for n in 0..40 {
-        // Of the same operation in another role, of an operation that it may nowhere do, and of a role that is not there.
+        // Of the same operation in another role, of an operation that it may nowhere do, and of a role
+        // that is not there.
         let answers =
             [caller.get(&theirs.path("")), caller.delete(&mine.path("")), caller.get(&format!("/members/no{n}.x"))];
         for answer in answers {

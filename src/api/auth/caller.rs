@@ -48,8 +48,8 @@ impl Caller {
 /// Tells who the caller is.
 ///
 /// # Errors
-/// 401 in three kinds: nothing was presented, what was cannot be read, it was refused; the last never says why. 429 for who
-/// goes on, and for who was denied this operation too often.
+/// 401 in three kinds: nothing was presented, what was cannot be read, it was refused; the last never says why.
+/// 429 for who goes on, and for who was denied this operation too often.
 pub(in crate::api) async fn authenticate_caller(context: &Context, presented: &Presented) -> Result<Caller, Problem> {
     let settings = &context.state.settings;
     // Without access tokens only one scheme is left.

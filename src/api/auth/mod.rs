@@ -60,8 +60,8 @@ pub(super) fn presented(context: &Context, parts: &Parts) -> Result<Presented, P
     Ok(presented)
 }
 
-/// Whose credential it is, as the API server says; `None` for nobody's. From where many wrong ones come they are checked a few at a time, but
-/// for one that was right a moment ago.
+/// Whose credential it is, as the API server says; `None` for nobody's. From where many wrong ones come they are
+/// checked a few at a time, but for one that was right a moment ago.
 ///
 /// # Errors
 /// 503 where too many wait already; 503, too, where the API server cannot say.

@@ -20,7 +20,8 @@ pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
     owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
 }
 
-/// Whether the token acts as just what this is: not as somebody who may do more, such as the same user without the scopes of an OAuth token.
+/// Whether the token acts as just what this is: not as somebody who may do more, such as the same user without
+/// the scopes of an OAuth token.
 pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
     token.owner.extra.as_ref().unwrap_or(&Extra::new()) == &lasting(&identity.extra)
 }

@@ -50,7 +50,8 @@ impl FromRequestParts<State> for Rotator {
         // Not where access tokens are off: then they decide nothing.
         let refused = [Code::CredentialRefused, Code::TooManyAttempts].contains(&problem.code);
         if let Some(secret) = presented.access_token().filter(|_| refused && state.settings.access_tokens) {
-            // Looked up whatever came before: a thief who floods from elsewhere must not hide that it has an old secret.
+            // Looked up whatever came before: a thief who floods from elsewhere must not hide that it
+            // has an old secret.
             let turn = if problem.code == Code::TooManyAttempts { Some(context.turn().await?) } else { None };
             if state.tokens.end_if_rotated(&secret, &context.origin).await? {
                 tracing::warn!(token = %secret.subject(), "an old secret of an access token was presented; the token is revoked");

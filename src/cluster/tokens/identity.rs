@@ -74,7 +74,8 @@ impl AccessTokens {
         };
         match optional(cluster.call("get_openid_configuration", PATH, ask).await)? {
             Some(answer) => Ok(answer.issuer),
-            // Where its issuer is no https URL, the API server has no such document. Then the token that it has just accepted says it.
+            // Where its issuer is no https URL, the API server has no such document. Then the token
+            // that it has just accepted says it.
             None => cluster.own_claims().and_then(|claims| claims.issuer).ok_or_else(|| {
                 let why =
                     "it names no issuer, nor does what Daypass calls it with: that must be a service account's token";
