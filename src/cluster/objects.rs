@@ -5,9 +5,9 @@ use std::future::Future;
 
 use futures::AsyncReadExt as _;
 use futures::io::AsyncRead;
+use kube::Resource;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Request, request};
-use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,7 +28,6 @@ type Built = Result<http::Request<Vec<u8>>, request::Error>;
 /// The objects of a type, in one namespace or in the whole cluster.
 pub(super) struct Objects<'a> {
     pub(super) cluster: &'a Cluster,
-    pub(super) client: &'a Client,
     pub(super) request: Request,
     pub(super) metadata_only: bool,
 }
@@ -36,24 +35,14 @@ pub(super) struct Objects<'a> {
 impl Cluster {
     /// The objects of a type in a namespace; in all of them, and those in none, where that is `None`.
     pub(super) fn objects<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) -> Objects<'_> {
-        Objects {
-            cluster: self,
-            client: &self.client,
-            request: Request::new(K::url_path(&(), namespace)),
-            metadata_only: false,
-        }
+        Objects { cluster: self, request: Request::new(K::url_path(&(), namespace)), metadata_only: false }
     }
 }
 
-impl<'a> Objects<'a> {
+impl Objects<'_> {
     /// The same objects, of which the API server sends the metadata alone.
     pub(super) fn metadata(self) -> Self {
         Self { metadata_only: true, ..self }
-    }
-
-    /// The same objects, asked for through this client.
-    pub(super) fn through(self, client: &'a Client) -> Self {
-        Self { client, ..self }
     }
 
     /// The object of this name, live from the API server; `None` where there is none.
@@ -206,7 +195,7 @@ impl<'a> Objects<'a> {
         most: u64,
     ) -> impl Future<Output = Result<Option<String>, Error>> {
         let ask = async move {
-            let mut answer = self.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
+            let mut answer = self.cluster.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
             read_to(&mut answer, most).await.map_err(kube::Error::ReadEvents)
         };
         self.cluster.call(call, of, ask)
@@ -216,7 +205,7 @@ impl<'a> Objects<'a> {
     /// whatever the object, or each of them, held.
     async fn ask_and_ignore(&self, call: &'static str, of: &str, request: Built) -> Result<(), Error> {
         let ask = async {
-            let answer = self.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
+            let answer = self.cluster.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
             futures::io::copy(answer, &mut futures::io::sink()).await.map_err(kube::Error::ReadEvents)
         };
         self.cluster.call(call, of, ask).await.map(drop)

@@ -104,7 +104,7 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
         self.at = match std::mem::replace(&mut self.at, At::Start) {
             At::Start => {
                 let (cluster, request) = (&self.cluster, self.request.clone());
-                let objects = Objects { cluster, client: &cluster.client, request, metadata_only: false };
+                let objects = Objects { cluster, request, metadata_only: false };
                 let (found, version) =
                     objects.list_at(self.calls.list, "-", None, |object| (self.read)(&object)).await?;
                 self.pending.push_back(WatchEvent::Restarted);

@@ -5,6 +5,7 @@ pub mod id;
 pub mod lifetime;
 pub mod member;
 pub mod network;
+pub mod owner;
 pub mod rights;
 pub mod role;
 pub mod scope;

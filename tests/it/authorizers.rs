@@ -48,8 +48,8 @@ fn site() -> &'static Site {
         let lab = Lab::without_walls();
         Webhooks { user_of, denies }.start(&lab);
         let open = lab.reader();
-        let reader =
-            json!({"description": "A test's", "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+        let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+        let reader = json!({"description": "A test's", "rules": rules});
         lab.apply(&lab.render_role("closed-by-closed", &reader));
         let closed = lab.wait_role("closed-by-closed");
         let (verbs, resources) = ("--verb=create,get,list,update,delete", "--resource=members.daypass.dev");
