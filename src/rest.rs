@@ -71,7 +71,8 @@ impl Rest {
     /// Sends a request to a path below the data plane's.
     ///
     /// # Errors
-    /// When there is no answer. Any answer is one, a refusal too. Whether the request was carried out is not known then.
+    /// When there is no answer. Any answer is one, a refusal too. Whether the request was carried out is not known
+    /// then.
     pub async fn send(
         &self,
         who: &Authorization<'_>,

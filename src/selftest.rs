@@ -111,8 +111,9 @@ impl<'a> Target<'a> {
         Ok(Self { args, daypass, api_server, token })
     }
 
-    /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the caller's
-    /// rights yet: `helm test` makes them just before. A member whose answer was lost is ended: so is its credential.
+    /// A member for an hour. Waits while Daypass is not there yet, says that it will be (503), or does not know the
+    /// caller's rights yet: `helm test` makes them just before. A member whose answer was lost is ended: so is its
+    /// credential.
     async fn create(&self) -> anyhow::Result<Created> {
         let mut creation = Creation::new()?;
         let mut last = anyhow::anyhow!("it was not tried");

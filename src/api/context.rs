@@ -64,8 +64,8 @@ fn origin(parts: &Parts, trusted: &[IpNet]) -> Result<Origin, Infallible> {
     })
 }
 
-/// The client's address: `X-Forwarded-For` is believed as far as trusted proxies wrote it. So it is read from its end, up
-/// to the first address that is none of theirs, and what stands before that costs nothing.
+/// The client's address: `X-Forwarded-For` is believed as far as trusted proxies wrote it. So it is read from its end,
+/// up to the first address that is none of theirs, and what stands before that costs nothing.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let entries = headers.get_all(FORWARDED_FOR).iter().rev();
@@ -84,9 +84,9 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     client
 }
 
-/// The address in an entry of `X-Forwarded-For`, which has no standard. Proxies write `203.0.113.1`, `2001:db8::1` and, with
-/// the client's port, `203.0.113.1:4711` and `[2001:db8::1]:4711` (Azure's Application Gateway); some add the zone of a
-/// link-local address, or quote as in `Forwarded` (RFC 7239).
+/// The address in an entry of `X-Forwarded-For`, which has no standard. Proxies write `203.0.113.1`, `2001:db8::1`
+/// and, with the client's port, `203.0.113.1:4711` and `[2001:db8::1]:4711` (Azure's Application Gateway); some add
+/// the zone of a link-local address, or quote as in `Forwarded` (RFC 7239).
 fn forwarded_address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let text = text.strip_prefix('"').map_or(Some(text), |quoted| quoted.strip_suffix('"'))?;

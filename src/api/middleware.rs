@@ -113,7 +113,8 @@ async fn answer(state: State, mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether the target is longer than any valid one. It is refused before a handler, the log or the audit trail gets it.
+/// Whether the target is longer than any valid one. It is refused before a handler, the log or the audit trail gets
+/// it.
 fn is_too_long(uri: &Uri) -> bool {
     uri.path().len() > MAX_PATH || uri.query().is_some_and(|query| query.len() > MAX_QUERY)
 }

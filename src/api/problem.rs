@@ -201,7 +201,8 @@ impl Problem {
         Self { detail: Some(detail.to_string()), ..Self::new(code) }
     }
 
-    /// A field that is not right. A client's own words are in both, so they are cut: the answer to a long one stays short.
+    /// A field that is not right. A client's own words are in both, so they are cut: the answer to a long one stays
+    /// short.
     pub(super) fn field(field: &str, message: impl fmt::Display) -> Self {
         let cut = |text: &str| text.chars().take(MAX_QUOTE).collect::<String>();
         let (field, message) = (cut(field), cut(&message.to_string()));

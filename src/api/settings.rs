@@ -75,9 +75,9 @@ impl Settings {
         let kubeconfig = self.file_name(id, "kubeconfig");
         let url = self.kubeconfig_url(id);
         let end = seconds(member.expires_at());
-        // It opens the cluster, so nobody else may read it, nor a file of its name that is there already, whose mode a umask
-        // leaves alone: what is downloaded is a new file, which then takes that name. In a subshell, so that the engineer's
-        // own umask stays; `--fail`, so that no error is saved as a kubeconfig.
+        // It opens the cluster, so nobody else may read it, nor a file of its name that is there already, whose mode a
+        // umask leaves alone: what is downloaded is a new file, which then takes that name. In a subshell, so that the
+        // engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.
         let new = format!("{kubeconfig}.new");
         let (prepare, trust) = match &self.ca_certificate {
             None => (format!("rm -f '{new}'"), String::new()),

@@ -27,7 +27,8 @@ pub(super) async fn reconcile(cluster: &Cluster, id: &MemberId) -> Result<Option
     let secrets = cluster.list_kubeconfigs(id).await;
     let account = cluster.account(id).await;
     let member = cluster.member(id).await?;
-    // What cannot be read beside the Member keeps no end waiting. But a living member is only provisioned by a whole look.
+    // What cannot be read beside the Member keeps no end waiting. But a living member is only provisioned by a whole
+    // look.
     let (secrets, account, seen) = match (secrets, account) {
         (Ok(secrets), Ok(account)) => (secrets, account, Ok(())),
         (Err(error), account) => (Vec::new(), account.ok().flatten(), Err(error)),

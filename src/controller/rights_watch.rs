@@ -22,7 +22,8 @@ impl RightsWatch {
     /// changed. A change that cannot be recorded does not keep the others from being.
     ///
     /// # Errors
-    /// When the rights cannot be read, or a change cannot be recorded, the first of them; the next look finds it again.
+    /// When the rights cannot be read, or a change cannot be recorded, the first of them; the next look finds it
+    /// again.
     pub(super) async fn look(&mut self, cluster: &Cluster, members: &[Member]) -> Result<(), Error> {
         let mut roles: BTreeMap<&RoleId, Vec<&Member>> = BTreeMap::new();
         for member in members {
@@ -39,14 +40,16 @@ impl RightsWatch {
             let rules = rbac.grants(role).rules;
             let hash = fingerprint(&rules);
             let seen = self.seen.entry(role.clone()).or_default();
-            // What is not recorded yet is about to be; who does that reports what is new, which a write from here would hide.
+            // What is not recorded yet is about to be; who does that reports what is new, which a write from here
+            // would hide.
             let recorded = members.iter().filter(|member| member.is_recorded(skewed));
             for member in recorded.filter(|member| member.status.role_hash.as_ref() != Some(&hash)) {
                 let widened = is_widened(member.status.role_hash.as_ref(), seen, &rules);
                 let cause = Cause { actor: &Actor::Kubernetes, owner: None, origin: &origin };
                 done = done.and(cluster.record_role_change(member, &hash, widened, cause).await);
             }
-            // A member whose status could not be written is compared again, with what the role could do when it was given.
+            // A member whose status could not be written is compared again, with what the role could do when it was
+            // given.
             seen.retain(|hash, _| members.iter().any(|member| member.status.role_hash.as_ref() == Some(hash)));
             seen.insert(hash, rules);
         }
@@ -54,8 +57,8 @@ impl RightsWatch {
     }
 }
 
-/// Whether a member of this fingerprint can do more by `rules`. A change that cannot be shown to take rights away only counts
-/// as one that gives some.
+/// Whether a member of this fingerprint can do more by `rules`. A change that cannot be shown to take rights away only
+/// counts as one that gives some.
 fn is_widened(granted: Option<&String>, seen: &Seen, rules: &[Rule]) -> bool {
     let Some(granted) = granted else { return false };
     seen.get(granted).is_none_or(|before| is_wider(before, rules))

@@ -1,4 +1,5 @@
-//! Notices access tokens that somebody deletes with `kubectl`, for the audit trail. Daypass marks those that it ends itself.
+//! Notices access tokens that somebody deletes with `kubectl`, for the audit trail. Daypass marks those that it ends
+//! itself.
 
 use std::collections::HashSet;
 
@@ -34,7 +35,8 @@ impl TokenWatch {
         }
     }
 
-    /// Kubernetes deletes the sessions of a token that is deleted. A session that was deleted by itself has a token that stands.
+    /// Kubernetes deletes the sessions of a token that is deleted. A session that was deleted by itself has a token
+    /// that stands.
     fn went_with_its_token(&self, token: &AccessToken) -> bool {
         token.session.as_ref().is_some_and(|of| !self.standing.contains(&of.token_uid))
     }

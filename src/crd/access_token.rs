@@ -54,8 +54,8 @@ pub struct AccessTokenSpec {
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub expires_at: DateTime<Utc>,
-    /// When the token got the secret that it has now; absent where that was at its creation. From then on it lasts as long as
-    /// the operator allows.
+    /// When the token got the secret that it has now; absent where that was at its creation. From then on it lasts as
+    /// long as the operator allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub rotated_at: Option<DateTime<Utc>>,
@@ -130,7 +130,8 @@ pub struct AccessTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When Daypass ended the token, which it reports before it deletes it: what is deleted without was by somebody else.
+    /// When Daypass ended the token, which it reports before it deletes it: what is deleted without was by somebody
+    /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub ended_at: Option<DateTime<Utc>>,

@@ -107,8 +107,8 @@ impl TokenRules {
 }
 
 impl AccessToken {
-    /// The token as these rules have it: they may have been another operator's when its end was chosen. What is stored stays
-    /// as it is, so that longer lives give it back what was taken.
+    /// The token as these rules have it: they may have been another operator's when its end was chosen. What is stored
+    /// stays as it is, so that longer lives give it back what was taken.
     #[must_use]
     pub fn bounded(mut self, rules: &TokenRules) -> Self {
         let secret_since = self.rotated_at.unwrap_or(self.created_at);
@@ -137,8 +137,8 @@ impl AccessToken {
         self.expires_at.min(idle_end)
     }
 
-    /// Whether it counts: neither over nor of an owner who may have none (any more). Whether its owner is still there, and
-    /// whether it is of this identity configuration, are other questions.
+    /// Whether it counts: neither over nor of an owner who may have none (any more). Whether its owner is still there,
+    /// and whether it is of this identity configuration, are other questions.
     pub fn is_live(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
         let allowed = self.owner.service_account().is_some()
             || rules.latest_end(&self.owner, now).is_some_and(|latest| now < latest);

@@ -14,8 +14,8 @@ const OWNER_KEY_LEN: usize = 16;
 const NONCE_LEN: usize = 6;
 
 /// An access token's id, `<object name>-<nonce>`. The object's name is one of as many as the owner may have tokens,
-/// `<key of the owner>-<number>`, and a session's one of as many as its token may have, `<name of the token>-s<number>`: that the API server
-/// lets a name be created once is the lock that keeps their number.
+/// `<key of the owner>-<number>`, and a session's one of as many as its token may have, `<name of the
+/// token>-s<number>`: that the API server lets a name be created once is the lock that keeps their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenId(String);
 

@@ -1,5 +1,5 @@
-//! A browser remembers Basic credentials and adds them to whatever any page has it send: only Daypass's own pages, and a
-//! link to the download, may use them.
+//! A browser remembers Basic credentials and adds them to whatever any page has it send: only Daypass's own pages, and
+//! a link to the download, may use them.
 
 use reqwest::header::{HeaderValue, ORIGIN};
 use serde_json::{Value, json};

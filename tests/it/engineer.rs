@@ -114,7 +114,8 @@ fn the_handover_works_as_it_stands_and_has_no_secret_in_it() {
         member.name()
     )));
 
-    // Nor is a file of its name left open that was there: it is replaced, and the CA's, which somebody else could change.
+    // Nor is a file of its name left open that was there: it is replaced, and the CA's, which somebody else could
+    // change.
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
     let [new, ca] = ["kubeconfig.new", "ca.pem"].map(|end| folder.join(format!("dp-1-{}.{end}", member.id)));
     fs::write(&new, "an interrupted download").unwrap();

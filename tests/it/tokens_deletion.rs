@@ -1,4 +1,5 @@
-//! Who deletes an access token with `kubectl` is in the audit trail too, once, and nobody is there for what somebody else did.
+//! Who deletes an access token with `kubectl` is in the audit trail too, once, and nobody is there for what somebody
+//! else did.
 
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};

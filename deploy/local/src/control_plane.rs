@@ -306,8 +306,9 @@ impl Drop for ControlPlane {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on at the moment. It is none of those that Linux gives to outgoing connections (from
-/// 32768 on): such a one may be taken before whoever it is for listens on it, or while that is being restarted.
+/// A port of 127.0.0.1 that nobody listens on at the moment. It is none of those that Linux gives to outgoing
+/// connections (from 32768 on): such a one may be taken before whoever it is for listens on it, or while that is being
+/// restarted.
 ///
 /// # Errors
 /// When all are taken.

@@ -26,8 +26,8 @@ pub(super) fn is_foreign(parts: &Parts, settings: &Settings) -> bool {
     !(is_our_origin && (is_our_site || is_link_to_download(parts)))
 }
 
-/// Whether a person follows a link to the download: the window itself goes there. No page gets to see what is answered, and
-/// nothing of it is shown in one (`iframe`, `image`, `empty` and all other destinations).
+/// Whether a person follows a link to the download: the window itself goes there. No page gets to see what is
+/// answered, and nothing of it is shown in one (`iframe`, `image`, `empty` and all other destinations).
 fn is_link_to_download(parts: &Parts) -> bool {
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     parts.method == Method::GET

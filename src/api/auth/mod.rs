@@ -47,8 +47,8 @@ fn refuse(context: &Context, code: Code, challenges: &[&'static str]) -> Problem
     problem
 }
 
-/// What a request presents. The only way to it: Basic credentials that a browser sends for another site's page are refused
-/// here, before anything is looked up.
+/// What a request presents. The only way to it: Basic credentials that a browser sends for another site's page are
+/// refused here, before anything is looked up.
 ///
 /// # Errors
 /// 403, recorded as a refused credential is.

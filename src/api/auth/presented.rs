@@ -10,7 +10,8 @@ use crate::authn::Digest;
 use crate::domain::access_token::TokenSecret;
 use crate::domain::secret::Credential;
 
-/// The longest header. Tokens with hundreds of groups fit, and no more is decoded, or sent to the API server, for a stranger.
+/// The longest header. Tokens with hundreds of groups fit, and no more is decoded, or sent to the API server, for a
+/// stranger.
 const MAX_LEN: usize = 16 * 1024;
 
 /// What was presented.

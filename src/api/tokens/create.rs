@@ -62,7 +62,8 @@ pub(super) async fn create_token(
     context.require_tokens(&caller)?;
     context.require_no_session(&caller)?;
     context.require(&caller, Scope::TokensWrite)?;
-    // Not later than the date of a user's groups: then the longest that may be asked for is never too long by a second.
+    // Not later than the date of a user's groups: then the longest that may be asked for is never too long by a
+    // second.
     let now = context.state.cluster.clock.now();
     let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
 

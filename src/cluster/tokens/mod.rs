@@ -150,8 +150,8 @@ impl AccessTokens {
         Err(Error::new("patch_access_token", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
     }
 
-    /// Ends a token, or a session, whatever else is changed on it at the same time; whether it was this call that did. Its
-    /// sessions end with it.
+    /// Ends a token, or a session, whatever else is changed on it at the same time; whether it was this call that did.
+    /// Its sessions end with it.
     pub async fn end(&self, token: &AccessToken, kind: Kind, cause: Cause<'_>) -> Result<bool, Error> {
         let mut current = token.clone();
         for _ in 0..CONFLICT_RETRIES {
@@ -166,9 +166,9 @@ impl AccessTokens {
         Err(Error::new("patch_access_token_status", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
     }
 
-    /// Ends exactly this version of a token; whether it was this call that did. First it is marked, so that one of all who
-    /// end it reports it, and so that a deletion by `kubectl` can be told from these. A mark that cannot be written holds
-    /// nothing up.
+    /// Ends exactly this version of a token; whether it was this call that did. First it is marked, so that one of all
+    /// who end it reports it, and so that a deletion by `kubectl` can be told from these. A mark that cannot be
+    /// written holds nothing up.
     ///
     /// # Errors
     /// A conflict when it was changed meanwhile: then it is as it was.

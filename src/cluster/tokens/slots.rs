@@ -81,8 +81,8 @@ impl AccessTokens {
         session: Option<&SignIn>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let identity = self.identity_now().await?;
-        // Each name that is lost to another request is a token more, so there are no more tries than names; and a few more for
-        // those that somebody else is just removing.
+        // Each name that is lost to another request is a token more, so there are no more tries than names; and a few
+        // more for those that somebody else is just removing.
         for _ in 0..=slots.most + CONFLICT_RETRIES {
             let Some(name) = self.free_name(slots, &new.owner, session).await? else { continue };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);

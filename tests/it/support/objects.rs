@@ -111,8 +111,8 @@ impl Daypass {
         self.audit(member).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until it has read what roles can do, as it does when it has begun to lead: from then on it knows them as they
-    /// were. (Requests that it has not been sent read it too.)
+    /// Waits until it has read what roles can do, as it does when it has begun to lead: from then on it knows them as
+    /// they were. (Requests that it has not been sent read it too.)
     pub fn wait_rights_read(&self) {
         let lists = ["list_cluster_role_bindings", "list_role_bindings", "list_cluster_roles", "list_roles"];
         eventually("it has read the roles' rights", || lists.iter().all(|call| self.calls(call) >= 1.0).then_some(()));
