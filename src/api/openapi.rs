@@ -44,7 +44,10 @@ const PROBLEMS: [(&str, &str); 11] = [
         "429",
         "Too many refused credentials came from this address, or the caller has asked too often for what it has no right to; `Retry-After` says when to try again",
     ),
-    ("503", "The cluster does not answer as it should; `Retry-After` says when to try again"),
+    (
+        "503",
+        "Daypass or the Kubernetes API is unavailable, or has too much to do; `Retry-After` says when to try again",
+    ),
 ];
 
 /// The headers that come with some of them.

@@ -129,7 +129,7 @@ impl Code {
             Self::TooManyAttempts => "Too many refused credentials came from this address",
             Self::TooManyDenials => "The caller has asked too often for what it has no right to",
             Self::Internal => "Something went wrong inside",
-            Self::Unavailable => "The cluster does not answer as it should",
+            Self::Unavailable => "Daypass or the Kubernetes API is unavailable",
         }
     }
 

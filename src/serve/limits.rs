@@ -26,13 +26,15 @@ pub struct Limits {
 
 /// What a connection may take to end in order.
 const PARTING: Duration = Duration::from_secs(10);
+/// After as long a pause a client of HTTP/1 is not just sending its next request, which closing would lose.
+const PAUSE: Duration = Duration::from_secs(2);
 /// How many requests may come without a credential that is accepted.
 const UNAUTHENTICATED_REQUESTS: usize = 100;
 
 impl Limits {
     /// Of the REST API.
     pub const API: Self = Self {
-        caps: Caps { all: 768, unauthenticated: 256, of_network: 128 },
+        caps: Caps { all: 768, unauthenticated: 192, of_network: 128 },
         head: Duration::from_secs(10),
         // Longer than clients and proxies keep an idle one (60 s and 90 s are common), so that it is they who close
         // it: a request of HTTP/1 that is sent just as this side closes is lost. Longer than a request takes, too.
@@ -90,11 +92,19 @@ impl Limits {
         if usage.requests == 0 && since(state.opened) >= self.head {
             return Verdict::Cut;
         }
-        let is_stranger = since(state.accepted) >= self.unauthenticated || usage.requests > UNAUTHENTICATED_REQUESTS;
-        if !usage.authenticated && is_stranger || is_idle(self.idle) {
+        if is_idle(self.idle) {
             return Verdict::Part;
         }
-        Verdict::Keep
+        let age = since(state.accepted);
+        let has_had_its_time = age >= self.unauthenticated || usage.requests > UNAUTHENTICATED_REQUESTS;
+        if usage.authenticated || !has_had_its_time {
+            return Verdict::Keep;
+        }
+        if age >= self.unauthenticated + PARTING {
+            return Verdict::Cut;
+        }
+        // With an answer, it is told to go.
+        if usage.idle.is_none() || is_idle(PAUSE) { Verdict::Part } else { Verdict::Keep }
     }
 }
 
@@ -125,6 +135,9 @@ mod tests {
         assert_eq!(after(60, stranger), Verdict::Part);
         assert_eq!(after(1, Usage { requests: 100, ..stranger }), Verdict::Keep);
         assert_eq!(after(1, Usage { requests: 101, ..stranger }), Verdict::Part);
+        let pausing = |seconds| Usage { idle: Some(Duration::from_secs(seconds)), ..stranger };
+        assert_eq!((after(60, pausing(1)), after(60, pausing(2))), (Verdict::Keep, Verdict::Part));
+        assert_eq!((after(69, pausing(1)), after(70, pausing(1))), (Verdict::Keep, Verdict::Cut));
         let silent = Usage { requests: 0, ..stranger };
         assert_eq!((after(9, silent), after(10, silent)), (Verdict::Keep, Verdict::Cut));
     }

@@ -17,7 +17,7 @@ const MEMORY_LIMIT: usize = 256 << 20;
 const ROLES: &str = "/dp-1/members/roles";
 const UNAUTHENTICATED: &str = r#"daypass_connections{state="unauthenticated"}"#;
 /// As many connections as there may be before anybody has authenticated, in all and from one address.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 192;
 const OF_AN_ADDRESS: usize = 128;
 /// In how many ways; the first five hold a connection for as long as it may be held.
 const WAYS: usize = 8;
@@ -55,20 +55,22 @@ async fn hold(stranger: &Stranger, way: usize) -> std::io::Result<Box<dyn Send>>
             for _ in 0..STREAMS {
                 answers.push(connection.send(Method::GET, "/openapi.json", &[], false).await.map_err(failed)?);
             }
+            connection.settle().await.map_err(failed)?;
             Box::new((connection, answers))
         }
         // Bodies that do not end, and large heads.
         1 => {
             let mut connection = stranger.http2(65_535).await?;
             let mut bodies = Vec::new();
-            let filler = "a".repeat(12_000);
+            let filler = "a".repeat(3_000);
             for _ in 0..STREAMS {
                 let headers = [("content-type", "application/json"), ("x-filler", &*filler)];
                 let sent = connection.send(Method::POST, "/dp-1/members", &headers, true).await;
                 let Ok((answer, mut body)) = sent else { break };
-                let _refused = body.send_data(Bytes::from(vec![b' '; 16 * 1024]), false);
+                let _refused = body.send_data(Bytes::from(vec![b' '; 1024]), false);
                 bodies.push((answer, body));
             }
+            connection.settle().await.map_err(failed)?;
             Box::new((connection, bodies))
         }
         // Streams that are reset once the server has them.
@@ -84,6 +86,7 @@ async fn hold(stranger: &Stranger, way: usize) -> std::io::Result<Box<dyn Send>>
             for _ in 0..STREAMS {
                 answers.push(connection.send(Method::GET, "/dp-1/members", &[], false).await.map_err(failed)?);
             }
+            connection.settle().await.map_err(failed)?;
             Box::new((connection, answers))
         }
         // Nothing after an answer.
