@@ -1,15 +1,10 @@
 //! The connection that requests come over: what it may hold before somebody has authenticated over it, and after.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +26,6 @@ const UNAUTHENTICATED_BYTES: usize = 256 * 1024;
 const ALL_UNAUTHENTICATED_REQUESTS: usize = 64;
 /// How many requests are worked on at once besides.
 const ALL_REQUESTS: usize = 256;
-/// The pieces in which an answer is written. Only between two of them can be seen whether the client takes them.
-const PIECE: usize = 16 * 1024;
-
 /// One connection, as its requests and its owner (`serve`) see it.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Shared>);
@@ -82,10 +74,16 @@ pub struct Usage {
     pub authenticated: bool,
     /// How many requests came so far.
     pub requests: usize,
-    /// For how long there has been none; `None` while there is one.
+    /// For how long there has been none; `None` while one is worked on or answered.
     pub idle: Option<Duration>,
     /// For how long the client has taken nothing of the answer that it neglects most.
     pub untaken: Duration,
+}
+
+impl Activity {
+    fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.answers.is_empty()
+    }
 }
 
 impl Default for Connection {
@@ -144,7 +142,7 @@ impl Connection {
         Usage {
             authenticated: self.is_authenticated(),
             requests: activity.requests,
-            idle: (activity.under_way == 0).then(|| since(activity.idle_since)),
+            idle: activity.is_idle().then(|| since(activity.idle_since)),
             untaken: activity.answers.values().map(|taken| since(*taken)).max().unwrap_or_default(),
         }
     }
@@ -179,17 +177,27 @@ impl Connection {
         activity.held = activity.held.saturating_sub(bytes);
     }
 
-    /// An answer's body, in pieces whose taking is watched.
-    pub(super) fn watch(&self, body: Body) -> Body {
-        if body.is_end_stream() {
-            return body;
-        }
+    /// Counts an answer as being written, under this number.
+    pub(super) fn begin_answer(&self) -> u64 {
         let mut activity = self.activity();
         let id = activity.next_answer;
         activity.next_answer += 1;
         activity.answers.insert(id, Instant::now());
-        drop(activity);
-        Body::new(Answer { body, rest: Bytes::new(), connection: self.clone(), id })
+        id
+    }
+
+    /// The client has taken all that there was of an answer.
+    pub(super) fn taken(&self, answer: u64) {
+        if let Some(taken) = self.activity().answers.get_mut(&answer) {
+            *taken = Instant::now();
+        }
+    }
+
+    /// An answer is no longer being written.
+    pub(super) fn end_answer(&self, answer: u64) {
+        let mut activity = self.activity();
+        activity.answers.remove(&answer);
+        activity.idle_since = Instant::now();
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -225,59 +233,10 @@ pub(super) struct Place {
     _heads: Option<OwnedSemaphorePermit>,
 }
 
-/// See [`Connection::watch`].
-struct Answer {
-    body: Body,
-    rest: Bytes,
-    connection: Connection,
-    id: u64,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    /// Asked for the next piece when the client has taken the one before.
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(taken) = self.connection.activity().answers.get_mut(&self.id) {
-            *taken = Instant::now();
-        }
-        if self.rest.is_empty() {
-            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
-                },
-                end => return Poll::Ready(end),
-            }
-        }
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (inner, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + rest);
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.connection.activity().answers.remove(&self.id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     fn request(header: usize) -> Request {
@@ -360,27 +319,6 @@ mod tests {
         assert!(connection.receive(usize::MAX));
     }
 
-    #[tokio::test]
-    async fn answer_is_sent_in_pieces_and_seen_to_be_taken() {
-        let connection = Connection::default();
-        let text = Bytes::from("abcd".repeat(10_000));
-        let mut body = connection.watch(Body::from(text.clone()));
-        assert_eq!(body.size_hint().exact(), Some(40_000));
-        let begun = Instant::now();
-        let untaken = || connection.usage(begun + Duration::from_secs(60)).untaken;
-        assert!(untaken() > Duration::from_secs(59));
-        let mut sent = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let piece = frame.unwrap().into_data().unwrap();
-            assert!(piece.len() <= PIECE);
-            sent.extend_from_slice(&piece);
-        }
-        assert_eq!(sent, text);
-        assert!(body.is_end_stream());
-        drop(body);
-        assert_eq!(untaken(), Duration::ZERO, "nothing is being sent any more");
-    }
-
     #[test]
     fn connection_is_idle_while_it_has_no_request() {
         let connection = Connection::default();
@@ -389,7 +327,10 @@ mod tests {
         let (first, second) = (connection.begin(), connection.begin());
         drop(first);
         assert_eq!((connection.usage(later()).idle, connection.usage(later()).requests), (None, 2));
+        let answer = connection.begin_answer();
         drop(second);
+        assert_eq!(connection.usage(later()).idle, None, "it is still being answered");
+        connection.end_answer(answer);
         assert!(connection.usage(later()).idle.is_some());
     }
 }

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::State;
 use super::admin::Readiness;
+use super::answer::watch;
 use super::body;
 use super::connection::{Connection, weight};
 use super::context::RequestId;
@@ -59,7 +60,7 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
     if let Some(discard) = rest.discard(&connection) {
         state.tasks.spawn(discard);
     }
-    response.map(|body| connection.watch(body))
+    response.map(|body| watch(body, &connection))
 }
 
 /// Has clients of HTTP/1 connect anew, elsewhere, once this process is about to end: one that sends its next request just as an idle

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod answer;
 mod attempts;
 mod auth;
 mod body;
