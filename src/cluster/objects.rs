@@ -2,6 +2,7 @@
 //! decoded so that one hostile object never hides another ([`crate::crd::Object`]).
 
 use std::future::Future;
+use std::time::Duration;
 
 use futures::AsyncReadExt as _;
 use futures::io::AsyncRead;
@@ -21,6 +22,10 @@ const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
 /// How many objects a page may have. Fewer are asked for where these are larger than [`MAX_PAGE`].
 const PAGE: u32 = 500;
+
+/// Between two tries of a creation that conflicts over a quota.
+const QUOTA_PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 
 /// A request that kube built, or why it could not.
 type Built = Result<http::Request<Vec<u8>>, request::Error>;
@@ -110,6 +115,8 @@ impl Objects<'_> {
         self.create_with(call, of, object, &params).await.map(drop)
     }
 
+    /// A creation conflicts only over the namespace's quota, of which the API server's copy can be old, after an outage
+    /// of etcd above all. Nothing was created then, so it is tried again.
     async fn create_with(
         &self,
         call: &'static str,
@@ -117,6 +124,12 @@ impl Objects<'_> {
         object: &impl Serialize,
         params: &PostParams,
     ) -> Result<Object, Error> {
+        for pause in QUOTA_PAUSES {
+            match self.ask(call, of, json(object).and_then(|body| self.request.create(params, body))).await {
+                Err(error) if error.is_conflict() => tokio::time::sleep(pause).await,
+                result => return result,
+            }
+        }
         self.ask(call, of, json(object).and_then(|body| self.request.create(params, body))).await
     }
 
