@@ -126,7 +126,9 @@ fn a_wall_that_is_gone_or_weakened_is_named() {
         for object in of_wall {
             let kind = object["kind"].as_str().unwrap().to_lowercase();
             lab.kubectl(&["delete", &kind, name, "--ignore-not-found"]);
-            lab.apply(&object.to_string());
+            // As helm writes it, so that a later upgrade finds its own.
+            let restored = lab.try_apply(&["--server-side", "--field-manager=helm"], &object.to_string());
+            assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
         }
     };
     let find = |name: &str, fault: &str| {

@@ -190,16 +190,17 @@ fn a_target_longer_than_any_valid_one_is_refused_and_ends_nothing() {
         connection.send(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
         connection.answer()
     };
-    // The first ended a debug build: a call on the stack for each.
+    // This one ended a debug build: a call on the stack for each. A head of over 32 KiB gets no further than its reader.
+    assert!(get(&"/dpm_".repeat(10_900), "").starts_with("HTTP/1.1 431 "));
     for target in [
-        "/dpm_".repeat(10_900),
-        "/dpp_x/dpm_y".repeat(5_400),
-        "/dp-1/members/".to_owned() + &"%2f".repeat(21_000),
-        "/%E2%82%AC".repeat(6_500),
-        "/dp-1/members/projects-view.".to_owned() + &"a".repeat(65_000),
-        "/".repeat(65_000),
-        format!("/dp-1/members?roleId={}", "a".repeat(65_000)),
-        format!("/dp-1/members?{}", "limit=1&".repeat(8_000)),
+        "/dpm_".repeat(5_000),
+        "/dpp_x/dpm_y".repeat(2_000),
+        "/dp-1/members/".to_owned() + &"%2f".repeat(9_000),
+        "/%E2%82%AC".repeat(2_700),
+        "/dp-1/members/projects-view.".to_owned() + &"a".repeat(29_000),
+        "/".repeat(29_000),
+        format!("/dp-1/members?roleId={}", "a".repeat(29_000)),
+        format!("/dp-1/members?{}", "limit=1&".repeat(3_600)),
     ] {
         let answer = get(&target, &format!("Authorization: Bearer {}\r\n", daypass.owner.token()));
         let start = answer.get(..400).unwrap_or(&answer);

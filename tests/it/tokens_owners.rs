@@ -16,7 +16,7 @@ fn bind(lab: &Lab, role: &Role, name: &str, username: &str, verbs: &str) {
 }
 
 #[test]
-fn its_rights_are_its_owners_with_the_next_call() {
+fn its_rights_are_its_owners_as_they_are() {
     let (lab, daypass) = Lab::shared();
     let role = lab.reader();
     let owner = lab.caller(daypass, &[], &[], None);
@@ -30,9 +30,11 @@ fn its_rights_are_its_owners_with_the_next_call() {
     assert_eq!(both(&member.path("")), [403, 403]);
 
     bind(lab, &role, "pat-reads", &owner.username(), "get");
-    // The API server's own caches need a moment; Daypass has none.
-    eventually("the right is in force", || (owner.get(&member.path("")).status == 200).then_some(()));
-    assert_eq!(both(&member.path("")), [200, 200]);
+    // Daypass remembers that it was denied everywhere, for ten seconds; a permission it never remembers.
+    eventually("the right is in force", || {
+        let found = owner.get(&member.path("")).status;
+        ([[found; 2], both(&member.path(""))] == [[200; 2]; 2]).then_some(())
+    });
     pat.http.get("/members").problem(403, "DP_ERR_FORBIDDEN");
     pat.http.delete(&member.path("")).problem(403, "DP_ERR_FORBIDDEN");
     lab.kubectl(&["delete", "rolebinding", "pat-reads", "-n", &role.namespace]);

@@ -49,7 +49,10 @@ fn a_role_added_by_values_and_helm_upgrade_is_there_without_a_restart() {
     let ids: Vec<&str> = roles["items"].as_array().unwrap().iter().map(|role| role["id"].as_str().unwrap()).collect();
     assert!(ids.contains(&"added") && ids.contains(&"projects-view"), "{ids:?}");
     let kubeconfig = Created::new(&daypass.owner, &role, 1).kubeconfig(&lab).file;
-    assert!(lab.kubectl_with(&kubeconfig, &["get", "configmaps", "-A"]).status.success());
+    // The API server needs a moment to notice a new binding.
+    eventually("the role holds", || {
+        lab.kubectl_with(&kubeconfig, &["get", "configmaps", "-A"]).status.success().then_some(())
+    });
     assert!(!lab.kubectl_with(&kubeconfig, &["get", "pods", "-A"]).status.success());
     // The new role is behind the policies like the others.
     let refused = stage.run(DAYPASS, "create serviceaccount stray -n daypass-added", "");

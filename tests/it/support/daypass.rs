@@ -57,6 +57,10 @@ impl Daypass {
             // All tests come from one address.
             command.arg("--max-refused-credentials=1000000");
         }
+        if !launch.args.iter().any(|arg| arg.starts_with("--max-denied-requests")) {
+            // A test asks again and again until it is denied no more.
+            command.arg("--max-denied-requests=1000000");
+        }
         command.args(&launch.args);
         let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
         let mut daypass =
