@@ -124,13 +124,14 @@ impl Objects<'_> {
         object: &impl Serialize,
         params: &PostParams,
     ) -> Result<Object, Error> {
+        let create = || self.ask(call, of, json(object).and_then(|body| self.request.create(params, body)));
         for pause in QUOTA_PAUSES {
-            match self.ask(call, of, json(object).and_then(|body| self.request.create(params, body))).await {
+            match create().await {
                 Err(error) if error.is_conflict() => tokio::time::sleep(pause).await,
                 result => return result,
             }
         }
-        self.ask(call, of, json(object).and_then(|body| self.request.create(params, body))).await
+        create().await
     }
 
     /// Creates a token of the service account of this name.

@@ -8,7 +8,7 @@ mod schema;
 pub use access_token::{AccessToken, AccessTokenSpec, read_access_token};
 pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, read_member};
 pub use object::{Object, Page, WatchLine};
-pub use schema::{Unreadable, chrono_of};
+pub use schema::Unreadable;
 
 use kube::CustomResourceExt as _;
 

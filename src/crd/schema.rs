@@ -59,6 +59,6 @@ pub(super) fn date(text: &str) -> Option<DateTime<Utc>> {
 }
 
 /// A Kubernetes time in the domain's type; `None` when the calendar cannot hold it.
-pub fn chrono_of(time: &Time) -> Option<DateTime<Utc>> {
+pub(super) fn chrono_of(time: &Time) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.0.as_second(), 0)
 }

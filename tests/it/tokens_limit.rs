@@ -107,6 +107,10 @@ fn a_token_has_sixteen_sessions_of_its_present_secret() {
     // One whose answer was lost to a 503 has its place all the same.
     let made = |pat: &Pat| statuses(pat).iter().filter(|status| **status == 201).count();
     assert!((1..=16).contains(&made(&pat)));
+    // By the objects it is exactly sixteen.
+    let sessions = format!("{}-s", pat.id.rsplit_once('-').unwrap().0);
+    let names = lab.names("daypass", "accesstokens");
+    assert_eq!(names.iter().filter(|name| name.starts_with(&sessions)).count(), 16);
     pat.http.post("/sessions", &json!({})).problem(409, "DP_ERR_TOO_MANY_SESSIONS");
     // Those of an earlier secret are dead, and take no place.
     let rotated = Pat::of(&pat.http, &pat.http.post("/tokens/self/rotate", &json!({})).expect(200));
