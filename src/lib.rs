@@ -1,11 +1,15 @@
-//! Daypass: temporary members of a Kubernetes cluster, which end by themselves.
+//! Daypass: temporary members of a Kubernetes cluster that end by themselves, on time.
 //!
-//! `domain` holds the rules, `crd` the Kubernetes types, `cluster` the Kubernetes I/O, `authn` the rate limits, `controller`
-//! the reaper, `api` the REST API and `serve` its connections; `runtime` puts them together. Dependencies run one way:
-//! domain ← crd ← cluster ← authn ← {controller, api} ← serve ← runtime.
+//! `domain` holds the rules, `crd` the Kubernetes types and `cluster` the Kubernetes I/O. `membership` and
+//! `access_tokens` are the use cases, `authn` finds out who asks. On top are `controller` (the reaper) and `api` (the
+//! REST API), then `cli` (arguments, and commands that are clients) and `serve`, which starts everything.
+//! `observability` and `clock` are for all of them.
+//!
+//! Dependencies run one way: domain ← crd ← cluster ← {membership, access_tokens} ← authn ← {controller, api} ← cli ←
+//! serve.
 
+pub mod access_tokens;
 pub mod api;
-pub mod audit;
 pub mod authn;
 pub mod cli;
 pub mod clock;
@@ -13,15 +17,9 @@ pub mod cluster;
 pub mod controller;
 pub mod crd;
 pub mod domain;
-pub mod lint;
-pub mod metrics;
-pub mod rest;
-pub mod runtime;
-pub mod selftest;
+pub mod membership;
+pub mod observability;
 pub mod serve;
-pub mod telemetry;
-pub mod tls;
-pub mod token_command;
 
 #[doc(hidden)]
 pub use api::fuzz;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use daypass::cli::{Cli, Command, RolesCommand};
-use daypass::{api, crd, lint, runtime, selftest, token_command};
+use daypass::cli::{Cli, Command, RolesCommand, lint, selftest, token};
+use daypass::{api, crd, serve};
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
@@ -17,11 +17,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => runtime::serve(*args)?,
+        Command::Serve(args) => serve::run(*args)?,
         Command::Crds { name } => print(&crds(name.as_deref())?)?,
         Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
         Command::Token(command) => {
-            let output = token_command::run(&command)?;
+            let output = token::run(&command)?;
             print(&output.result)?;
             std::io::stderr().write_all(output.remark.as_bytes())?;
         }

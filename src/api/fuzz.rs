@@ -7,12 +7,12 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 
-use super::auth::Presented;
 use super::body::parse;
-use super::context::client_address;
 use super::members::{CreateMember, UpdateMember};
 use super::page::Page as Query;
+use super::request_context::client_address;
 use super::tokens::{CreateToken, RotateToken, UpdateToken};
+use crate::authn::Credentials;
 use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
 use crate::domain::id::MemberId;
 use crate::domain::role::RoleId;
@@ -56,12 +56,12 @@ fn path(data: &[u8]) {
 /// Lines as the values of an Authorization header: a secret is read back as it was sent, and two headers are none.
 fn authorization(data: &[u8]) {
     let headers = headers(AUTHORIZATION, data);
-    let presented = Presented::of(&headers);
-    if let Some(secret) = presented.access_token() {
+    let credentials = Credentials::of(&headers);
+    if let Some(secret) = credentials.access_token() {
         assert!(secret.expose().starts_with("dpp_"));
     }
     if headers.get_all(AUTHORIZATION).iter().count() > 1 {
-        assert!(matches!(presented, Presented::Malformed));
+        assert!(matches!(credentials, Credentials::Malformed));
     }
 }
 

@@ -6,15 +6,15 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::settings::Settings;
-use crate::cluster::IssuedToken;
 use crate::domain::lifetime::seconds;
 use crate::domain::member::Member;
+use crate::membership::IssuedKubeconfig;
 
 /// A kubeconfig to be rendered: it holds a token.
 pub(super) struct Kubeconfig<'a> {
     settings: &'a Settings,
     member: &'a Member,
-    issued: &'a IssuedToken,
+    issued: &'a IssuedKubeconfig,
     streams_outlive_member: bool,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Kubeconfig<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         member: &'a Member,
-        issued: &'a IssuedToken,
+        issued: &'a IssuedKubeconfig,
         streams_outlive_member: bool,
     ) -> Self {
         Self { settings, member, issued, streams_outlive_member }

@@ -8,18 +8,17 @@ use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::header::{ALLOW, CONNECTION, HeaderName, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Uri, Version};
+use http::header::{ALLOW, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Uri};
 
 use super::State;
-use super::admin::Readiness;
 use super::answer::watch;
 use super::body;
 use super::connection::{Connection, weight};
-use super::context::RequestId;
 use super::problem::{Code, Problem};
+use super::request_context::RequestContext;
 use crate::domain::secret::redacted;
-use crate::metrics::RequestLabels;
+use crate::observability::metrics::RequestLabels;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -43,7 +42,7 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
     let (request, rest) = body::lend(request);
     let response = match place {
         Some(place) => {
-            let answering = answer(state.clone(), request, next);
+            let answering = answer(state.clone(), connection.clone(), request, next);
             let answered = state.tasks.spawn(async {
                 let _until_then = place;
                 answering.await
@@ -53,7 +52,7 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
         }
         None => {
             drop(request);
-            state.cluster.metrics.requests_refused.inc();
+            state.metrics.requests_refused.inc();
             Problem::detailed(Code::Unavailable, "too many requests at once").render("", "")
         }
     };
@@ -63,27 +62,17 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
     response.map(|body| watch(body, &connection))
 }
 
-/// Has clients of HTTP/1 connect anew, elsewhere, once this process is about to end: one that sends its next request just as an idle
-/// connection is closed would lose it. HTTP/2 has GOAWAY for that, and no such header.
-pub async fn reconnect(Extract(readiness): Extract<Readiness>, request: Request, next: Next) -> Response {
-    let version = request.version();
-    let mut response = next.run(request).await;
-    if readiness.is_stopping() && version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
 /// Gives the request its id, makes every error a problem, counts and logs. Nothing of the headers or the query is logged.
-async fn answer(state: State, mut request: Request, next: Next) -> Response {
+async fn answer(state: State, connection: Connection, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let Ok(id) = state.cluster.entropy.uuid() else {
+    let Ok(id) = state.entropy.uuid() else {
         return Problem::new(Code::Unavailable).render(&shown(request.uri().path()), "");
     };
     let id = id.to_string();
-    request.extensions_mut().insert(RequestId(id.clone()));
     let too_long = is_too_long(request.uri());
     let path = shown(request.uri().path());
+    let context = RequestContext::new(state.clone(), &request, id.clone(), &path, connection);
+    request.extensions_mut().insert(context);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 
@@ -110,7 +99,7 @@ async fn answer(state: State, mut request: Request, next: Next) -> Response {
         ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "answered"
     );
-    state.cluster.metrics.observe_request(&RequestLabels { route, method, status }, took);
+    state.metrics.observe_request(&RequestLabels { route, method, status }, took);
     response
 }
 

@@ -1,13 +1,10 @@
 //! The REST API.
 
-mod access;
-mod admin;
 mod answer;
-mod attempts;
 mod auth;
+mod authorization;
 mod body;
 mod connection;
-mod context;
 mod fields;
 #[doc(hidden)]
 pub mod fuzz;
@@ -17,14 +14,12 @@ mod middleware;
 mod openapi;
 mod page;
 mod problem;
+mod request_context;
 mod sessions;
 mod settings;
 mod tokens;
 
-pub use admin::{Readiness, admin_router};
-pub use attempts::Attempts;
 pub use connection::{Capacity, Connection, Usage};
-pub use middleware::reconnect;
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
 
@@ -43,37 +38,40 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::problem::{Code, Problem};
-use crate::authn::{Checks, Denials};
-use crate::cluster::{AccessTokens, Cluster};
+use crate::access_tokens::AccessTokens;
+use crate::authn::Authenticator;
+use crate::clock::{Clock, Entropy};
+use crate::cluster::Cluster;
+use crate::membership::Membership;
+use crate::observability::audit::Audit;
+use crate::observability::metrics::Metrics;
 
-/// What every request needs.
-pub struct Parts {
-    /// The cluster.
+/// What every request may need.
+#[expect(missing_docs, reason = "the types say it")]
+pub struct AppState {
     pub cluster: Cluster,
-    /// Its access tokens.
+    pub membership: Membership,
     pub tokens: AccessTokens,
-    /// The credentials that were refused.
-    pub attempts: Attempts,
-    /// How such are checked that may be wrong.
-    pub checks: Checks,
-    /// What callers were denied.
-    pub denials: Denials,
-    /// What was configured.
+    pub authn: Authenticator,
+    pub clock: Clock,
+    pub entropy: Entropy,
+    pub audit: Audit,
+    pub metrics: Metrics,
     pub settings: Settings,
     /// Where requests are answered.
     pub tasks: TaskTracker,
-    /// How many requests are worked on at once.
+    /// How many requests may be in progress.
     pub capacity: Capacity,
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for AppState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("AppState").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
 /// Shared by all requests.
-pub type State = Arc<Parts>;
+pub type State = Arc<AppState>;
 
 /// A member in a path. The data plane's id in front of it was checked before.
 #[derive(Debug, Deserialize, IntoParams)]

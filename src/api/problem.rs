@@ -20,7 +20,7 @@ const UNAVAILABLE: Duration = Duration::from_secs(5);
 
 /// A stable code for programs; [`Code::title`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub(super) enum Code {
+pub enum Code {
     #[serde(rename = "DP_ERR_VALIDATION")]
     Validation,
     #[serde(rename = "DP_ERR_MALFORMED_BODY")]
@@ -150,7 +150,7 @@ pub(super) struct FieldError {
 
 /// An error on its way to the client. The body is written by [`Problem::render`], where the request is known.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub struct Problem {
     /// What is wrong.
     pub code: Code,
     detail: Option<String>,

@@ -9,14 +9,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::State;
-use super::auth::Caller;
-use super::context::Context;
 use super::fields::NO_STORE;
 use super::problem::{Code, Problem};
+use super::request_context::RequestContext;
 use super::tokens::OwnerView;
-use crate::audit::Kind;
+use crate::authn::Caller;
 use crate::cluster::Lane;
 use crate::domain::access_token::{MAX_SESSIONS, Scope};
+use crate::observability::audit::Kind;
 
 /// A session.
 #[derive(Serialize, ToSchema)]
@@ -48,12 +48,12 @@ pub(super) fn router() -> OpenApiRouter<State> {
     responses((status = 201, description = "The session", body = Session)),
     security(("accessToken" = []), ("accessTokenBasic" = []))
 )]
-async fn create_session(context: Context, caller: Caller) -> Result<Response, Problem> {
+async fn create_session(context: RequestContext, caller: Caller) -> Result<Response, Problem> {
     context.require_tokens(&caller)?;
     let (Some(token), None) = (&caller.token, &caller.session) else {
         return Err(context.forbid(&caller, "only an access token is exchanged for a session"));
     };
-    let made = context.state.tokens.sign_in(token, caller.cause(&context)).await;
+    let made = context.state.tokens.sign_in(token, caller.cause(&context.origin)).await;
     let (session, secret) = made.map_err(|error| Problem::not_created(error, Code::TooManySessions, MAX_SESSIONS))?;
     let body = Session {
         token: secret.expose().to_owned(),
@@ -73,8 +73,8 @@ async fn create_session(context: Context, caller: Caller) -> Result<Response, Pr
     responses((status = 204, description = "The session that this was asked with is over")),
     security(("accessToken" = []), ("accessTokenBasic" = []))
 )]
-async fn delete_session(context: Context, caller: Caller) -> Result<StatusCode, Problem> {
+async fn delete_session(context: RequestContext, caller: Caller) -> Result<StatusCode, Problem> {
     let Some(session) = &caller.session else { return Err(Problem::new(Code::NotFound)) };
-    context.state.tokens.in_lane(Lane::Ends).end(session, Kind::SessionEnded, caller.cause(&context)).await?;
+    context.state.tokens.in_lane(Lane::Ends).end(session, Kind::SessionEnded, caller.cause(&context.origin)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

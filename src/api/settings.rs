@@ -19,15 +19,6 @@ pub struct Settings {
     pub ca_certificate: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// The audience of callers' tokens.
-    pub token_audience: String,
-    /// Whether tokens for the API server itself are accepted too. Whoever is sent such a token can replay it against the
-    /// cluster: off unless the operator takes that risk.
-    pub accept_api_server_audience: bool,
-    /// Whether callers may show Kubernetes tokens.
-    pub kubernetes_tokens: bool,
-    /// Whether they may show access tokens, and have them made.
-    pub access_tokens: bool,
 }
 
 /// What kubeconfigs are made of.

@@ -1,12 +1,174 @@
-//! Keeping those who authenticate, or try to, from costing more than they should. Counted at each replica; knows
-//! no web framework.
+//! Who sends a request: a caller (a Kubernetes identity, or the owner of an access token) or a member, never both.
+//! Also what keeps those who authenticate, or try to, from costing more than they should.
+//!
+//! Knows no web framework. Limits are counted at each replica.
 
+mod auth_rate_limiter;
+mod browser;
+mod caller;
 mod checks;
+mod credentials;
 mod denials;
+mod member;
 mod rate_limit;
 mod recent;
+mod refusal;
 
-pub use checks::{Checks, Turn};
+pub use browser::is_cross_site;
+pub use caller::Caller;
+
+pub use credentials::{Credentials, PresentedSecret};
 pub use denials::Denials;
-pub use rate_limit::{Count, RateLimit};
+pub use member::MemberSession;
+pub use rate_limit::Count;
 pub use recent::Digest;
+pub use refusal::Refusal;
+
+use std::future::Future;
+
+use self::auth_rate_limiter::AuthRateLimiter;
+use self::checks::{Checks, Turn};
+use crate::access_tokens::AccessTokens;
+use crate::cluster::{Cluster, Error};
+use crate::domain::access_token::TokenSecret;
+use crate::membership::Membership;
+use crate::observability::audit::{Actor, Audit, Event, Kind, Origin};
+
+/// How callers may authenticate.
+#[derive(Debug, Clone)]
+pub struct Methods {
+    /// The audience of callers' Kubernetes tokens.
+    pub token_audience: String,
+    /// Whether tokens for the API server itself are accepted too. Whoever receives such a token can replay it against
+    /// the cluster: off unless the operator takes that risk.
+    pub accept_api_server_audience: bool,
+    /// Whether Kubernetes tokens are accepted.
+    pub kubernetes_tokens: bool,
+    /// Whether access tokens are accepted, and may be created.
+    pub access_tokens: bool,
+}
+
+/// Authenticates callers and members.
+pub struct Authenticator {
+    cluster: Cluster,
+    membership: Membership,
+    tokens: AccessTokens,
+    audit: Audit,
+    methods: Methods,
+    limiter: AuthRateLimiter,
+    checks: Checks,
+    /// What callers were denied.
+    pub denials: Denials,
+}
+
+/// How much an address and an identity may have refused at once, and per minute.
+#[derive(Debug, Clone, Copy)]
+pub struct Bursts {
+    /// Refused credentials of an address.
+    pub refused_credentials: u32,
+    /// Denied requests of an identity.
+    pub denied_requests: u32,
+}
+
+impl Authenticator {
+    /// One that has refused nobody yet.
+    pub fn new(
+        cluster: Cluster,
+        membership: Membership,
+        tokens: AccessTokens,
+        audit: Audit,
+        methods: Methods,
+        bursts: Bursts,
+    ) -> Self {
+        Self {
+            cluster,
+            membership,
+            tokens,
+            audit,
+            methods,
+            limiter: AuthRateLimiter::new(bursts.refused_credentials),
+            checks: Checks::default(),
+            denials: Denials::new(bursts.denied_requests),
+        }
+    }
+
+    /// How callers may authenticate.
+    pub fn methods(&self) -> &Methods {
+        &self.methods
+    }
+
+    /// Counts and records a refused credential. A client that sends too many is told to wait.
+    ///
+    /// A request without credentials counts for nothing: it is how a browser asks first.
+    pub fn refuse(&self, refusal: Refusal, origin: &Origin) -> Refusal {
+        if matches!(refusal, Refusal::NoCredentials) {
+            return refusal;
+        }
+        let count = self.limiter.refused(origin.address.as_deref());
+        let refusal = count.wait.map_or(refusal, |wait| Refusal::TooManyAttempts { wait });
+        if count.record {
+            self.audit
+                .record(&Event { reason: refusal.code(), ..Event::new(Kind::AuthFailed, Actor::Anonymous, origin) });
+        }
+        refusal
+    }
+
+    /// Revokes an access token if `secret` is one that it had before a rotation: its thief or its owner presents it, and
+    /// nobody can tell which.
+    ///
+    /// It is looked up whatever was refused before, so that a thief who floods from elsewhere cannot hide it.
+    ///
+    /// # Errors
+    /// When too many credentials wait to be checked, or the API server cannot tell.
+    pub async fn revoke_on_reuse(
+        &self,
+        refusal: &Refusal,
+        secret: &TokenSecret,
+        origin: &Origin,
+    ) -> Result<(), Refusal> {
+        let is_wrong = matches!(refusal, Refusal::Refused | Refusal::TooManyAttempts { .. });
+        // While access tokens are disabled, they decide nothing.
+        if !is_wrong || !self.methods.access_tokens {
+            return Ok(());
+        }
+        let is_flood = matches!(refusal, Refusal::TooManyAttempts { .. });
+        let turn = if is_flood { Some(self.turn().await?) } else { None };
+        if self.tokens.revoke_on_reuse(secret, origin).await? {
+            tracing::warn!(token = %secret.subject(), "an old secret of an access token was used; the token is revoked");
+        }
+        if let Some(turn) = turn {
+            turn.keep_pace().await;
+        }
+        Ok(())
+    }
+
+    /// Looks a credential up. From an address that sent many wrong ones, only a few at a time are looked up; one that
+    /// was accepted a moment ago need not wait.
+    ///
+    /// # Errors
+    /// When too many wait already, or the API server cannot tell.
+    async fn check<T>(
+        &self,
+        credential: Digest,
+        origin: &Origin,
+        look_up: impl Future<Output = Result<Option<T>, Error>>,
+    ) -> Result<Option<T>, Refusal> {
+        let mut turn = None;
+        if self.limiter.is_flooding(origin.address.as_deref()) && !self.checks.was_accepted(&credential) {
+            if self.checks.was_refused(&credential) {
+                return Ok(None);
+            }
+            turn = Some(self.turn().await?);
+        }
+        let found = look_up.await?;
+        self.checks.note(credential, found.is_some());
+        if let Some(turn) = turn.filter(|_| found.is_none()) {
+            turn.keep_pace().await;
+        }
+        Ok(found)
+    }
+
+    async fn turn(&self) -> Result<Turn<'_>, Refusal> {
+        self.checks.turn().await.ok_or(Refusal::Busy)
+    }
+}

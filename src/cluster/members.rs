@@ -1,6 +1,6 @@
 //! Reading and writing Members.
 
-use chrono::{SecondsFormat, TimeDelta};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
@@ -15,9 +15,6 @@ use crate::domain::lifetime::format_duration;
 use crate::domain::member::Member;
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
-
-/// How long a request claims the member that it changes.
-const CLAIM: TimeDelta = TimeDelta::seconds(10);
 
 /// What is found under a member's id.
 #[derive(Debug, Clone)]
@@ -48,13 +45,17 @@ impl WatchedMember {
     }
 }
 
-/// What is written into a status; what is `None` stays as it is.
+/// A change of a Member's status. A field that is `None` stays as it is.
 #[derive(Debug)]
-pub(super) struct StatusUpdate<'a> {
-    pub(super) phase: &'static str,
-    pub(super) credential: Option<&'a SecretHash>,
-    pub(super) role_hash: Option<&'a str>,
-    pub(super) conditions: Vec<Condition>,
+pub struct StatusUpdate<'a> {
+    /// The phase.
+    pub phase: &'static str,
+    /// The hash of a new credential.
+    pub credential: Option<&'a SecretHash>,
+    /// The fingerprint of what the role can do.
+    pub role_hash: Option<&'a str>,
+    /// All conditions; they replace those that were recorded.
+    pub conditions: Vec<Condition>,
 }
 
 /// The Members of a role.
@@ -99,9 +100,14 @@ impl Cluster {
         self.objects::<crd::Member>(None).watch(calls, WatchedMember::of)
     }
 
-    /// Creates a Member, claimed for the request that finishes it.
-    pub(super) async fn create_member(&self, id: &MemberId, spec: &MemberSpec) -> Result<Member, Error> {
-        let metadata = json!({ "name": id.name(), "annotations": { CLAIM_ANNOTATION: self.claim() } });
+    /// Creates a Member, claimed until then by the request that provisions it.
+    pub(crate) async fn create_member(
+        &self,
+        id: &MemberId,
+        spec: &MemberSpec,
+        claimed_until: DateTime<Utc>,
+    ) -> Result<Member, Error> {
+        let metadata = json!({ "name": id.name(), "annotations": { CLAIM_ANNOTATION: claim(claimed_until) } });
         let object = member_object(&metadata, &json!(spec));
         let created = self.members(&id.role).create("create_member", &id.to_string(), &object).await?;
         readable("create_member", &id.role, &created)
@@ -118,11 +124,16 @@ impl Cluster {
     }
 
     /// Sets the duration of exactly this version of a Member; a conflict when it has changed since.
-    pub(super) async fn set_duration(&self, member: &Member, duration: TimeDelta) -> Result<Member, Error> {
+    pub(crate) async fn set_duration(
+        &self,
+        member: &Member,
+        duration: TimeDelta,
+        claimed_until: DateTime<Utc>,
+    ) -> Result<Member, Error> {
         let patch = json!({
             "metadata": {
                 "resourceVersion": member.resource_version,
-                "annotations": { CLAIM_ANNOTATION: self.claim() },
+                "annotations": { CLAIM_ANNOTATION: claim(claimed_until) },
             },
             "spec": { "duration": format_duration(duration) },
         });
@@ -131,13 +142,9 @@ impl Cluster {
         readable("patch_member", &member.id.role, &patched)
     }
 
-    fn claim(&self) -> String {
-        (self.clock.now() + CLAIM).to_rfc3339_opts(SecondsFormat::Millis, true)
-    }
-
     /// Writes the status of exactly this version of a Member; a conflict when it has changed since. Whoever succeeds in
     /// recording a change is the one who reports it, so that each is in the audit trail once.
-    pub(super) async fn write_status(&self, member: &Member, update: &StatusUpdate<'_>) -> Result<Member, Error> {
+    pub(crate) async fn write_status(&self, member: &Member, update: &StatusUpdate<'_>) -> Result<Member, Error> {
         let mut status = json!({
             "phase": update.phase,
             "expiresAt": member.expires_at(),
@@ -157,10 +164,14 @@ impl Cluster {
     }
 
     /// Deletes exactly this Member, not a later one of its name.
-    pub(super) async fn delete_member(&self, member: &Member) -> Result<(), Error> {
+    pub(crate) async fn delete_member(&self, member: &Member) -> Result<(), Error> {
         let (members, id) = (self.members(&member.id.role), &member.id);
         gone(members.delete("delete_member", &id.to_string(), id.name(), &member.uid).await)
     }
+}
+
+fn claim(until: DateTime<Utc>) -> String {
+    until.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn member_object(metadata: &Value, spec: &Value) -> Value {

@@ -36,6 +36,17 @@ pub enum WatchEvent<T> {
     Deleted(T),
 }
 
+impl<T> WatchEvent<T> {
+    /// The same event about what `read` makes of its object.
+    pub(crate) fn map<U>(self, read: impl FnOnce(T) -> U) -> WatchEvent<U> {
+        match self {
+            Self::Restarted => WatchEvent::Restarted,
+            Self::Present(object) => WatchEvent::Present(read(object)),
+            Self::Deleted(object) => WatchEvent::Deleted(read(object)),
+        }
+    }
+}
+
 /// The names of the two calls that a watch makes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WatchCalls {

@@ -28,13 +28,13 @@ impl DefaultAccounts {
     ///
     /// # Errors
     /// When one cannot be deleted; the others are, and the next look finds it again.
-    pub(super) async fn look(
+    pub(super) async fn check(
         &mut self,
         cluster: &Cluster,
         walls: &Walls,
         defaults: &[(RoleId, Account)],
+        now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let now = cluster.clock.now();
         let Some(settled_at) = self.settled_at(walls, now).filter(|settled_at| *settled_at < now) else {
             return Ok(());
         };

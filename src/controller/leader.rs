@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 
-use super::run;
-use crate::cluster::{AccessTokens, Cluster, LEASE_DURATION, Lane, LeaseState, RENEW_INTERVAL};
+use super::{Controller, run};
+use crate::cluster::{Cluster, LEASE_DURATION, Lane, LeaseState, RENEW_INTERVAL};
 
 /// How soon the Lease is asked for again when that failed: there must be many tries before it runs out.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Waits for the Lease, runs the controller while it is held, for ever. Its calls are also this replica's pulse: they tell, every
 /// two seconds, whether the API server answers and what time it is there.
-pub async fn lead(tokens: &AccessTokens, state: &mut LeaseState) {
-    let cluster = &tokens.cluster.in_lane(Lane::Lease);
-    let tokens = &tokens.in_lane(Lane::Ends);
+pub async fn lead(controller: &Controller, state: &mut LeaseState) {
+    let cluster = &controller.cluster.in_lane(Lane::Lease);
+    let controller = &controller.in_lane(Lane::Ends);
     let mut ticks = tokio::time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -23,12 +23,12 @@ pub async fn lead(tokens: &AccessTokens, state: &mut LeaseState) {
             ticks.tick().await;
         }
         tracing::info!("this replica reaps now");
-        cluster.metrics.leader.set(1);
+        controller.metrics.leader.set(1);
         tokio::select! {
-            () = run(tokens) => {}
+            () = run(controller) => {}
             () = keep(cluster, state, &mut ticks) => tracing::warn!("the lease is lost; another replica reaps"),
         }
-        cluster.metrics.leader.set(0);
+        controller.metrics.leader.set(0);
     }
 }
 

@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::cluster::{Account, Ending, KubeconfigSecret, Lookup};
+use crate::cluster::{Account, KubeconfigSecret, Lookup};
 use crate::domain::member::{Member, Phase};
 use crate::domain::token::{TOKEN_LEEWAY, dies_in_time};
+use crate::membership::EndReason;
 
 /// How long a Secret may wait for its token; the request that made it has long been answered or has failed by then.
 const PENDING: TimeDelta = TimeDelta::minutes(2);
@@ -22,7 +23,7 @@ pub(super) struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// End the member, with all that it may still be used with.
-    End(Ending),
+    End(EndReason),
     /// Delete the service account: it is no living member's.
     DeleteAccount(Account),
     /// Delete a Secret: it is no living kubeconfig's.
@@ -48,17 +49,13 @@ impl Observed {
     }
 
     fn keep(&self, member: &Member, now: DateTime<Utc>) -> Plan {
-        let foreign =
-            self.account.iter().filter(|account| !account.deleting && account.member_uid.as_ref() != Some(&member.uid));
+        let foreign = self.account.iter().filter(|account| !account.deleting && !account.belongs_to(member));
         let dead = self.secrets.iter().filter(|secret| !secret.deleting && !is_wanted(secret, member, now));
         let mut plan = Plan {
             steps: foreign.cloned().map(Step::DeleteAccount).chain(dead.cloned().map(Step::DeleteSecret)).collect(),
             wake: Some(member.expires_at()),
         };
-        let own = self
-            .account
-            .as_ref()
-            .is_some_and(|account| account.member_uid.as_ref() == Some(&member.uid) && !account.deleting);
+        let own = self.account.as_ref().is_some_and(|account| account.belongs_to(member) && !account.deleting);
         if !own || !member.is_recorded(self.clock_skewed) {
             if member.is_claimed(now) {
                 plan.wake = member.claimed_until.into_iter().chain(plan.wake).min();
@@ -72,7 +69,7 @@ impl Observed {
     /// Ends it, unless all is done and only a foreign finalizer still holds the object.
     fn end(&self, member: &Member, now: DateTime<Utc>) -> impl Iterator<Item = Step> {
         let done = member.deleting && member.status.phase == Some(Phase::Terminating);
-        (!done).then_some(Step::End(Ending::of(member, now))).into_iter().chain(self.remove_all())
+        (!done).then_some(Step::End(EndReason::of(member, now))).into_iter().chain(self.remove_all())
     }
 
     fn remove_all(&self) -> impl Iterator<Item = Step> {
@@ -85,9 +82,7 @@ impl Observed {
 /// Whether a Secret is a kubeconfig of this very member, from its present credential, alive and dead in time.
 fn is_wanted(secret: &KubeconfigSecret, member: &Member, now: DateTime<Utc>) -> bool {
     let fingerprint = member.status.credential.as_ref().map(|hash| hash.fingerprint());
-    let owned = secret.member_uid.as_ref() == Some(&member.uid)
-        && fingerprint.is_some()
-        && secret.credential.as_deref() == fingerprint;
+    let owned = secret.belongs_to(member) && fingerprint.is_some() && secret.credential.as_deref() == fingerprint;
     owned
         && match &secret.issued {
             Some(issued) => {
@@ -177,7 +172,7 @@ mod tests {
         let one_before = observed(member(), Some(account("m1")), vec![]).plan(at(HOUR - 1));
         assert_eq!(one_before.steps, []);
         let plan = observed(member(), Some(account("m1")), vec![secret(Some(9))]).plan(at(HOUR));
-        assert_eq!(plan.steps[0], Step::End(Ending::Expired));
+        assert_eq!(plan.steps[0], Step::End(EndReason::Expired));
         assert_eq!(plan.steps.len(), 3);
     }
 
@@ -185,7 +180,7 @@ mod tests {
     fn a_deletion_timestamp_means_dead_whatever_holds_the_object() {
         let mut held = Member { deleting: true, ..member() };
         let plan = observed(held.clone(), Some(account("m1")), vec![]).plan(at(5));
-        assert_eq!(plan.steps, [Step::End(Ending::Revoked), Step::DeleteAccount(account("m1"))]);
+        assert_eq!(plan.steps, [Step::End(EndReason::Revoked), Step::DeleteAccount(account("m1"))]);
         held.status.phase = Some(Phase::Terminating);
         assert_eq!(observed(held, None, vec![]).plan(at(5)).steps, []);
     }
@@ -235,7 +230,7 @@ mod tests {
         fresh.claimed_until = Some(at(HOUR));
         assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)).steps, [Step::Provision], "no claim is that long");
         fresh.claimed_until = Some(at(HOUR + 5));
-        assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(Ending::Expired)]);
+        assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(EndReason::Expired)]);
     }
 
     proptest! {

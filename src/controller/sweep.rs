@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
+use super::Controller;
 use super::plan::Observed;
 use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
 use crate::domain::id::MemberId;
@@ -34,35 +35,37 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When the roles cannot be listed.
-pub(super) async fn sweep(cluster: &Cluster) -> Result<Found, Error> {
-    let namespaces = cluster.role_namespaces().await?;
+pub(super) async fn sweep(controller: &Controller) -> Result<Found, Error> {
+    let metrics = &controller.metrics;
+    let namespaces = controller.cluster.role_namespaces().await?;
     for name in &namespaces.ignored {
         tracing::warn!(namespace = %name, "has only the name or only the label of a role namespace and is no role");
     }
     let mut found = Found::default();
     for role in &namespaces.roles {
-        if let Err(error) = sweep_role(cluster, &role.id, &mut found).await {
+        if let Err(error) = sweep_role(controller, &role.id, &mut found).await {
             found.failures.push(error);
         }
     }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    cluster.metrics.namespaces_ignored.set(count(namespaces.ignored.len()));
-    cluster.metrics.members.set(count(found.living.len()));
-    cluster.metrics.members_unreadable.set(found.unreadable);
+    metrics.namespaces_ignored.set(count(namespaces.ignored.len()));
+    metrics.members.set(count(found.living.len()));
+    metrics.members_unreadable.set(found.unreadable);
     #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
-    cluster.metrics.overdue_seconds.set(found.overdue_seconds as f64);
-    cluster.metrics.sweeps.inc();
+    metrics.overdue_seconds.set(found.overdue_seconds as f64);
+    metrics.sweeps.inc();
     found.roles = namespaces.roles;
     Ok(found)
 }
 
-async fn sweep_role(cluster: &Cluster, role: &RoleId, found: &mut Found) -> Result<(), Error> {
+async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {
+    let cluster = &controller.cluster;
     // The Members last: then what has none among them is an orphan and not one whose Member was made in between.
     let secrets = cluster.list_role_secrets(role).await?;
     let accounts = cluster.list_accounts(role).await?;
     let listed = cluster.list_members(role).await?;
-    let now = cluster.clock.now();
-    let clock_skewed = cluster.clock_skewed();
+    let now = controller.clock.now();
+    let clock_skewed = controller.membership.clock_skewed();
 
     let mut names: BTreeMap<MemberId, Observed> = BTreeMap::new();
     let nothing = || Observed { member: Lookup::Missing, account: None, secrets: Vec::new(), clock_skewed };

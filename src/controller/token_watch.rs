@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
-use crate::audit::{Actor, Kind, Origin};
-use crate::cluster::{AccessTokens, Cause, WatchEvent};
+use super::Controller;
+use crate::cluster::WatchEvent;
 use crate::domain::access_token::AccessToken;
+use crate::observability::audit::{Actor, Cause, Kind};
 
 /// The UIDs of the tokens and sessions that stand, by the events so far.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub(super) struct TokenWatch {
 
 impl TokenWatch {
     /// Reports a deletion that nobody has reported yet.
-    pub(super) fn on_event(&mut self, tokens: &AccessTokens, event: WatchEvent<AccessToken>) {
+    pub(super) fn on_event(&mut self, controller: &Controller, event: WatchEvent<AccessToken>) {
         match event {
             // What went while there was no watch is not seen: it could have been ended by another replica.
             WatchEvent::Restarted => self.standing.clear(),
@@ -29,7 +30,7 @@ impl TokenWatch {
             WatchEvent::Deleted(token) => {
                 self.standing.remove(&token.uid);
                 if !token.ended && !self.went_with_its_token(&token) {
-                    report(tokens, &token);
+                    report(controller, &token);
                 }
             }
         }
@@ -42,13 +43,14 @@ impl TokenWatch {
     }
 }
 
-fn report(tokens: &AccessTokens, token: &AccessToken) {
-    let is_over = tokens.cluster.clock.now() >= token.ends_at(&tokens.rules);
+fn report(controller: &Controller, token: &AccessToken) {
+    let tokens = &controller.tokens;
+    let is_over = controller.clock.now() >= token.ends_at(&tokens.rules);
     let kind = match (&token.session, is_over) {
         (Some(_), _) => Kind::SessionEnded,
         (None, true) => Kind::TokenExpired,
         (None, false) => Kind::TokenRevoked,
     };
     let actor = if is_over { Actor::Daypass } else { Actor::Kubernetes };
-    tokens.report(kind, token, Cause { actor: &actor, owner: None, origin: &Origin::default() });
+    tokens.report(kind, token, Cause::internal(&actor));
 }

@@ -56,7 +56,7 @@ impl<S: Subject> Secret<S> {
     }
 
     /// Whether `text` is meant to be such a secret, right or wrong.
-    pub fn is_meant(text: &str) -> bool {
+    pub fn has_prefix(text: &str) -> bool {
         text.starts_with(S::PREFIX)
     }
 

@@ -91,6 +91,6 @@ fn behind_a_proxy_that_ends_tls_its_ca_is_handed_out_or_none() {
 #[test]
 fn the_fingerprint_is_logged() {
     let (lab, daypass) = Lab::shared();
-    let certificate = daypass::tls::leaf(&lab.serving_certificate()).unwrap();
-    assert!(daypass.log().contains(&daypass::tls::fingerprint(&certificate)));
+    let certificate = daypass::serve::tls::leaf(&lab.serving_certificate()).unwrap();
+    assert!(daypass.log().contains(&daypass::serve::tls::fingerprint(&certificate)));
 }

@@ -9,18 +9,21 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::types::{Credentials, Hours, MemberView};
-use crate::api::Parts;
-use crate::api::auth::Caller;
+use crate::api::AppState;
+use crate::api::authorization::Authorization;
 use crate::api::body::Json;
-use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
 use crate::api::problem::{Code, Problem};
-use crate::cluster::{Access, Cluster, Ending, ErrorKind, Lookup, Resource, Verb};
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
+use crate::clock::Entropy;
+use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
 use crate::domain::id::{MemberId, encode};
 use crate::domain::lifetime::{MAX_LIFETIME, format_duration, seconds};
 use crate::domain::role::RoleId;
 use crate::domain::secret::Credential;
+use crate::membership::EndReason;
 
 const NAME_LEN: usize = 8;
 /// Long enough that no two keys of a caller meet (100 bits).
@@ -76,25 +79,27 @@ pub(super) struct CreatedMember {
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn create_member(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     headers: HeaderMap,
     Json(body): Json<CreateMember>,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let access = Access { verb: Verb::Create, resource: Resource::Members };
-    let role = context.reach(&caller, access, RoleId::parse(&body.role_id).as_ref()).await?;
-    let role = role.ok_or_else(|| Problem::field("roleId", "is not the id of a role that you may give"))?;
+    let asked = RoleId::parse(&body.role_id);
+    let Authorization::Granted(role) = context.authorize_in_role(&caller, access, asked.as_ref()).await? else {
+        return Err(Problem::field("roleId", "is not the id of a role that you may give"));
+    };
 
-    let Parts { cluster, settings, .. } = &*context.state;
+    let AppState { membership, settings, clock, entropy, .. } = &*context.state;
     let id = match &key {
         Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
-        None => random_id(cluster, role.id)?,
+        None => random_id(entropy, role.id)?,
     };
     if key.is_some() {
-        make_way(&context, &caller, &id).await?;
+        remove_ended(&context, &caller, &id).await?;
     }
-    let now = cluster.clock.now();
+    let now = clock.now();
     let spec = MemberSpec {
         duration: format_duration(body.duration.0),
         not_after: Some(seconds(now + MAX_LIFETIME + TimeDelta::seconds(1))),
@@ -102,14 +107,14 @@ pub(super) async fn create_member(
         description: body.description,
         created_by: Some(caller.identity.username.clone()),
     };
-    let credential = Credential::new(id.clone(), &cluster.entropy.bytes()?);
+    let credential = Credential::new(id.clone(), &entropy.bytes()?);
     let location = settings.member_url(&id);
-    let member = match cluster.create(&id, &spec, &credential, caller.cause(&context)).await {
+    let member = match membership.create(&id, &spec, &credential, caller.cause(&context.origin)).await {
         Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
         result => result?,
     };
     let created = CreatedMember {
-        member: MemberView::new(&member, cluster.clock.now()),
+        member: MemberView::new(&member, clock.now()),
         credentials: Credentials::new(&member, &credential, settings),
     };
     Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], axum::Json(created)).into_response())
@@ -135,8 +140,8 @@ fn keyed_id(role: RoleId, caller: &str, key: &str) -> Result<MemberId, Problem> 
     named(role, &hash.finalize()[..KEYED_NAME_LEN])
 }
 
-fn random_id(cluster: &Cluster, role: RoleId) -> Result<MemberId, Problem> {
-    named(role, &cluster.entropy.bytes::<NAME_LEN>()?)
+fn random_id(entropy: &Entropy, role: RoleId) -> Result<MemberId, Problem> {
+    named(role, &entropy.bytes::<NAME_LEN>()?)
 }
 
 fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
@@ -144,10 +149,10 @@ fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
 }
 
 /// A member that has ended but is not removed yet still holds the name of its key: it is removed now.
-async fn make_way(context: &Context, caller: &Caller, id: &MemberId) -> Result<(), Problem> {
-    let cluster = &context.state.cluster;
+async fn remove_ended(context: &RequestContext, caller: &Caller, id: &MemberId) -> Result<(), Problem> {
+    let AppState { cluster, membership, clock, .. } = &*context.state;
     let Lookup::Found(member) = cluster.member(id).await? else { return Ok(()) };
-    let now = cluster.clock.now();
+    let now = clock.now();
     if member.is_live(now) {
         return Err(Problem::done_before(&context.state.settings.member_url(id)));
     }
@@ -157,7 +162,7 @@ async fn make_way(context: &Context, caller: &Caller, id: &MemberId) -> Result<(
             "the member of this Idempotency-Key is being removed; try again",
         ));
     }
-    Ok(cluster.end(&member, Ending::of(&member, now), caller.cause(context)).await?)
+    Ok(membership.end(&member, EndReason::of(&member, now), caller.cause(&context.origin)).await?)
 }
 
 #[cfg(test)]

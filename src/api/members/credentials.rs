@@ -6,10 +6,10 @@ use http::StatusCode;
 
 use super::types::Credentials;
 use crate::api::MemberPath;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::{Access, Lane, Resource, Verb};
 use crate::domain::secret::Credential;
 
@@ -25,16 +25,16 @@ use crate::domain::secret::Credential;
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn create_credentials(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<MemberPath>,
 ) -> Result<Response, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::MembersCredentials };
     let member = context.member(&caller, access, &path.id).await?;
     // It revokes the old one.
-    let cluster = context.state.cluster.in_lane(Lane::Ends);
-    let credential = Credential::new(member.id.clone(), &cluster.entropy.bytes()?);
-    let member = cluster.renew_credential(&member, &credential, caller.cause(&context)).await?;
+    let membership = context.state.membership.in_lane(Lane::Ends);
+    let credential = Credential::new(member.id.clone(), &context.state.entropy.bytes()?);
+    let member = membership.renew_credential(&member, &credential, caller.cause(&context.origin)).await?;
     let body = axum::Json(Credentials::new(&member, &credential, &context.state.settings));
     Ok((StatusCode::CREATED, [NO_STORE], body).into_response())
 }

@@ -4,10 +4,11 @@ use axum::extract::Path;
 use http::StatusCode;
 
 use crate::api::MemberPath;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::cluster::{Access, Ending, Lane, Resource, Verb};
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
+use crate::cluster::{Access, Lane, Resource, Verb};
+use crate::membership::EndReason;
 
 /// Revoke a member now
 ///
@@ -21,12 +22,13 @@ use crate::cluster::{Access, Ending, Lane, Resource, Verb};
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn delete_member(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<MemberPath>,
 ) -> Result<StatusCode, Problem> {
     let access = Access { verb: Verb::Delete, resource: Resource::Members };
     let member = context.member(&caller, access, &path.id).await?;
-    context.state.cluster.in_lane(Lane::Ends).end(&member, Ending::Revoked, caller.cause(&context)).await?;
+    let membership = context.state.membership.in_lane(Lane::Ends);
+    membership.end(&member, EndReason::Revoked, caller.cause(&context.origin)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

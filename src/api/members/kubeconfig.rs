@@ -3,15 +3,15 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 
-use crate::api::MemberPath;
-use crate::api::auth::MemberSession;
-use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
 use crate::api::kubeconfig::Kubeconfig;
 use crate::api::problem::{Code, Problem};
-use crate::cluster::IssueError;
+use crate::api::request_context::RequestContext;
+use crate::api::{AppState, MemberPath};
+use crate::authn::MemberSession;
 use crate::domain::rights::Rights;
 use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
+use crate::membership::IssueError;
 
 /// Download a kubeconfig, with the member's credential
 ///
@@ -26,9 +26,10 @@ use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
     ))),
     security(("memberCredential" = []))
 )]
-pub(super) async fn get_kubeconfig(context: Context, session: MemberSession) -> Result<Response, Problem> {
-    let cluster = &context.state.cluster;
-    let issued = cluster.issue_token(&session.member, &session.credential, session.cause(&context)).await?;
+pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
+    let AppState { cluster, membership, .. } = &*context.state;
+    let cause = session.cause(&context.origin);
+    let issued = membership.issue_kubeconfig(&session.member, &session.credential, cause).await?;
     // What cannot be read counts as the worse.
     let streams_outlive = cluster.rbac().await.map_or(true, |rbac| {
         let grants = rbac.grants(&session.member.id.role);

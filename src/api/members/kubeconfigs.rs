@@ -8,8 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::MemberPath;
 use crate::api::auth::CallerOrMember;
-use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
+use crate::api::request_context::RequestContext;
 use crate::cluster::{Access, Lane, Resource, Verb};
 use crate::domain::member::Member;
 
@@ -49,7 +49,12 @@ pub(super) struct KubeconfigPath {
 }
 
 /// The member that is meant: the member itself, or one in the caller's reach.
-async fn member_of(context: &Context, who: &CallerOrMember, access: Access, id: &str) -> Result<Member, Problem> {
+async fn member_of(
+    context: &RequestContext,
+    who: &CallerOrMember,
+    access: Access,
+    id: &str,
+) -> Result<Member, Problem> {
     match who {
         CallerOrMember::Member(session) => Ok(session.member.clone()),
         CallerOrMember::Caller(caller) => context.member(caller, access, id).await,
@@ -66,13 +71,13 @@ async fn member_of(context: &Context, who: &CallerOrMember, access: Access, id: 
     security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]), ("memberCredential" = []))
 )]
 pub(super) async fn list_kubeconfigs(
-    context: Context,
+    context: RequestContext,
     who: CallerOrMember,
     Path(path): Path<MemberPath>,
 ) -> Result<axum::Json<KubeconfigList>, Problem> {
     let access = Access { verb: Verb::Get, resource: Resource::Members };
     let member = member_of(&context, &who, access, &path.id).await?;
-    let secrets = context.state.cluster.live_kubeconfigs(&member).await?;
+    let secrets = context.state.membership.live_kubeconfigs(&member).await?;
     let items = secrets.into_iter().filter_map(|secret| {
         let issued = secret.issued?;
         Some(KubeconfigView {
@@ -95,18 +100,14 @@ pub(super) async fn list_kubeconfigs(
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]), ("memberCredential" = []))
 )]
 pub(super) async fn delete_kubeconfig(
-    context: Context,
+    context: RequestContext,
     who: CallerOrMember,
     Path(path): Path<KubeconfigPath>,
 ) -> Result<StatusCode, Problem> {
     let access = Access { verb: Verb::Delete, resource: Resource::MembersKubeconfigs };
     let member = member_of(&context, &who, access, &path.id).await?;
-    let cause = match &who {
-        CallerOrMember::Caller(caller) => caller.cause(&context),
-        CallerOrMember::Member(session) => session.cause(&context),
-    };
-    let cluster = context.state.cluster.in_lane(Lane::Ends);
-    if cluster.revoke_kubeconfig(&member, &path.jti, cause).await? {
+    let membership = context.state.membership.in_lane(Lane::Ends);
+    if membership.revoke_kubeconfig(&member, &path.jti, who.cause(&context)).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::new(Code::NotFound))

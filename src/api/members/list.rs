@@ -6,11 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::types::MemberView;
-use crate::api::access::FAN_OUT;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
+use crate::api::authorization::{Authorization, FAN_OUT};
 use crate::api::page::Page;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::{Access, Listed, Resource, Verb};
 use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
@@ -42,20 +42,23 @@ pub(super) struct MemberPage {
     security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))
 )]
 pub(super) async fn list_members(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<MemberPage>, Problem> {
     let page = Page::parse(query.as_deref().unwrap_or_default(), &["roleId"])?;
     let access = Access { verb: Verb::List, resource: Resource::Members };
     let roles: Vec<Role> = match page.filter("roleId") {
-        Some(id) => context.reach(&caller, access, RoleId::parse(id).as_ref()).await?.into_iter().collect(),
-        None => context.reachable_roles(&caller, access).await?,
+        Some(id) => match context.authorize_in_role(&caller, access, RoleId::parse(id).as_ref()).await? {
+            Authorization::Granted(role) => vec![role],
+            Authorization::Hidden => Vec::new(),
+        },
+        None => context.allowed_roles(&caller, access).await?,
     };
     let cluster = &context.state.cluster;
     let list = |role: Role| async move { cluster.list_members(&role.id).await };
     let listed: Vec<Listed> = stream::iter(roles).map(list).buffer_unordered(FAN_OUT).try_collect().await?;
-    let now = cluster.clock.now();
+    let now = context.state.clock.now();
     let mut members: Vec<Member> =
         listed.into_iter().flat_map(|listed| listed.members).filter(|member| member.is_live(now)).collect();
     members.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));

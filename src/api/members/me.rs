@@ -6,10 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::MemberPath;
-use crate::api::auth::MemberSession;
-use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::cluster::{Ending, Lane};
+use crate::api::request_context::RequestContext;
+use crate::authn::MemberSession;
+use crate::cluster::Lane;
+use crate::membership::EndReason;
 
 /// What a member may see of itself.
 #[derive(Serialize, ToSchema)]
@@ -46,7 +47,7 @@ pub(super) struct Me {
     responses((status = 200, description = "The membership", body = Me)),
     security(("memberCredential" = []))
 )]
-pub(super) async fn get_me(context: Context, session: MemberSession) -> axum::Json<Me> {
+pub(super) async fn get_me(context: RequestContext, session: MemberSession) -> axum::Json<Me> {
     let (member, settings) = (&session.member, &context.state.settings);
     let expires_at = member.expires_at();
     axum::Json(Me {
@@ -56,7 +57,7 @@ pub(super) async fn get_me(context: Context, session: MemberSession) -> axum::Js
         username: member.username.clone(),
         created_at: member.created_at,
         expires_at: expires_at.trunc_subsecs(0),
-        seconds_left: (expires_at - context.state.cluster.clock.now()).num_seconds().max(0),
+        seconds_left: (expires_at - context.state.clock.now()).num_seconds().max(0),
         kubeconfig_url: settings.kubeconfig_url(&member.id),
     })
 }
@@ -70,7 +71,8 @@ pub(super) async fn get_me(context: Context, session: MemberSession) -> axum::Js
     responses((status = 204, description = "It is gone")),
     security(("memberCredential" = []))
 )]
-pub(super) async fn delete_me(context: Context, session: MemberSession) -> Result<StatusCode, Problem> {
-    context.state.cluster.in_lane(Lane::Ends).end(&session.member, Ending::Revoked, session.cause(&context)).await?;
+pub(super) async fn delete_me(context: RequestContext, session: MemberSession) -> Result<StatusCode, Problem> {
+    let membership = context.state.membership.in_lane(Lane::Ends);
+    membership.end(&session.member, EndReason::Revoked, session.cause(&context.origin)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::{Access, Error, Rbac, Resource, Verb};
 use crate::domain::rights::{Escape, Rights};
 use crate::domain::role::Role;
@@ -60,9 +60,9 @@ pub(super) struct RoleList {
     responses((status = 200, description = "The roles", body = RoleList)),
     security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))
 )]
-pub(super) async fn list_roles(context: Context, caller: Caller) -> Result<axum::Json<RoleList>, Problem> {
+pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Result<axum::Json<RoleList>, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::Members };
-    let roles = context.reachable_roles(&caller, access).await?;
+    let roles = context.allowed_roles(&caller, access).await?;
     let cluster = &context.state.cluster;
     let walls = match roles.first() {
         Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),

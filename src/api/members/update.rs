@@ -6,11 +6,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::types::{Hours, MemberView};
-use crate::api::MemberPath;
-use crate::api::auth::Caller;
 use crate::api::body::Json;
-use crate::api::context::Context;
 use crate::api::problem::{Code, Problem};
+use crate::api::request_context::RequestContext;
+use crate::api::{AppState, MemberPath};
+use crate::authn::Caller;
 use crate::cluster::{Access, Resource, Verb};
 use crate::domain::lifetime::{check_seconds, seconds};
 use crate::domain::member::Member;
@@ -46,7 +46,7 @@ pub(in crate::api) struct UpdateMember {
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn update_member(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<MemberPath>,
     Json(body): Json<UpdateMember>,
@@ -58,15 +58,15 @@ pub(super) async fn update_member(
     }
     let access = Access { verb: Verb::Update, resource: Resource::Members };
     let mut member = context.member(&caller, access, &path.id).await?;
-    let cluster = &context.state.cluster;
+    let AppState { membership, clock, .. } = &*context.state;
     for _ in 0..CONFLICT_RETRIES {
-        let duration = body.duration_of(&member, cluster.clock.now())?;
-        match cluster.change_duration(&member, duration, caller.cause(&context)).await {
+        let duration = body.duration_of(&member, clock.now())?;
+        match membership.change_duration(&member, duration, caller.cause(&context.origin)).await {
             Err(error) if error.is_conflict() => {
                 let now = context.live_member(&member.id).await?.filter(|now| now.uid == member.uid);
                 member = now.ok_or_else(|| Problem::new(Code::NotFound))?;
             }
-            result => return Ok(axum::Json(MemberView::new(&result?, cluster.clock.now()))),
+            result => return Ok(axum::Json(MemberView::new(&result?, clock.now()))),
         }
     }
     Err(Problem::new(Code::Conflict))

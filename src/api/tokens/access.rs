@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use crate::api::auth::Caller;
-use crate::api::context::Context;
+use crate::access_tokens::CreateTokenError;
 use crate::api::problem::{Code, Problem};
+use crate::api::request_context::RequestContext;
 use crate::api::tokens::types::TokenView;
-use crate::cluster::{CreateTokenError, Identity, Privilege};
+use crate::authn::Caller;
+use crate::cluster::{Identity, Privilege};
 use crate::domain::access_token::{AccessToken, Extra, Scope, TokenId, lasting, owner_key};
 use crate::domain::secret::Subject as _;
 
@@ -26,10 +27,10 @@ pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
     token.owner.extra.as_ref().unwrap_or(&Extra::new()) == &lasting(&identity.extra)
 }
 
-impl Context {
+impl RequestContext {
     /// Checks that access tokens are in use at all: where they are not, none is made.
     pub(in crate::api) fn require_tokens(&self, caller: &Caller) -> Result<(), Problem> {
-        if self.state.settings.access_tokens {
+        if self.state.authn.methods().access_tokens {
             return Ok(());
         }
         self.denied(caller, None, Code::TokensDisabled)?;
@@ -103,7 +104,7 @@ impl Context {
 
     /// Whether a token that has not ended is refused, where `identity` names the identity configuration in force.
     pub(super) fn is_suspended(&self, token: &AccessToken, identity: &str) -> bool {
-        token.identity != identity || !token.is_live(&self.state.tokens.rules, self.state.cluster.clock.now())
+        token.identity != identity || !token.is_live(&self.state.tokens.rules, self.state.clock.now())
     }
 
     /// A token as it is shown.

@@ -9,12 +9,13 @@ use utoipa::ToSchema;
 
 use super::access::NO_USERS;
 use super::types::{AskedEnd, IssuedToken};
-use crate::api::auth::Caller;
+use crate::access_tokens::NewToken;
 use crate::api::body::Json;
-use crate::api::context::Context;
 use crate::api::fields::{NO_STORE, Name};
 use crate::api::problem::{Code, Problem};
-use crate::cluster::{NewToken, Privilege};
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
+use crate::cluster::Privilege;
 use crate::domain::access_token::{Owner, Scope};
 use crate::domain::lifetime::seconds;
 
@@ -54,7 +55,7 @@ pub(in crate::api) struct CreateToken {
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]
 pub(super) async fn create_token(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Json(body): Json<CreateToken>,
 ) -> Result<Response, Problem> {
@@ -64,7 +65,7 @@ pub(super) async fn create_token(
     context.require(&caller, Scope::TokensWrite)?;
     // Not later than the date of a user's groups: then the longest that may be asked for is never too long by a
     // second.
-    let now = context.state.cluster.clock.now();
+    let now = context.state.clock.now();
     let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
 
     let tokens = &context.state.tokens;
@@ -75,7 +76,7 @@ pub(super) async fn create_token(
 
     let created_by = caller.identity.username.clone();
     let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at };
-    let made = tokens.create(new, caller.cause(&context)).await;
+    let made = tokens.create(new, caller.cause(&context.origin)).await;
     let (token, secret) =
         made.map_err(|error| Problem::not_created(error, Code::TooManyTokens, tokens.rules.max_per_owner))?;
     let location = context.state.settings.url(&format!("tokens/{}", token.id));
@@ -96,7 +97,7 @@ fn distinct(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Problem> {
     Ok(scopes)
 }
 
-impl Context {
+impl RequestContext {
     /// Whom a token may be made for.
     async fn owner_for(&self, caller: &Caller, asked: Option<&str>) -> Result<Owner, Problem> {
         let tokens = &self.state.tokens;

@@ -4,12 +4,12 @@ use axum::extract::Path;
 use http::StatusCode;
 
 use super::TokenPath;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::problem::Problem;
-use crate::audit::Kind;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::Lane;
 use crate::domain::access_token::Scope;
+use crate::observability::audit::Kind;
 
 /// Revoke an access token now
 ///
@@ -23,11 +23,11 @@ use crate::domain::access_token::Scope;
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]
 pub(super) async fn delete_token(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<TokenPath>,
 ) -> Result<StatusCode, Problem> {
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    context.state.tokens.in_lane(Lane::Ends).end(&token, Kind::TokenRevoked, caller.cause(&context)).await?;
+    context.state.tokens.in_lane(Lane::Ends).end(&token, Kind::TokenRevoked, caller.cause(&context.origin)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,9 +4,9 @@ use axum::extract::Path;
 
 use super::TokenPath;
 use super::types::TokenView;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::domain::access_token::Scope;
 
 /// Get an access token
@@ -19,7 +19,7 @@ use crate::domain::access_token::Scope;
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))
 )]
 pub(super) async fn get_token(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<TokenPath>,
 ) -> Result<axum::Json<TokenView>, Problem> {

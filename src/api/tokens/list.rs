@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 
 use super::access::is_own;
 use super::types::TokenView;
-use crate::api::auth::Caller;
-use crate::api::context::Context;
 use crate::api::page::Page;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::Privilege;
 use crate::domain::access_token::{AccessToken, Scope};
 
@@ -42,7 +42,7 @@ pub(super) struct TokenPage {
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))
 )]
 pub(super) async fn list_tokens(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<TokenPage>, Problem> {

@@ -12,11 +12,12 @@ use super::TokenPath;
 use super::access::{NO_USERS, acts_alike, is_own};
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
-use crate::api::auth::{Caller, authenticate_caller, presented};
+use crate::api::auth::{self, caller_problem, credentials};
 use crate::api::body::Json;
-use crate::api::context::Context;
 use crate::api::fields::NO_STORE;
-use crate::api::problem::{Code, Problem};
+use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::cluster::Privilege;
 use crate::domain::access_token::Scope;
 
@@ -41,26 +42,19 @@ impl FromRequestParts<State> for Rotator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let context = Context::from_request_parts(parts, state).await?;
-        let presented = presented(&context, parts)?;
-        let problem = match authenticate_caller(&context, &presented).await {
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let credentials = credentials(&context, parts)?;
+        let refusal = match auth::caller(&context, &credentials).await {
             Ok(caller) => return Ok(Self(caller)),
-            Err(problem) => problem,
+            Err(refusal) => refusal,
         };
-        // Not where access tokens are off: then they decide nothing.
-        let refused = [Code::CredentialRefused, Code::TooManyAttempts].contains(&problem.code);
-        if let Some(secret) = presented.access_token().filter(|_| refused && state.settings.access_tokens) {
-            // Looked up whatever came before: a thief who floods from elsewhere must not hide that it
-            // has an old secret.
-            let turn = if problem.code == Code::TooManyAttempts { Some(context.turn().await?) } else { None };
-            if state.tokens.end_if_rotated(&secret, &context.origin).await? {
-                tracing::warn!(token = %secret.subject(), "an old secret of an access token was presented; the token is revoked");
+        let refusal = match credentials.access_token() {
+            Some(secret) => {
+                state.authn.revoke_on_reuse(&refusal, secret, &context.origin).await.err().unwrap_or(refusal)
             }
-            if let Some(turn) = turn {
-                turn.keep_pace().await;
-            }
-        }
-        Err(problem)
+            None => refusal,
+        };
+        Err(caller_problem(&context, refusal))
     }
 }
 
@@ -78,7 +72,7 @@ impl FromRequestParts<State> for Rotator {
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]
 pub(super) async fn rotate_token(
-    context: Context,
+    context: RequestContext,
     Rotator(caller): Rotator,
     Path(path): Path<TokenPath>,
     body: Option<Json<RotateToken>>,
@@ -97,7 +91,7 @@ pub(super) async fn rotate_token(
     context.require_privilege(&caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
 
     let tokens = &context.state.tokens;
-    let now = context.state.cluster.clock.now();
+    let now = context.state.clock.now();
     let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let Json(body) = body.unwrap_or(Json(RotateToken::default()));
     let asked = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
@@ -106,6 +100,6 @@ pub(super) async fn rotate_token(
 
     // Rotated or not, it is. Asked before: nothing may fail after.
     let suspended = context.is_suspended(&token, &tokens.identity_now().await?);
-    let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context)).await?;
+    let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context.origin)).await?;
     Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, suspended, &secret))).into_response())
 }

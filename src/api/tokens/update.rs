@@ -6,11 +6,11 @@ use utoipa::ToSchema;
 
 use super::TokenPath;
 use super::types::TokenView;
-use crate::api::auth::Caller;
 use crate::api::body::Json;
-use crate::api::context::Context;
 use crate::api::fields::Name;
 use crate::api::problem::Problem;
+use crate::api::request_context::RequestContext;
+use crate::authn::Caller;
 use crate::domain::access_token::Scope;
 
 /// Another name. Nothing else of a token changes, but by rotating it.
@@ -32,12 +32,12 @@ pub(in crate::api) struct UpdateToken {
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]
 pub(super) async fn update_token(
-    context: Context,
+    context: RequestContext,
     caller: Caller,
     Path(path): Path<TokenPath>,
     Json(body): Json<UpdateToken>,
 ) -> Result<axum::Json<TokenView>, Problem> {
     let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    let renamed = context.state.tokens.rename(&token, &body.name.0, caller.cause(&context)).await?;
+    let renamed = context.state.tokens.rename(&token, &body.name.0, caller.cause(&context.origin)).await?;
     context.token_view(&renamed).await.map(axum::Json)
 }

@@ -1,0 +1,203 @@
+//! Access tokens: who presents one, and every change of one. Reads are live, so that what one replica revokes is refused by all.
+
+mod authenticate;
+mod create;
+mod end;
+mod identity;
+mod owners;
+
+pub use authenticate::AuthenticatedToken;
+pub use create::CreateTokenError;
+pub use identity::IdentityConfig;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use futures::{Stream, StreamExt as _};
+
+use self::identity::KnownIssuer;
+use crate::clock::{Clock, Entropy, NoEntropy};
+use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
+use crate::domain::access_token::{
+    AccessToken, Owner, SESSION_LIFETIME, Scope, SignIn, TokenId, TokenRules, TokenSecret,
+};
+use crate::observability::audit::{Audit, Cause, Kind};
+
+/// How often a change that somebody else's overtook is tried again on the newer version.
+const CONFLICT_RETRIES: usize = 5;
+
+/// The access tokens of this data plane.
+#[derive(Clone)]
+pub struct AccessTokens {
+    cluster: Cluster,
+    clock: Clock,
+    entropy: Entropy,
+    audit: Audit,
+    /// What tokens may be.
+    pub rules: TokenRules,
+    identity: IdentityConfig,
+    issuer: Arc<Mutex<KnownIssuer>>,
+    /// The UIDs of the tokens whose use this process is writing down.
+    recording: Arc<Mutex<HashSet<String>>>,
+}
+
+/// A token to be made.
+#[derive(Debug)]
+pub struct NewToken {
+    /// Name for people.
+    pub name: String,
+    /// On whose rights it acts.
+    pub owner: Owner,
+    /// The caller that creates it.
+    pub created_by: String,
+    /// What it may be used for.
+    pub scopes: Vec<Scope>,
+    /// When it ends.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl AccessTokens {
+    /// The tokens in Daypass's own namespace.
+    pub fn new(cluster: Cluster, clock: Clock, audit: Audit, rules: TokenRules, identity: IdentityConfig) -> Self {
+        Self {
+            cluster,
+            clock,
+            entropy: Entropy::default(),
+            audit,
+            rules,
+            identity,
+            issuer: Arc::default(),
+            recording: Arc::default(),
+        }
+    }
+
+    /// The same tokens, for calls of this lane.
+    pub fn in_lane(&self, lane: Lane) -> Self {
+        Self { cluster: self.cluster.in_lane(lane), ..self.clone() }
+    }
+
+    /// Records an event about a token.
+    pub fn report(&self, kind: Kind, token: &AccessToken, cause: Cause<'_>) {
+        self.audit.record(&cause.event(kind).about_token(token));
+    }
+
+    /// All tokens and sessions as they are, then each change.
+    pub fn watch(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
+        let tokens = self.clone();
+        self.cluster.watch_access_tokens().map(move |event| event.map(|token| tokens.bounded(token)))
+    }
+
+    /// The token or session of this id, live from the API server, ended or not.
+    pub async fn find(&self, id: &TokenId) -> Result<Option<AccessToken>, Error> {
+        Ok(self.read(id.object_name()).await?.filter(|token| token.id == *id))
+    }
+
+    /// All tokens and sessions, ended ones included.
+    pub async fn all(&self) -> Result<Vec<AccessToken>, Error> {
+        self.list(None).await
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<AccessToken>, Error> {
+        Ok(self.cluster.access_token(name).await?.map(|token| self.bounded(token)))
+    }
+
+    async fn list(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
+        let found = self.cluster.list_access_tokens(label).await?;
+        Ok(found.into_iter().map(|token| self.bounded(token)).collect())
+    }
+
+    /// The token with the end that the rules in force allow.
+    fn bounded(&self, token: AccessToken) -> AccessToken {
+        token.bounded(&self.rules)
+    }
+
+    /// Whether it has not ended. Whether it is refused for another reason, and may come back, is another question.
+    pub fn has_not_ended(&self, token: &AccessToken) -> bool {
+        !token.has_ended(&self.rules, self.clock.now())
+    }
+
+    /// Makes a token, in the first of the owner's numbered names that is free.
+    ///
+    /// # Errors
+    /// [`CreateTokenError::TooMany`] when the owner has as many as it may have.
+    pub async fn create(
+        &self,
+        new: NewToken,
+        cause: Cause<'_>,
+    ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
+        let (token, secret) = self.create_token(new).await?;
+        self.report(Kind::TokenCreated, &token, cause);
+        Ok((token, secret))
+    }
+
+    /// Makes a session of a token that was just presented.
+    ///
+    /// # Errors
+    /// [`CreateTokenError::TooMany`] when the token has as many as it may have.
+    pub async fn sign_in(
+        &self,
+        token: &AccessToken,
+        cause: Cause<'_>,
+    ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
+        let end = (self.clock.now() + SESSION_LIFETIME).min(token.ends_at(&self.rules)).trunc_subsecs(0);
+        let new = NewToken {
+            name: token.name.clone(),
+            owner: token.owner.clone(),
+            created_by: token.created_by.clone(),
+            scopes: token.scopes.clone(),
+            expires_at: end,
+        };
+        let of = SignIn {
+            token: token.id.object_name().to_owned(),
+            token_uid: token.uid.clone(),
+            secret: token.hash.fingerprint().to_owned(),
+        };
+        let (session, secret) = self.create_session(new, of).await?;
+        self.report(Kind::SessionCreated, &session, cause);
+        Ok((session, secret))
+    }
+
+    /// Gives a token another name.
+    pub async fn rename(&self, token: &AccessToken, name: &str, cause: Cause<'_>) -> Result<AccessToken, Error> {
+        let renamed = self.bounded(self.cluster.set_token_name(token, name).await?);
+        self.report(Kind::TokenRenamed, &renamed, cause);
+        Ok(renamed)
+    }
+
+    /// Gives a token a new secret and a new end; the old secret, and every session that was had for it, is dead when this returns.
+    ///
+    /// # Errors
+    /// A conflict when somebody else rotates it at the same time: only one gets a secret.
+    pub async fn rotate(
+        &self,
+        token: &AccessToken,
+        expires_at: DateTime<Utc>,
+        cause: Cause<'_>,
+    ) -> Result<(AccessToken, TokenSecret), Error> {
+        let secret = TokenSecret::new(token.id.clone(), &self.random()?);
+        let mut current = token.clone();
+        for _ in 0..CONFLICT_RETRIES {
+            match self.cluster.set_token_secret(&current, &secret.hash(), expires_at, self.clock.now()).await {
+                Ok(rotated) => {
+                    let rotated = self.bounded(rotated);
+                    self.report(Kind::TokenRotated, &rotated, cause);
+                    return Ok((rotated, secret));
+                }
+                Err(error) if error.is_conflict() => {
+                    // Its last use may have been written down, or its name; another secret is somebody else's rotation.
+                    let newer = self.find(&token.id).await?.filter(|newer| newer.uid == token.uid);
+                    current = newer.filter(|newer| newer.hash == token.hash).ok_or(error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new("patch_access_token", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], Error> {
+        let failed = |error: NoEntropy| Error::new("create_access_token", "-", ErrorKind::Server, &error.to_string());
+        self.entropy.bytes().map_err(failed)
+    }
+}

@@ -1,0 +1,156 @@
+//! Authentication of REST requests: extractors, and what a refused client is told.
+
+use axum::extract::{FromRequestParts, Path};
+use http::request::Parts;
+use serde::Deserialize;
+
+use super::State;
+use super::problem::{Code, Problem};
+use super::request_context::RequestContext;
+use crate::authn::{Caller, Credentials, MemberSession, Refusal, is_cross_site};
+use crate::observability::audit::Cause;
+
+/// The challenges to a caller (RFC 6750, section 3; RFC 7617).
+const CALLER: [&str; 3] =
+    [r#"Bearer realm="daypass""#, r#"Token realm="daypass""#, r#"Basic realm="daypass", charset="UTF-8""#];
+/// The same, to one whose credential was refused.
+const CALLER_REFUSED: [&str; 3] = [r#"Bearer realm="daypass", error="invalid_token""#, CALLER[1], CALLER[2]];
+/// The challenge to a member: a browser asks for user name and password (RFC 7617).
+const MEMBER: [&str; 1] = [r#"Basic realm="daypass member", charset="UTF-8""#];
+
+/// The download that people may follow a link to.
+const DOWNLOAD: &str = "/members/{id}/kubeconfig";
+
+/// A caller or a member, for what both may do.
+#[derive(Debug)]
+pub(super) enum CallerOrMember {
+    Caller(Box<Caller>),
+    Member(Box<MemberSession>),
+}
+
+impl CallerOrMember {
+    pub(super) fn cause<'a>(&'a self, context: &'a RequestContext) -> Cause<'a> {
+        match self {
+            Self::Caller(caller) => caller.cause(&context.origin),
+            Self::Member(session) => session.cause(&context.origin),
+        }
+    }
+}
+
+/// The credentials of a request. Basic credentials that a browser sends for another site's page are refused here,
+/// before anything is looked up.
+///
+/// # Errors
+/// 403, recorded as a refused credential is.
+pub(super) fn credentials(context: &RequestContext, parts: &Parts) -> Result<Credentials, Problem> {
+    let credentials = Credentials::of(&parts.headers);
+    let is_download = context.operation.starts_with("GET ") && context.operation.ends_with(DOWNLOAD);
+    if credentials.is_basic() && is_cross_site(&parts.headers, &context.state.settings.origin(), is_download) {
+        return Err(problem(context.state.authn.refuse(Refusal::CrossSite, &context.origin), &[]));
+    }
+    Ok(credentials)
+}
+
+/// Authenticates a caller.
+pub(super) async fn caller(context: &RequestContext, credentials: &Credentials) -> Result<Caller, Refusal> {
+    let caller = context.state.authn.caller(credentials, &context.operation, &context.origin).await?;
+    context.connection.authenticate();
+    Ok(caller)
+}
+
+/// What a caller is told that was not authenticated.
+pub(super) fn caller_problem(context: &RequestContext, refusal: Refusal) -> Problem {
+    let challenges = if matches!(refusal, Refusal::Refused) { &CALLER_REFUSED } else { &CALLER };
+    // Without access tokens only one scheme is left.
+    let accepted = if context.state.authn.methods().access_tokens { challenges.len() } else { 1 };
+    problem(refusal, &challenges[..accepted])
+}
+
+async fn member(
+    context: &RequestContext,
+    credentials: &Credentials,
+    parts: &mut Parts,
+) -> Result<MemberSession, Problem> {
+    #[derive(Deserialize)]
+    struct IdInPath {
+        id: String,
+    }
+    let path = Path::<IdInPath>::from_request_parts(parts, &()).await;
+    let Path(IdInPath { id }) = path.map_err(|_| Problem::new(Code::NotFound))?;
+    let session = context.state.authn.member(credentials, &id, &context.origin).await;
+    let session = session.map_err(|refusal| problem(refusal, &MEMBER))?;
+    context.connection.authenticate();
+    Ok(session)
+}
+
+fn problem(refusal: Refusal, challenges: &[&'static str]) -> Problem {
+    match refusal {
+        Refusal::NoCredentials => Problem::unauthenticated(Code::NoCredentials, challenges),
+        Refusal::Malformed => Problem::unauthenticated(Code::MalformedAuthorization, challenges),
+        Refusal::Refused => Problem::unauthenticated(Code::CredentialRefused, challenges),
+        Refusal::AccessTokensDisabled => Problem::unauthenticated(Code::TokenAuthenticationDisabled, challenges),
+        Refusal::CrossSite => Problem::new(Code::CrossSite),
+        Refusal::TooManyAttempts { wait } => Problem::too_many(Code::TooManyAttempts, wait),
+        Refusal::TooManyDenials { wait } => Problem::too_many(Code::TooManyDenials, wait),
+        Refusal::Busy => Problem::detailed(Code::Unavailable, "too many credentials wait to be checked; try again"),
+        Refusal::Unavailable(error) => error.into(),
+    }
+}
+
+impl FromRequestParts<State> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let credentials = credentials(&context, parts)?;
+        caller(&context, &credentials).await.map_err(|refusal| caller_problem(&context, refusal))
+    }
+}
+
+impl FromRequestParts<State> for MemberSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let credentials = credentials(&context, parts)?;
+        member(&context, &credentials, parts).await
+    }
+}
+
+impl FromRequestParts<State> for CallerOrMember {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let credentials = credentials(&context, parts)?;
+        if credentials.is_member() {
+            return Ok(Self::Member(Box::new(member(&context, &credentials, parts).await?)));
+        }
+        let caller = caller(&context, &credentials).await.map_err(|refusal| caller_problem(&context, refusal))?;
+        Ok(Self::Caller(Box::new(caller)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn audit_trail_has_the_code_that_the_client_gets() {
+        let wait = Duration::from_secs(1);
+        for refusal in [
+            Refusal::NoCredentials,
+            Refusal::Malformed,
+            Refusal::Refused,
+            Refusal::AccessTokensDisabled,
+            Refusal::CrossSite,
+            Refusal::TooManyAttempts { wait },
+            Refusal::TooManyDenials { wait },
+        ] {
+            let code = refusal.code().map(str::to_owned);
+            assert_eq!(code, Some(problem(refusal, &[]).code.as_string()));
+        }
+    }
+}

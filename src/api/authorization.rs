@@ -1,0 +1,202 @@
+//! What a caller may do, by SubjectAccessReview in each role's own namespace: an authorizer may deny one to who
+//! is allowed everywhere.
+
+use std::fmt;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::problem::{Code, Problem};
+use super::request_context::RequestContext;
+use crate::authn::{Caller, Count, Digest};
+use crate::cluster::{Access, Identity, Lookup, Privilege, Verb};
+use crate::domain::access_token::Scope;
+use crate::domain::id::MemberId;
+use crate::domain::member::Member;
+use crate::domain::role::{Role, RoleId};
+use crate::observability::audit::{Event, Kind};
+
+/// How many roles are asked about at a time.
+pub(super) const FAN_OUT: usize = 8;
+
+/// The scope that an access token needs for this.
+fn scope_of(access: Access) -> Scope {
+    match access.verb {
+        Verb::Get | Verb::List => Scope::MembersRead,
+        Verb::Create | Verb::Update | Verb::Delete => Scope::MembersWrite,
+    }
+}
+
+/// Whose denials are counted together: a service account that was made anew is another.
+fn digest(identity: &Identity) -> Digest {
+    Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()])
+}
+
+/// Whether a caller may do something in a role.
+#[derive(Debug)]
+pub(super) enum Authorization {
+    /// It may.
+    Granted(Role),
+    /// It may not, or there is no such role: a caller cannot tell the two apart.
+    Hidden,
+}
+
+impl RequestContext {
+    /// Checks that the caller's access token, if it came with one, is good for this operation.
+    ///
+    /// # Errors
+    /// 403, which names the scope; 429 after too many.
+    pub(super) fn require(&self, caller: &Caller, scope: Scope) -> Result<(), Problem> {
+        if caller.has_scope(scope) {
+            return Ok(());
+        }
+        self.denied_throughout(caller, None, Code::InsufficientScope)?;
+        Err(Problem::insufficient_scope(scope))
+    }
+
+    /// The role, if it exists and the caller may do this in it; `None` tells neither apart.
+    ///
+    /// # Errors
+    /// 403 when the caller may do this in no role at all; 429 when it was denied too often.
+    pub(super) async fn authorize_in_role(
+        &self,
+        caller: &Caller,
+        access: Access,
+        asked: Option<&RoleId>,
+    ) -> Result<Authorization, Problem> {
+        self.require(caller, scope_of(access))?;
+        self.check_remembered(caller, access, asked)?;
+        let cluster = &self.state.cluster;
+        if let Some(id) = asked
+            && let Some(role) = cluster.role(id).await?
+            && cluster.is_allowed(&caller.identity, access, Some(id)).await?
+        {
+            return Ok(Authorization::Granted(role));
+        }
+        if self.may_elsewhere(caller, access, asked).await? {
+            self.denied(caller, asked, Code::Forbidden)?;
+            return Ok(Authorization::Hidden);
+        }
+        Err(self.denied_everywhere(caller, access, asked))
+    }
+
+    /// All roles that the caller may do this in. To be told which is reading, whatever it is.
+    ///
+    /// # Errors
+    /// 403 when there is none, and no right to all of them either; 429 when it was denied too often.
+    pub(super) async fn allowed_roles(&self, caller: &Caller, access: Access) -> Result<Vec<Role>, Problem> {
+        self.require(caller, Scope::MembersRead)?;
+        self.check_remembered(caller, access, None)?;
+        let cluster = &self.state.cluster;
+        let roles = cluster.roles().await?;
+        let ask = |role: Role| async move {
+            let allowed = cluster.is_allowed(&caller.identity, access, Some(&role.id)).await?;
+            Ok::<_, Problem>(allowed.then_some(role))
+        };
+        let is_empty = roles.is_empty();
+        let asked = stream::iter(roles).map(ask).buffered(FAN_OUT);
+        let allowed: Vec<Role> = asked.try_filter_map(|role| async { Ok(role) }).try_collect().await?;
+        // Where there are no roles, there is none to ask about.
+        if !allowed.is_empty() || (is_empty && cluster.is_allowed(&caller.identity, access, None).await?) {
+            return Ok(allowed);
+        }
+        Err(self.denied_everywhere(caller, access, None))
+    }
+
+    /// Whether there is another role that the caller may do this in. That costs a call for each, so who is
+    /// denied again is told what was so a moment ago: it decides between two refusals, and nothing else.
+    async fn may_elsewhere(&self, caller: &Caller, access: Access, asked: Option<&RoleId>) -> Result<bool, Problem> {
+        let (cluster, denials) = (&self.state.cluster, &self.state.authn.denials);
+        let elsewhere = question(&caller.identity, access).and("elsewhere");
+        if denials.remembers(&elsewhere) {
+            return Ok(true);
+        }
+        let others = cluster.roles().await?.into_iter().map(|role| role.id).filter(|id| Some(id) != asked);
+        let ask = |id: RoleId| async move { cluster.is_allowed(&caller.identity, access, Some(&id)).await };
+        let mut answers = stream::iter(others).map(ask).buffer_unordered(FAN_OUT);
+        while let Some(allowed) = answers.try_next().await? {
+            if allowed {
+                denials.remember(elsewhere);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The living member of this id in the caller's reach; 404 for any other.
+    pub(super) async fn member(&self, caller: &Caller, access: Access, id: &str) -> Result<Member, Problem> {
+        let id = MemberId::parse(id);
+        let role = self.authorize_in_role(caller, access, id.as_ref().map(|id| &id.role)).await?;
+        let (Some(id), Authorization::Granted(_)) = (id, role) else {
+            return Err(Problem::new(Code::NotFound));
+        };
+        self.live_member(&id).await?.ok_or_else(|| Problem::new(Code::NotFound))
+    }
+
+    /// The living member of this id.
+    pub(super) async fn live_member(&self, id: &MemberId) -> Result<Option<Member>, Problem> {
+        Ok(match self.state.cluster.member(id).await? {
+            Lookup::Found(member) if member.is_live(self.state.clock.now()) => Some(*member),
+            _ => None,
+        })
+    }
+
+    /// Whether the caller has this right on access tokens.
+    pub(super) async fn has_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<bool, Problem> {
+        let question = question(&caller.identity, privilege);
+        if self.state.authn.denials.remembers(&question) {
+            return Ok(false);
+        }
+        let allowed = self.state.cluster.has_privilege(&caller.identity, privilege).await?;
+        if !allowed {
+            self.state.authn.denials.remember(question);
+        }
+        Ok(allowed)
+    }
+
+    /// Refuses at once what the caller might do nowhere a moment ago.
+    fn check_remembered(&self, caller: &Caller, access: Access, role: Option<&RoleId>) -> Result<(), Problem> {
+        if !self.state.authn.denials.remembers(&question(&caller.identity, access)) {
+            return Ok(());
+        }
+        Err(self.denied_throughout(caller, role, Code::Forbidden).err().unwrap_or(Problem::new(Code::Forbidden)))
+    }
+
+    fn denied_everywhere(&self, caller: &Caller, access: Access, role: Option<&RoleId>) -> Problem {
+        self.state.authn.denials.remember(question(&caller.identity, access));
+        self.denied_throughout(caller, role, Code::Forbidden).err().unwrap_or(Problem::new(Code::Forbidden))
+    }
+
+    /// Counts a denial, and records it.
+    ///
+    /// # Errors
+    /// 429 when it is one too many.
+    pub(super) fn denied(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
+        let Count { wait, record } = self.state.authn.denials.count(digest(&caller.identity));
+        if record {
+            let code = if wait.is_some() { Code::TooManyDenials } else { code };
+            self.state.audit.record(&Event {
+                owner: Some(&caller.identity.username),
+                role_id: role.map(RoleId::as_str),
+                reason: Some(&code.as_string()),
+                ..Event::new(Kind::Denied, caller.actor.clone(), &self.origin)
+            });
+        }
+        wait.map_or(Ok(()), |wait| Err(Problem::too_many(Code::TooManyDenials, wait)))
+    }
+
+    /// The same for what the caller is denied whatever else the request says: after too many, the next of
+    /// this operation are answered without a look at anything.
+    fn denied_throughout(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
+        self.denied(caller, role, code).inspect_err(|problem| {
+            if let Some(wait) = problem.wait() {
+                self.state.authn.denials.block(caller.request, wait);
+            }
+        })
+    }
+}
+
+/// Whether this identity may do this. All of it counts for the answer: an access token has the groups of its
+/// creation, and a narrowed one more attributes than another of the same user.
+fn question(identity: &Identity, what: impl fmt::Debug) -> Digest {
+    Digest::of([format!("{identity:?}").as_bytes(), format!("{what:?}").as_bytes()])
+}

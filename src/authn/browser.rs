@@ -1,0 +1,57 @@
+//! What keeps pages of other sites from using the Basic credentials that a browser remembers.
+//!
+//! A browser adds them to every request to Daypass, whoever's page makes it: a form can post, an image can get. Bearer
+//! credentials it never adds by itself.
+
+use http::header::ORIGIN;
+use http::{HeaderMap, HeaderName};
+
+/// Fetch Metadata (W3C): which site's page made the request, how, and for what.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// Whether a page of another site had a browser send this request. Only browsers send these headers.
+///
+/// `own_origin` is Daypass's own (RFC 6454, section 6.2). `may_be_linked`: a person may come to this from another site's
+/// page, by a link in a chat or a mail.
+pub fn is_cross_site(headers: &HeaderMap, own_origin: &str, may_be_linked: bool) -> bool {
+    let is_our_origin = Value::of(headers, &ORIGIN).is_absent_or(&[own_origin]);
+    let is_our_site = Value::of(headers, &SITE).is_absent_or(&["same-origin", "none"]);
+    !(is_our_origin && (is_our_site || (may_be_linked && is_link(headers))))
+}
+
+/// Whether a person follows a link: the window itself goes there. No page sees the answer, and none shows it (as an
+/// `iframe`, an `image`, or any other destination).
+fn is_link(headers: &HeaderMap) -> bool {
+    matches!(Value::of(headers, &SITE), Value::One("cross-site" | "same-site"))
+        && matches!(Value::of(headers, &MODE), Value::One("navigate"))
+        && matches!(Value::of(headers, &DEST), Value::One("document"))
+}
+
+/// A header that a browser sends at most once.
+enum Value<'a> {
+    Absent,
+    One(&'a str),
+    /// No text, or given twice: no browser sends that, and what stands in between may have read another one.
+    Unreadable,
+}
+
+impl<'a> Value<'a> {
+    fn of(headers: &'a HeaderMap, name: &HeaderName) -> Self {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) => value.to_str().map_or(Self::Unreadable, Self::One),
+            (Some(_), Some(_)) => Self::Unreadable,
+        }
+    }
+
+    fn is_absent_or(&self, allowed: &[&str]) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::One(value) => allowed.contains(value),
+            Self::Unreadable => false,
+        }
+    }
+}

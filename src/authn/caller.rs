@@ -1,0 +1,116 @@
+//! Callers, by a Kubernetes token or by an access token.
+
+use secrecy::SecretString;
+
+use super::{Authenticator, Credentials, Digest, PresentedSecret, Refusal};
+use crate::cluster::{Error, Identity};
+use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
+use crate::domain::role::NAMESPACE_PREFIX;
+use crate::observability::audit::{Actor, Cause, Origin};
+
+/// An authenticated caller.
+#[derive(Debug)]
+pub struct Caller {
+    /// On whose rights it acts.
+    pub identity: Identity,
+    /// Its access token, or the one that its session belongs to; `None` with a Kubernetes token.
+    pub token: Option<AccessToken>,
+    /// Its session, if it presented one.
+    pub session: Option<AccessToken>,
+    /// The actor in the audit trail.
+    pub actor: Actor,
+    /// Identifies its credential together with the operation that it asks for.
+    pub request: Digest,
+}
+
+impl Caller {
+    /// Whether it may act in this scope; a Kubernetes token has all scopes.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        self.token.as_ref().is_none_or(|token| token.scopes.contains(&scope))
+    }
+
+    /// This caller as the cause of a change.
+    pub fn cause<'a>(&'a self, origin: &'a Origin) -> Cause<'a> {
+        Cause { actor: &self.actor, owner: Some(&self.identity.username), origin }
+    }
+}
+
+/// What a credential was found to stand for.
+struct Login {
+    identity: Identity,
+    token: Option<AccessToken>,
+    session: Option<AccessToken>,
+    actor: Actor,
+}
+
+impl Authenticator {
+    /// Authenticates a caller that asks for this operation.
+    ///
+    /// # Errors
+    /// Why not. A refused credential is counted and recorded.
+    pub async fn caller(&self, credentials: &Credentials, operation: &str, origin: &Origin) -> Result<Caller, Refusal> {
+        let (digest, secret) = match credentials {
+            Credentials::Nothing => return Err(Refusal::NoCredentials),
+            Credentials::Malformed => return Err(self.refuse(Refusal::Malformed, origin)),
+            Credentials::Presented { digest, secret, .. } => (*digest, secret),
+        };
+        let wrong = || self.refuse(Refusal::Refused, origin);
+        // Refuse without a lookup what no lookup can accept, a member's credential among it: a member is no caller.
+        match secret {
+            PresentedSecret::AccessToken(_) if !self.methods.access_tokens => {
+                return Err(self.refuse(Refusal::AccessTokensDisabled, origin));
+            }
+            PresentedSecret::Kubernetes(_) if !self.methods.kubernetes_tokens => return Err(wrong()),
+            PresentedSecret::AccessToken(Some(_)) | PresentedSecret::Kubernetes(_) => {}
+            PresentedSecret::AccessToken(None)
+            | PresentedSecret::Member(_)
+            | PresentedSecret::Gateway
+            | PresentedSecret::Other => return Err(wrong()),
+        }
+        let request = digest.and(operation);
+        if let Some(wait) = self.denials.blocked(&request) {
+            return Err(Refusal::TooManyDenials { wait });
+        }
+        let look_up = async {
+            let login = match secret {
+                PresentedSecret::AccessToken(Some(secret)) => {
+                    self.by_access_token(secret, credentials.username()).await?
+                }
+                PresentedSecret::Kubernetes(token) => self.by_kubernetes_token(token).await?,
+                _ => None,
+            };
+            Ok(login.filter(|login| !is_member(&login.identity)))
+        };
+        let Login { identity, token, session, actor } = self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
+        Ok(Caller { identity, token, session, actor, request })
+    }
+
+    async fn by_access_token(&self, secret: &TokenSecret, username: Option<&str>) -> Result<Option<Login>, Error> {
+        let Some(login) = self.tokens.authenticate(secret, username).await? else { return Ok(None) };
+        let actor = Actor::AccessToken {
+            username: login.identity.username.clone(),
+            token_id: login.token.id.to_string(),
+            created_by: login.token.created_by.clone(),
+        };
+        Ok(Some(Login { identity: login.identity, token: Some(login.token), session: login.session, actor }))
+    }
+
+    async fn by_kubernetes_token(&self, token: &SecretString) -> Result<Option<Login>, Error> {
+        let mut identity = self.cluster.review_token(token, Some(&self.methods.token_audience)).await?;
+        if identity.is_none() && self.methods.accept_api_server_audience {
+            identity = self.cluster.review_token(token, None).await?;
+        }
+        Ok(identity.map(|identity| {
+            let actor = Actor::Caller { username: identity.username.clone() };
+            Login { identity, token: None, session: None, actor }
+        }))
+    }
+}
+
+/// Whether this is a member's identity, however it got its token. The prefix alone decides: a namespace can lose its
+/// label, but not its name.
+fn is_member(identity: &Identity) -> bool {
+    let group = format!("system:serviceaccounts:{NAMESPACE_PREFIX}");
+    let account = format!("system:serviceaccount:{NAMESPACE_PREFIX}");
+    identity.username.starts_with(&account) || identity.groups.iter().any(|name| name.starts_with(&group))
+}

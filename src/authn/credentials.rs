@@ -1,0 +1,202 @@
+//! The credentials in an Authorization header, classified once by their form.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use secrecy::SecretString;
+
+use super::Digest;
+use crate::domain::access_token::TokenSecret;
+use crate::domain::secret::Credential;
+
+/// The longest header, in bytes. Tokens with hundreds of groups fit; no more is decoded, or sent to the API server, for
+/// a stranger.
+const MAX_LEN: usize = 16 * 1024;
+/// How the tokens of gateway kubeconfigs begin.
+const GATEWAY_PREFIX: &str = "dpg_";
+
+/// What a request presents.
+#[derive(Debug)]
+pub enum Credentials {
+    /// No Authorization header.
+    Nothing,
+    /// A header that cannot be read.
+    Malformed,
+    /// A secret.
+    Presented {
+        /// The user name that came with it (Basic, RFC 7617).
+        username: Option<String>,
+        /// Identifies what was presented.
+        digest: Digest,
+        /// The secret, by its form.
+        secret: PresentedSecret,
+    },
+}
+
+/// A secret, by its form alone: nobody has looked it up.
+#[derive(Debug)]
+pub enum PresentedSecret {
+    /// A member's credential; `None` if it is mistyped (its checksum is wrong).
+    Member(Option<Credential>),
+    /// An access token or a session; `None` if it is mistyped.
+    AccessToken(Option<TokenSecret>),
+    /// The token of a gateway kubeconfig. It is refused here, and never sent to the API server.
+    Gateway,
+    /// Anything else that came as a bearer: only the API server can tell.
+    Kubernetes(SecretString),
+    /// Anything else that came as a password.
+    Other,
+}
+
+impl Credentials {
+    /// Reads the header.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else { return Self::Nothing };
+        // A proxy in between may have read the other one of two headers.
+        let (Ok(value), None) = (value.to_str(), values.next()) else { return Self::Malformed };
+        if value.len() > MAX_LEN {
+            return Self::Malformed;
+        }
+        let Some((scheme, rest)) = value.split_once(' ') else { return Self::Malformed };
+        let rest = rest.trim();
+        match scheme.to_ascii_lowercase().as_str() {
+            "bearer" | "token" if !rest.is_empty() => Self::bearer(rest),
+            "basic" => Self::basic(rest).unwrap_or(Self::Malformed),
+            _ => Self::Malformed,
+        }
+    }
+
+    fn bearer(token: &str) -> Self {
+        let secret = PresentedSecret::of(token).unwrap_or_else(|| PresentedSecret::Kubernetes(token.into()));
+        Self::Presented { username: None, digest: Digest::of([token.as_bytes()]), secret }
+    }
+
+    /// Split at the last colon: the user names of callers contain colons, no secret does.
+    fn basic(encoded: &str) -> Option<Self> {
+        let text = SecretString::from(String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?);
+        let (username, password) = secrecy::ExposeSecret::expose_secret(&text).rsplit_once(':')?;
+        Some(Self::Presented {
+            username: Some(username.to_owned()),
+            digest: Digest::of([username.as_bytes(), password.as_bytes()]),
+            secret: PresentedSecret::of(password).unwrap_or(PresentedSecret::Other),
+        })
+    }
+
+    /// The user name that came with the secret.
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Presented { username, .. } => username.as_deref(),
+            Self::Nothing | Self::Malformed => None,
+        }
+    }
+
+    /// Whether a user name and a password were sent, which browsers remember and send by themselves.
+    pub fn is_basic(&self) -> bool {
+        self.username().is_some()
+    }
+
+    /// Whether the secret has the form of a member's credential.
+    pub fn is_member(&self) -> bool {
+        matches!(self, Self::Presented { secret: PresentedSecret::Member(_), .. })
+    }
+
+    /// The access token, if it is a well-formed one.
+    pub fn access_token(&self) -> Option<&TokenSecret> {
+        match self {
+            Self::Presented { secret: PresentedSecret::AccessToken(secret), .. } => secret.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl PresentedSecret {
+    /// A secret of one of Daypass's own forms.
+    fn of(text: &str) -> Option<Self> {
+        if Credential::has_prefix(text) {
+            return Some(Self::Member(Credential::parse(text)));
+        }
+        if TokenSecret::has_prefix(text) {
+            return Some(Self::AccessToken(TokenSecret::parse(text)));
+        }
+        text.starts_with(GATEWAY_PREFIX).then_some(Self::Gateway)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::domain::id::MemberId;
+
+    fn read(value: &str) -> Credentials {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        Credentials::of(&headers)
+    }
+
+    fn is_kubernetes(credentials: &Credentials, expected: &str) -> bool {
+        matches!(credentials, Credentials::Presented { secret: PresentedSecret::Kubernetes(token), username: None, .. }
+            if token.expose_secret() == expected)
+    }
+
+    #[test]
+    fn header_is_read_as_the_rfcs_say() {
+        assert!(matches!(Credentials::of(&HeaderMap::new()), Credentials::Nothing));
+        for value in ["Bearer abc", "bearer  abc", "TOKEN abc"] {
+            assert!(is_kubernetes(&read(value), "abc"), "{value}");
+        }
+        for value in ["Bearer", "Bearer ", "Digest x", "Basic ???", "Basic YQ==", ""] {
+            assert!(matches!(read(value), Credentials::Malformed), "{value}");
+        }
+        let basic = read(&format!("Basic {}", STANDARD.encode("system:serviceaccount:a:b:secret")));
+        assert_eq!(basic.username(), Some("system:serviceaccount:a:b"));
+        assert!(matches!(basic, Credentials::Presented { secret: PresentedSecret::Other, .. }));
+        for scheme in ["Bearer", "Token", "Basic"] {
+            let long = |len: usize| format!("{scheme} {}", "YTpi".repeat(len / 4));
+            assert!(!matches!(read(&long(MAX_LEN - 8)), Credentials::Malformed), "{scheme}");
+            assert!(matches!(read(&long(MAX_LEN + 4)), Credentials::Malformed), "{scheme}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer b"));
+        assert!(matches!(Credentials::of(&twice), Credentials::Malformed));
+    }
+
+    #[test]
+    fn secret_is_classified_by_its_form() {
+        let member = Credential::new(MemberId::parse("view.a").unwrap(), &[7; 32]);
+        for scheme in ["Bearer", "Basic"] {
+            let present = |secret: &str| match scheme {
+                "Basic" => read(&format!("Basic {}", STANDARD.encode(format!("view.a:{secret}")))),
+                _ => read(&format!("Bearer {secret}")),
+            };
+            let Credentials::Presented { secret: PresentedSecret::Member(Some(found)), .. } = present(member.expose())
+            else {
+                panic!("{scheme}: no member's credential")
+            };
+            assert_eq!(found.subject(), member.subject());
+            let mistyped = present("dpm_view.a_x");
+            assert!(mistyped.is_member(), "{scheme}");
+            assert!(matches!(mistyped, Credentials::Presented { secret: PresentedSecret::Member(None), .. }));
+            let token = present("dpp_x");
+            assert!(token.access_token().is_none(), "{scheme}");
+            assert!(matches!(token, Credentials::Presented { secret: PresentedSecret::AccessToken(None), .. }));
+            // Never sent to the API server.
+            assert!(matches!(present("dpg_x"), Credentials::Presented { secret: PresentedSecret::Gateway, .. }));
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let member = Credential::new(MemberId::parse("view.a").unwrap(), &[7; 32]);
+        let secret = member.expose().rsplit('_').next().unwrap();
+        for value in ["Bearer opaque".to_owned(), format!("Bearer {}", member.expose())] {
+            let text = format!("{:?}", read(&value));
+            assert!(!text.contains("opaque") && !text.contains(secret), "{text}");
+        }
+    }
+}

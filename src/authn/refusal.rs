@@ -1,0 +1,59 @@
+//! Why somebody was not authenticated.
+
+use std::time::Duration;
+
+use crate::cluster::Error;
+
+/// Why somebody was not authenticated.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no credentials.
+    #[error("no credentials")]
+    NoCredentials,
+    /// The Authorization header cannot be read.
+    #[error("the Authorization header cannot be read")]
+    Malformed,
+    /// The credential is wrong, expired or not accepted here. The client is not told which.
+    #[error("the credential was refused")]
+    Refused,
+    /// It is an access token, and those are disabled.
+    #[error("access tokens are disabled")]
+    AccessTokensDisabled,
+    /// A page of another site had the browser send it.
+    #[error("sent for a page of another site")]
+    CrossSite,
+    /// The address sent too many wrong credentials.
+    #[error("too many refused credentials")]
+    TooManyAttempts {
+        /// When to try again.
+        wait: Duration,
+    },
+    /// The caller was denied too often.
+    #[error("too many denied requests")]
+    TooManyDenials {
+        /// When to try again.
+        wait: Duration,
+    },
+    /// Too many credentials from flooding addresses wait to be checked.
+    #[error("too many credentials wait to be checked")]
+    Busy,
+    /// The API server could not tell.
+    #[error(transparent)]
+    Unavailable(#[from] Error),
+}
+
+impl Refusal {
+    /// The stable code for the audit trail; `None` where nothing was decided.
+    pub fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoCredentials => "DP_ERR_NO_CREDENTIALS",
+            Self::Malformed => "DP_ERR_MALFORMED_AUTHORIZATION",
+            Self::Refused => "DP_ERR_CREDENTIAL_REFUSED",
+            Self::AccessTokensDisabled => "DP_ERR_TOKEN_AUTHENTICATION_DISABLED",
+            Self::CrossSite => "DP_ERR_CROSS_SITE",
+            Self::TooManyAttempts { .. } => "DP_ERR_TOO_MANY_ATTEMPTS",
+            Self::TooManyDenials { .. } => "DP_ERR_TOO_MANY_DENIALS",
+            Self::Busy | Self::Unavailable(_) => return None,
+        })
+    }
+}

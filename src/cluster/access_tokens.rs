@@ -1,0 +1,143 @@
+//! Reading and writing AccessTokens.
+
+use chrono::{DateTime, Utc};
+use futures::Stream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
+use serde_json::{Value, json};
+
+use super::objects::Objects;
+use super::watch::{WatchCalls, WatchEvent};
+use super::{Cluster, Error, ErrorKind};
+use crate::crd::access_token::AccessTokenSpec;
+use crate::crd::{self, Object, read_access_token};
+use crate::domain::access_token::{AccessToken, TokenId};
+use crate::domain::lifetime::seconds;
+use crate::domain::secret::SecretHash;
+
+impl Cluster {
+    fn access_tokens(&self) -> Objects<'_> {
+        self.objects::<crd::AccessToken>(Some(&self.namespace))
+    }
+
+    /// All tokens and sessions as they are, then each change.
+    pub(crate) fn watch_access_tokens(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
+        let calls = WatchCalls { list: "list_access_tokens", watch: "watch_access_tokens" };
+        self.access_tokens().watch(calls, readable)
+    }
+
+    /// The token or session in the object of this name, live from the API server. An unreadable one counts as none.
+    pub(crate) async fn access_token(&self, name: &str) -> Result<Option<AccessToken>, Error> {
+        let object = self.access_tokens().get("get_access_token", name, name).await?;
+        Ok(object.as_ref().and_then(readable))
+    }
+
+    /// All tokens and sessions, or those with this label. Unreadable ones are left out.
+    pub(crate) async fn list_access_tokens(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
+        let selector = label.map(|(key, value)| format!("{key}={value}"));
+        let read = |object: Object| readable(&object);
+        let found = self.access_tokens().list("list_access_tokens", "-", selector.as_deref(), read).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Creates the object of a token or a session.
+    pub(crate) async fn create_access_token(
+        &self,
+        id: &TokenId,
+        label: (&str, &str),
+        owner: Option<&OwnerReference>,
+        spec: &AccessTokenSpec,
+    ) -> Result<AccessToken, Error> {
+        let owners: Vec<_> = owner.into_iter().collect();
+        let object = json!({
+            "apiVersion": crd::AccessToken::api_version(&()), "kind": crd::AccessToken::kind(&()),
+            "metadata": { "name": id.object_name(), "labels": { label.0: label.1 }, "ownerReferences": owners },
+            "spec": spec,
+        });
+        let created = self.access_tokens().create("create_access_token", &id.to_string(), &object).await?;
+        read("create_access_token", id, &created)
+    }
+
+    /// Renames exactly this token, whatever else has changed on it.
+    pub(crate) async fn set_token_name(&self, token: &AccessToken, name: &str) -> Result<AccessToken, Error> {
+        self.patch_token(token, json!({ "metadata": { "uid": token.uid }, "spec": { "name": name } })).await
+    }
+
+    /// Replaces the secret and the end of exactly this version of a token.
+    pub(crate) async fn set_token_secret(
+        &self,
+        token: &AccessToken,
+        hash: &SecretHash,
+        expires_at: DateTime<Utc>,
+        rotated_at: DateTime<Utc>,
+    ) -> Result<AccessToken, Error> {
+        let rotated = token.rotated_with_current();
+        let spec = json!({
+            "tokenHash": hash.as_hex(),
+            "rotatedHashes": rotated.iter().map(SecretHash::as_hex).collect::<Vec<_>>(),
+            "expiresAt": seconds(expires_at),
+            "rotatedAt": seconds(rotated_at),
+        });
+        self.patch_token(token, json!({ "metadata": { "resourceVersion": token.resource_version }, "spec": spec }))
+            .await
+    }
+
+    /// Records the last use of exactly this version of a token.
+    pub(crate) async fn set_token_last_used(
+        &self,
+        token: &AccessToken,
+        at: DateTime<Utc>,
+    ) -> Result<AccessToken, Error> {
+        self.patch_token_status(token, json!({ "lastUsedAt": seconds(at) })).await
+    }
+
+    /// Records since when a token is refused for its identity configuration; `None`: it is accepted again.
+    pub(crate) async fn set_token_stale(
+        &self,
+        token: &AccessToken,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<AccessToken, Error> {
+        self.patch_token_status(token, json!({ "staleSince": since.map(seconds) })).await
+    }
+
+    /// Records that exactly this version of a token has ended. Only one of several that do so at once succeeds.
+    pub(crate) async fn set_token_ended(&self, token: &AccessToken, at: DateTime<Utc>) -> Result<AccessToken, Error> {
+        self.patch_token_status(token, json!({ "endedAt": seconds(at) })).await
+    }
+
+    /// Deletes exactly this token; `true` if this call did it.
+    pub(crate) async fn delete_access_token(&self, token: &AccessToken) -> Result<bool, Error> {
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        match self.access_tokens().delete("delete_access_token", &of, name, &token.uid).await {
+            Ok(_) => Ok(!token.deleting),
+            Err(error) if error.is_gone() || error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn patch_token(&self, token: &AccessToken, patch: Value) -> Result<AccessToken, Error> {
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        let patched = self.access_tokens().patch("patch_access_token", &of, name, &patch).await?;
+        read("patch_access_token", &token.id, &patched)
+    }
+
+    async fn patch_token_status(&self, token: &AccessToken, status: Value) -> Result<AccessToken, Error> {
+        let patch = json!({ "metadata": { "resourceVersion": token.resource_version }, "status": status });
+        let (name, of) = (token.id.object_name(), token.id.to_string());
+        let patched = self.access_tokens().patch_status("patch_access_token_status", &of, name, &patch).await?;
+        read("patch_access_token_status", &token.id, &patched)
+    }
+}
+
+fn readable(object: &Object) -> Option<AccessToken> {
+    read_access_token(object)
+        .inspect_err(|why| {
+            tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read and is refused");
+        })
+        .ok()
+}
+
+fn read(call: &'static str, id: &TokenId, object: &Object) -> Result<AccessToken, Error> {
+    read_access_token(object)
+        .map_err(|why| Error::new(call, &id.to_string(), ErrorKind::UnreadableAnswer, &why.to_string()))
+}

@@ -1,0 +1,34 @@
+//! The issuer of the API server's service account tokens.
+
+use serde::Deserialize;
+
+use super::{Cluster, Error, ErrorKind, optional};
+
+const CALL: &str = "get_openid_configuration";
+const PATH: &str = "/.well-known/openid-configuration";
+
+impl Cluster {
+    /// The issuer, by OpenID Connect Discovery 1.0, section 4. An API server whose issuer is no https URL has no such
+    /// document; then the token that it has just accepted from Daypass names the issuer.
+    ///
+    /// # Errors
+    /// When neither names one.
+    pub(crate) async fn issuer(&self) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Configuration {
+            issuer: String,
+        }
+        let ask = async {
+            let request = http::Request::get(PATH).body(Vec::new()).map_err(kube::Error::HttpError)?;
+            self.client.request::<Configuration>(request).await
+        };
+        match optional(self.call(CALL, PATH, ask).await)? {
+            Some(answer) => Ok(answer.issuer),
+            None => self.own_claims().and_then(|claims| claims.issuer).ok_or_else(|| {
+                let why = "the API server names no issuer, and Daypass has no service account token that names one";
+                // Not NotFound: the object that the client asked for may well exist.
+                Error::new(CALL, PATH, ErrorKind::Server, why)
+            }),
+        }
+    }
+}

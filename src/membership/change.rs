@@ -1,0 +1,69 @@
+//! Changing a member: its duration, its credential, and what is recorded of its role.
+
+use chrono::TimeDelta;
+
+use super::create::CLAIM;
+use super::{Membership, status};
+use crate::cluster::Error;
+use crate::domain::member::Member;
+use crate::domain::secret::Credential;
+use crate::domain::token::dies_in_time;
+use crate::observability::audit::{Cause, Kind};
+
+impl Membership {
+    /// Changes the duration of exactly this version of a member. When this returns, no kubeconfig outlives the new end.
+    pub async fn change_duration(
+        &self,
+        member: &Member,
+        duration: TimeDelta,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        let changed = self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?;
+        // A Secret that cannot be deleted does not save the others.
+        let mut deleted = Ok(());
+        for secret in self.cluster.list_kubeconfigs(&changed.id).await? {
+            let outlives =
+                secret.issued.as_ref().is_some_and(|issued| !dies_in_time(issued.expires_at, changed.expires_at()));
+            if outlives && secret.belongs_to(&changed) {
+                deleted = deleted.and(self.cluster.delete_secret(&changed.id.role, &secret).await);
+            }
+        }
+        deleted?;
+        self.provision(&changed, None, cause).await
+    }
+
+    /// Gives a member a new credential. The old one and all kubeconfigs issued for it stop working.
+    pub async fn renew_credential(
+        &self,
+        member: &Member,
+        credential: &Credential,
+        cause: Cause<'_>,
+    ) -> Result<Member, Error> {
+        let hash = credential.hash();
+        let renewed = self.provision(member, Some(&hash), cause).await?;
+        self.delete_kubeconfigs(&renewed, Some(&hash)).await?;
+        self.report(Kind::CredentialIssued, &renewed, cause, None);
+        Ok(renewed)
+    }
+
+    /// Records that the role of a live member can do something else now. After a conflict the next sweep does it.
+    pub async fn record_role_change(
+        &self,
+        member: &Member,
+        hash: &str,
+        widened: bool,
+        cause: Cause<'_>,
+    ) -> Result<(), Error> {
+        let mut changed = member.clone();
+        if widened {
+            changed.status.role_widened = Some(self.clock.now());
+        }
+        let update = status::active(&changed, None, Some(hash), self.clock_skewed(), self.clock.now());
+        match self.cluster.write_status(member, &update).await {
+            Ok(_) if widened => self.report(Kind::RoleWidened, member, cause, None),
+            Err(error) if !error.is_conflict() && !error.is_gone() => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! The audit trail: one JSON line an event, on standard output. `docs/audit.md` is its schema.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::SecondsFormat;
+use serde::Serialize;
+
+use crate::clock::{Clock, Entropy};
+use crate::domain::access_token::{AccessToken, Scope};
+use crate::domain::lifetime::seconds;
+use crate::domain::member::Member;
+
+/// The version of the schema. A field may be added under it; none is removed or changes its meaning.
+const API_VERSION: &str = "audit.daypass.dev/v1";
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "docs/audit.md describes each")]
+pub enum Kind {
+    MemberCreated,
+    Extended,
+    Shortened,
+    CredentialIssued,
+    KubeconfigIssued,
+    KubeconfigRevoked,
+    RoleWidened,
+    Expired,
+    Revoked,
+    TokenCreated,
+    TokenRotated,
+    TokenRenamed,
+    TokenRevoked,
+    TokenExpired,
+    TokenReused,
+    SessionCreated,
+    SessionEnded,
+    Denied,
+    AuthFailed,
+}
+
+/// Who caused an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Actor {
+    /// A caller of the REST API.
+    Caller {
+        /// Its Kubernetes user name.
+        username: String,
+    },
+    /// Whoever holds an access token, or a session of one.
+    #[serde(rename_all = "camelCase")]
+    AccessToken {
+        /// The Kubernetes user name of its owner.
+        username: String,
+        /// The token's id.
+        token_id: String,
+        /// The caller that created it.
+        created_by: String,
+    },
+    /// A member, by its credential.
+    Member {
+        /// Its id.
+        username: String,
+    },
+    /// Daypass itself: the end of the time.
+    Daypass,
+    /// Somebody with access to the Kubernetes API: its own audit log knows who.
+    Kubernetes,
+    /// Nobody that could be told.
+    Anonymous,
+}
+
+/// Where an event came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address.
+    pub address: Option<String>,
+    /// The request's id, as in `x-request-id`.
+    pub request_id: Option<String>,
+    /// Method and path of the request.
+    pub request: Option<String>,
+}
+
+/// Who causes a change, from where, and on whose rights.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause<'a> {
+    /// Who.
+    pub actor: &'a Actor,
+    /// On whose rights.
+    pub owner: Option<&'a str>,
+    /// From where.
+    pub origin: &'a Origin,
+}
+
+impl<'a> Cause<'a> {
+    /// A cause inside Daypass or the cluster: no request, and nobody's rights.
+    pub fn internal(actor: &'a Actor) -> Self {
+        const NOWHERE: &Origin = &Origin { address: None, request_id: None, request: None };
+        Self { actor, owner: None, origin: NOWHERE }
+    }
+
+    /// An event with this cause.
+    pub fn event(self, kind: Kind) -> Event<'a> {
+        Event { owner: self.owner, ..Event::new(kind, self.actor.clone(), self.origin) }
+    }
+}
+
+/// An event, without what all events have.
+#[derive(Debug, Clone)]
+pub struct Event<'a> {
+    /// What happened.
+    pub kind: Kind,
+    /// Who caused it.
+    pub actor: Actor,
+    /// On whose rights it was decided: the caller itself, or the owner of the token that it used.
+    pub owner: Option<&'a str>,
+    /// From where.
+    pub origin: &'a Origin,
+    /// The member concerned.
+    pub member: Option<&'a Member>,
+    /// The role that was asked for, where there is no member.
+    pub role_id: Option<&'a str>,
+    /// The access token, or session, concerned.
+    pub token: Option<&'a AccessToken>,
+    /// The kubeconfig concerned.
+    pub jti: Option<&'a str>,
+    /// What was refused, or why: an error code, never a message.
+    pub reason: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    /// An event about nothing in particular yet.
+    pub fn new(kind: Kind, actor: Actor, origin: &'a Origin) -> Self {
+        Self { kind, actor, owner: None, origin, member: None, role_id: None, token: None, jti: None, reason: None }
+    }
+
+    /// About this member.
+    pub fn about_member(self, member: &'a Member) -> Self {
+        Self { member: Some(member), ..self }
+    }
+
+    /// About this access token, or session.
+    pub fn about_token(self, token: &'a AccessToken) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
+    /// About the kubeconfig of this id, if there is one.
+    pub fn with_jti(self, jti: Option<&'a str>) -> Self {
+        Self { jti, ..self }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    api_version: &'static str,
+    id: String,
+    time: String,
+    event: Kind,
+    data_plane_id: &'a str,
+    actor: &'a Actor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<Grant<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<TokenGrant<'a>>,
+}
+
+/// The whole grant, in every event about a member: the record of the end alone answers who, why, from when to when.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Grant<'a> {
+    id: String,
+    uid: &'a str,
+    role_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_by: Option<&'a str>,
+    created_at: String,
+    expires_at: String,
+}
+
+/// Whom a token represents, who made it, and what it is good for. No hash of it: that names the secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenGrant<'a> {
+    id: String,
+    uid: &'a str,
+    name: &'a str,
+    owner: &'a str,
+    created_by: &'a str,
+    scopes: Vec<&'static str>,
+    created_at: String,
+    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_of: Option<&'a str>,
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub struct Audit {
+    data_plane_id: Arc<str>,
+    clock: Clock,
+    entropy: Entropy,
+    sink: Arc<Mutex<dyn std::io::Write + Send>>,
+}
+
+impl Audit {
+    /// Events of this data plane, written to `sink`.
+    pub fn new(data_plane_id: &str, clock: Clock, sink: impl std::io::Write + Send + 'static) -> Self {
+        Self {
+            data_plane_id: data_plane_id.into(),
+            clock,
+            entropy: Entropy::default(),
+            sink: Arc::new(Mutex::new(sink)),
+        }
+    }
+
+    /// Writes an event. A failure is logged: the deed that it records is done already.
+    pub fn record(&self, event: &Event<'_>) {
+        if let Err(error) = self.write(event) {
+            tracing::error!(%error, event = ?event.kind, "an audit event could not be written");
+        }
+    }
+
+    fn write(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        let line = Line {
+            api_version: API_VERSION,
+            id: self.entropy.uuid()?.to_string(),
+            time: self.clock.now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            event: event.kind,
+            data_plane_id: &self.data_plane_id,
+            actor: &event.actor,
+            owner: event.owner,
+            source_address: event.origin.address.as_deref(),
+            request_id: event.origin.request_id.as_deref(),
+            request: event.origin.request.as_deref(),
+            role_id: event.role_id,
+            jti: event.jti,
+            reason: event.reason,
+            member: event.member.map(Grant::of),
+            token: event.token.map(TokenGrant::of),
+        };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        // One write a line, so that no two lines mix.
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        sink.write_all(&text)?;
+        Ok(sink.flush()?)
+    }
+}
+
+impl<'a> Grant<'a> {
+    fn of(member: &'a Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            uid: &member.uid,
+            role_id: member.id.role.as_str(),
+            username: member.username.as_deref(),
+            description: member.description.as_deref(),
+            created_by: member.created_by.as_deref(),
+            created_at: seconds(member.created_at),
+            expires_at: seconds(member.expires_at()),
+        }
+    }
+}
+
+impl<'a> TokenGrant<'a> {
+    fn of(token: &'a AccessToken) -> Self {
+        Self {
+            id: token.id.to_string(),
+            uid: &token.uid,
+            name: &token.name,
+            owner: &token.owner.username,
+            created_by: &token.created_by,
+            scopes: token.scopes.iter().copied().map(Scope::as_str).collect(),
+            created_at: seconds(token.created_at),
+            expires_at: seconds(token.expires_at),
+            session_of: token.session.as_ref().map(|of| of.token.as_str()),
+        }
+    }
+}

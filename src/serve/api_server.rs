@@ -1,0 +1,95 @@
+//! The REST API's listener: its certificate, its state and its router.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::admin::reconnect;
+use super::certificate::{key_pair, show_expiry, watch_cert_files};
+use super::connections::{self, Limits, Listener};
+use super::lifecycle::Lifecycle;
+use super::{DRAIN, settings, tls};
+use crate::access_tokens::AccessTokens;
+use crate::api::{self, AppState, Capacity, KubeconfigSettings};
+use crate::authn::{Authenticator, Bursts};
+use crate::cli::ServeArgs;
+use crate::clock::{Clock, Entropy};
+use crate::cluster::Cluster;
+use crate::membership::Membership;
+use crate::observability::audit::Audit;
+use crate::observability::metrics::Metrics;
+
+/// What the REST API is made of.
+pub(super) struct ApiServer {
+    pub(super) args: ServeArgs,
+    pub(super) cluster: Cluster,
+    pub(super) membership: Membership,
+    pub(super) tokens: AccessTokens,
+    pub(super) clock: Clock,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
+    pub(super) kubeconfig: KubeconfigSettings,
+}
+
+impl ApiServer {
+    /// Serves the API until the process is told to stop and the requests in progress are answered.
+    pub(super) async fn run(self, listener: TcpListener, lifecycle: Lifecycle) -> anyhow::Result<()> {
+        let Self { args, cluster, membership, tokens, clock, audit, metrics, kubeconfig } = self;
+        let pair = tokio::select! {
+            pair = key_pair(&args, &cluster, &clock) => pair?,
+            () = lifecycle.stop.cancelled() => return Ok(()),
+        };
+        let leaf = tls::leaf(&pair.certificate)?;
+        show_expiry(&metrics, &leaf);
+        let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        tracing::info!(sha256 = tls::fingerprint(&leaf), "serving with this certificate");
+        if !tls::covers(&leaf, host) {
+            tracing::warn!(host, "the certificate does not name the host of the public URL: clients will refuse it");
+        }
+        let config = tls::server_config(&pair.certificate, pair.key.expose_secret().as_bytes());
+        let (tls, served) = watch::channel(config.context("the certificate and the key cannot be used")?);
+        let bursts =
+            Bursts { refused_credentials: args.max_refused_credentials, denied_requests: args.max_denied_requests };
+        let authn = Authenticator::new(
+            cluster.clone(),
+            membership.clone(),
+            tokens.clone(),
+            audit.clone(),
+            settings::methods(&args),
+            bursts,
+        );
+        let state = AppState {
+            cluster,
+            membership,
+            tokens,
+            authn,
+            clock,
+            entropy: Entropy::default(),
+            audit,
+            metrics: metrics.clone(),
+            settings: settings::api_settings(&args, kubeconfig, &pair.certificate)?,
+            tasks: lifecycle.requests.clone(),
+            capacity: Capacity::default(),
+        };
+        let readiness = lifecycle.readiness;
+        let router =
+            api::router(Arc::new(state))?.layer(axum::middleware::from_fn_with_state(readiness.clone(), reconnect));
+        let listener = Listener {
+            socket: listener,
+            tls: Some(served),
+            limits: Limits::API,
+            metrics: Some(metrics.clone()),
+            tasks: lifecycle.requests,
+        };
+        readiness.serve();
+        tracing::info!(address = %args.listen, "listening");
+        let files = args.tls_cert_file.zip(args.tls_key_file);
+        tokio::select! {
+            () = connections::serve(listener, router, lifecycle.stop, DRAIN) => Ok(()),
+            never = watch_cert_files(&tls, files, pair.certificate, &metrics) => match never {},
+        }
+    }
+}
