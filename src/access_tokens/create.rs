@@ -7,7 +7,7 @@ use super::{AccessTokens, CONFLICT_RETRIES, NewToken};
 use crate::cluster::{Error, ErrorKind};
 use crate::crd;
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
-use crate::domain::access_token::{AccessToken, MAX_SESSIONS, Owner, SignIn, TokenId, TokenSecret, owner_key};
+use crate::domain::access_token::{AccessToken, MAX_SESSIONS, Owner, SessionOrigin, TokenId, TokenSecret, owner_key};
 use crate::observability::audit::{Actor, Cause, Kind};
 
 /// Label of a token: its owner, as [`owner_key`] says.
@@ -56,7 +56,7 @@ impl AccessTokens {
     pub(super) async fn create_session(
         &self,
         new: NewToken,
-        of: SignIn,
+        of: SessionOrigin,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let token = OwnerReference {
             api_version: crd::AccessToken::api_version(&()).into_owned(),
@@ -79,7 +79,7 @@ impl AccessTokens {
         &self,
         slots: &Slots,
         new: &NewToken,
-        session: Option<&SignIn>,
+        session: Option<&SessionOrigin>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let identity = self.identity_now().await?;
         // Each name that is lost to another request is a token more, so there are no more tries than names; and a few
@@ -102,7 +102,7 @@ impl AccessTokens {
         &self,
         slots: &Slots,
         owner: &Owner,
-        session: Option<&SignIn>,
+        session: Option<&SessionOrigin>,
     ) -> Result<Option<String>, CreateTokenError> {
         let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
         // A session of an earlier secret has ended too, and a token of an earlier account of the same name.
@@ -146,7 +146,7 @@ impl AccessTokens {
     }
 }
 
-fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SignIn>) -> AccessTokenSpec {
+fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SessionOrigin>) -> AccessTokenSpec {
     let owner = &new.owner;
     AccessTokenSpec {
         id: secret.subject().to_string(),

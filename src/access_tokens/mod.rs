@@ -21,7 +21,7 @@ use self::identity::KnownIssuer;
 use crate::clock::{Clock, Entropy, NoEntropy};
 use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
 use crate::domain::access_token::{
-    AccessToken, Owner, SESSION_LIFETIME, Scope, SignIn, TokenId, TokenRules, TokenSecret,
+    AccessToken, Owner, SESSION_LIFETIME, Scope, SessionOrigin, TokenId, TokenRules, TokenSecret,
 };
 use crate::observability::audit::{Audit, Cause, Kind};
 
@@ -149,7 +149,7 @@ impl AccessTokens {
             scopes: token.scopes.clone(),
             expires_at: end,
         };
-        let of = SignIn {
+        let of = SessionOrigin {
             token: token.id.object_name().to_owned(),
             token_uid: token.uid.clone(),
             secret: token.hash.fingerprint().to_owned(),

@@ -11,7 +11,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::access_token::MAX_NAME;
-use crate::domain::member::{MAX_DESCRIPTION, MAX_USERNAME, check_text};
+use crate::domain::member::{MAX_DESCRIPTION, MAX_DISPLAY_NAME, check_text};
 
 /// For every answer that carries a secret.
 pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -21,9 +21,9 @@ pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deseriali
     T::deserialize(deserializer).map(Some)
 }
 
-/// A text of at most [`MAX_USERNAME`] characters.
+/// A text of at most [`MAX_DISPLAY_NAME`] characters.
 pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    text(deserializer, MAX_USERNAME)
+    text(deserializer, MAX_DISPLAY_NAME)
 }
 
 /// A text of at most [`MAX_DESCRIPTION`] characters.

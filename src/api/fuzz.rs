@@ -15,8 +15,8 @@ use super::tokens::{CreateToken, RotateToken, UpdateToken};
 use crate::authn::Credentials;
 use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
 use crate::domain::id::MemberId;
+use crate::domain::redact::redacted;
 use crate::domain::role::RoleId;
-use crate::domain::secret::redacted;
 use crate::domain::token::{decode_claims, decode_own_claims};
 
 /// Reads an input; it panics when a promise is broken.
@@ -115,7 +115,7 @@ fn read(object: &Object) {
         && let Ok(member) = read_member(&role, object)
     {
         assert_eq!(member.deleting, object.is_deleting());
-        assert!(member.duration <= crate::domain::lifetime::MAX_LIFETIME);
+        assert!(member.duration.get() <= crate::domain::lifetime::MAX_LIFETIME);
     }
 }
 

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::settings::Settings;
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 use crate::membership::IssuedKubeconfig;
 
@@ -134,8 +134,8 @@ impl<'a> Kubeconfig<'a> {
              # To renew it while the membership lasts, download this file again: {}\n",
             self.settings.data_plane_id,
             self.member.id,
-            seconds(member_end),
-            seconds(token_end),
+            rfc3339(member_end),
+            rfc3339(token_end),
             if member_end - token_end > chrono::TimeDelta::minutes(5) {
                 " (the cluster grants no longer ones)"
             } else {

@@ -17,7 +17,7 @@ use super::body;
 use super::connection::{Connection, weight};
 use super::problem::{Code, Problem};
 use super::request_context::RequestContext;
-use crate::domain::secret::redacted;
+use crate::domain::redact::redacted;
 use crate::observability::metrics::RequestLabels;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -15,6 +15,7 @@ mod openapi;
 mod page;
 mod problem;
 mod request_context;
+mod schemas;
 mod sessions;
 mod settings;
 mod tokens;

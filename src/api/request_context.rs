@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::State;
 use super::connection::Connection;
 use super::problem::{Code, Problem};
-use crate::domain::secret::redacted;
+use crate::domain::redact::redacted;
 use crate::observability::audit::Origin;
 
 /// As much of a request as the audit trail keeps; a valid path is a third of it.

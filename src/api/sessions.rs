@@ -29,6 +29,7 @@ struct Session {
     /// On whose rights it acts.
     owner: OwnerView,
     /// What it may be used for: what its token may.
+    #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
     scopes: Vec<Scope>,
     /// When it ends.
     expires_at: DateTime<Utc>,

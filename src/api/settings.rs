@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::domain::id::MemberId;
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 
 /// What the API was configured with.
@@ -65,7 +65,7 @@ impl Settings {
         let id = &member.id;
         let kubeconfig = self.file_name(id, "kubeconfig");
         let url = self.kubeconfig_url(id);
-        let end = seconds(member.expires_at());
+        let end = rfc3339(member.expires_at());
         // It opens the cluster, so nobody else may read it, nor a file of its name that is there already, whose mode a
         // umask leaves alone: what is downloaded is a new file, which then takes that name. In a subshell, so that the
         // engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.

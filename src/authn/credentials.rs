@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::Digest;
 use crate::domain::access_token::TokenSecret;
-use crate::domain::secret::Credential;
+use crate::domain::member::Credential;
 
 /// The longest header, in bytes. Tokens with hundreds of groups fit; no more is decoded, or sent to the API server, for
 /// a stranger.

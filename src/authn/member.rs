@@ -2,8 +2,8 @@
 
 use super::{Authenticator, Credentials, PresentedSecret, Refusal};
 use crate::domain::id::MemberId;
+use crate::domain::member::Credential;
 use crate::domain::member::Member;
-use crate::domain::secret::Credential;
 use crate::observability::audit::{Actor, Cause, Origin};
 
 /// An authenticated member, and the credential that it presented.

@@ -20,7 +20,7 @@ use url::form_urlencoded::byte_serialize;
 use super::rest::{Answer, Authorization, Rest};
 use crate::cli::{AccountName, TokenCommand, TokenTarget};
 use crate::domain::access_token::{Scope, service_account};
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 
 /// The shortest that TokenRequest grants.
 const TOKEN_SECONDS: i64 = 600;
@@ -187,7 +187,7 @@ fn created(token: Token) -> anyhow::Result<Output> {
             token.name,
             token.owner.username,
             scopes(&token.scopes),
-            seconds(token.expires_at),
+            rfc3339(token.expires_at),
         ),
     })
 }
@@ -200,8 +200,8 @@ fn table(tokens: &[Token]) -> String {
             token.name.clone(),
             token.owner.username.clone(),
             scopes(&token.scopes),
-            seconds(token.expires_at),
-            token.last_used_at.map_or("never".to_owned(), seconds),
+            rfc3339(token.expires_at),
+            token.last_used_at.map_or("never".to_owned(), rfc3339),
             token.status.clone(),
         ]
     };

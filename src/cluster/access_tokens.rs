@@ -12,7 +12,7 @@ use super::{Cluster, Error, ErrorKind};
 use crate::crd::access_token::AccessTokenSpec;
 use crate::crd::{self, Object, read_access_token};
 use crate::domain::access_token::{AccessToken, TokenId};
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 use crate::domain::secret::SecretHash;
 
 impl Cluster {
@@ -75,8 +75,8 @@ impl Cluster {
         let spec = json!({
             "tokenHash": hash.as_hex(),
             "rotatedHashes": rotated.iter().map(SecretHash::as_hex).collect::<Vec<_>>(),
-            "expiresAt": seconds(expires_at),
-            "rotatedAt": seconds(rotated_at),
+            "expiresAt": rfc3339(expires_at),
+            "rotatedAt": rfc3339(rotated_at),
         });
         self.patch_token(token, json!({ "metadata": { "resourceVersion": token.resource_version }, "spec": spec }))
             .await
@@ -88,7 +88,7 @@ impl Cluster {
         token: &AccessToken,
         at: DateTime<Utc>,
     ) -> Result<AccessToken, Error> {
-        self.patch_token_status(token, json!({ "lastUsedAt": seconds(at) })).await
+        self.patch_token_status(token, json!({ "lastUsedAt": rfc3339(at) })).await
     }
 
     /// Records since when a token is refused for its identity configuration; `None`: it is accepted again.
@@ -97,12 +97,12 @@ impl Cluster {
         token: &AccessToken,
         since: Option<DateTime<Utc>>,
     ) -> Result<AccessToken, Error> {
-        self.patch_token_status(token, json!({ "staleSince": since.map(seconds) })).await
+        self.patch_token_status(token, json!({ "staleSince": since.map(rfc3339) })).await
     }
 
     /// Records that exactly this version of a token has ended. Only one of several that do so at once succeeds.
     pub(crate) async fn set_token_ended(&self, token: &AccessToken, at: DateTime<Utc>) -> Result<AccessToken, Error> {
-        self.patch_token_status(token, json!({ "endedAt": seconds(at) })).await
+        self.patch_token_status(token, json!({ "endedAt": rfc3339(at) })).await
     }
 
     /// Deletes exactly this token; `true` if this call did it.

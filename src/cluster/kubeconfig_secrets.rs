@@ -1,6 +1,6 @@
-//! The Secrets that tokens are bound to, one a kubeconfig: deleting one revokes that kubeconfig. They hold no data.
+//! The Secrets that kubeconfigs' tokens are bound to, one each. They hold no data; deleting one revokes its kubeconfig.
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,6 +12,7 @@ use super::service_accounts::{owned_labels, owner_reference};
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
 use crate::crd::Object;
 use crate::domain::id::MemberId;
+use crate::domain::kubeconfig::{KubeconfigRecord, RecordedToken};
 use crate::domain::member::Member;
 use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
@@ -22,45 +23,6 @@ const CREDENTIAL_LABEL: &str = "daypass.dev/credential";
 const EXPIRES_ANNOTATION: &str = "daypass.dev/expires-at";
 const FROM_ANNOTATION: &str = "daypass.dev/from";
 
-/// A Secret in a role namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KubeconfigSecret {
-    /// Its name: the member's, a dot, a slot from 0 to 9.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// The name of the member it says it belongs to.
-    pub member: Option<String>,
-    /// The UID of that member.
-    pub member_uid: Option<String>,
-    /// The fingerprint of the credential it was exchanged for.
-    pub credential: Option<String>,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-    /// Whether it is being deleted.
-    pub deleting: bool,
-    /// What was issued on it; `None` while the token is being asked for.
-    pub issued: Option<Issued>,
-}
-
-/// A token that was issued and recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
-    /// The token's id.
-    pub jti: String,
-    /// When the token ends (its `exp`).
-    pub expires_at: DateTime<Utc>,
-    /// The address it was issued to.
-    pub from: Option<String>,
-}
-
-impl KubeconfigSecret {
-    /// Whether it was made for this very member, not for another one of its name.
-    pub fn belongs_to(&self, member: &Member) -> bool {
-        self.member_uid.as_ref() == Some(&member.uid)
-    }
-}
-
 impl Cluster {
     /// Metadata only: Daypass has no business with what a Secret holds.
     fn secrets(&self, role: &RoleId) -> Objects<'_> {
@@ -68,16 +30,16 @@ impl Cluster {
     }
 
     /// The Secrets of all members of a name.
-    pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigSecret>, Error> {
+    pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigRecord>, Error> {
         self.list_secrets(&id.role, Some(&format!("{MEMBER_LABEL}={}", id.name()))).await
     }
 
     /// All Secrets of a role.
-    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigSecret>, Error> {
+    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigRecord>, Error> {
         self.list_secrets(role, None).await
     }
 
-    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigSecret>, Error> {
+    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigRecord>, Error> {
         self.secrets(role).list("list_secrets", role.as_str(), selector, |secret| read(&secret)).await
     }
 
@@ -87,7 +49,7 @@ impl Cluster {
         member: &Member,
         name: &str,
         credential: &SecretHash,
-    ) -> Result<KubeconfigSecret, Error> {
+    ) -> Result<KubeconfigRecord, Error> {
         let mut labels = owned_labels(member);
         labels.insert(CREDENTIAL_LABEL.to_owned(), credential.fingerprint().to_owned());
         let secret = Secret {
@@ -108,7 +70,7 @@ impl Cluster {
     pub(crate) async fn record_issued(
         &self,
         role: &RoleId,
-        secret: &KubeconfigSecret,
+        secret: &KubeconfigRecord,
         claims: &TokenClaims,
         from: Option<&str>,
     ) -> Result<(), Error> {
@@ -123,7 +85,7 @@ impl Cluster {
     }
 
     /// Deletes exactly this Secret; with it dies the token that is bound to it.
-    pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
+    pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
         let of = format!("{role}.{}", secret.name);
         gone(self.secrets(role).delete("delete_secret", &of, &secret.name, &secret.uid).await)
     }
@@ -151,7 +113,7 @@ impl Cluster {
     pub(crate) async fn request_token(
         &self,
         id: &MemberId,
-        secret: &KubeconfigSecret,
+        secret: &KubeconfigRecord,
         lifetime: chrono::TimeDelta,
     ) -> Result<SecretString, Error> {
         let request = TokenRequest {
@@ -177,9 +139,9 @@ impl Cluster {
     }
 }
 
-fn read(secret: &Object) -> KubeconfigSecret {
+fn read(secret: &Object) -> KubeconfigRecord {
     let exp = secret.annotation(EXPIRES_ANNOTATION).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
-    KubeconfigSecret {
+    KubeconfigRecord {
         name: secret.name(),
         uid: secret.uid().unwrap_or_default(),
         member: secret.label(MEMBER_LABEL),
@@ -188,7 +150,7 @@ fn read(secret: &Object) -> KubeconfigSecret {
         // One without a date counts as old.
         created_at: secret.created_at().unwrap_or_default(),
         deleting: secret.is_deleting(),
-        issued: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| Issued {
+        issued: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| RecordedToken {
             jti,
             expires_at: exp.to_utc(),
             from: secret.annotation(FROM_ANNOTATION),

@@ -1,6 +1,6 @@
 //! Reading and writing Members.
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
@@ -11,7 +11,7 @@ use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error, ErrorKind, gone};
 use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Unreadable, read_member};
 use crate::domain::id::MemberId;
-use crate::domain::lifetime::format_duration;
+use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::Member;
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
@@ -127,7 +127,7 @@ impl Cluster {
     pub(crate) async fn set_duration(
         &self,
         member: &Member,
-        duration: TimeDelta,
+        duration: MembershipDuration,
         claimed_until: DateTime<Utc>,
     ) -> Result<Member, Error> {
         let patch = json!({
@@ -135,7 +135,7 @@ impl Cluster {
                 "resourceVersion": member.resource_version,
                 "annotations": { CLAIM_ANNOTATION: claim(claimed_until) },
             },
-            "spec": { "duration": format_duration(duration) },
+            "spec": { "duration": duration },
         });
         let (members, id) = (self.members(&member.id.role), &member.id);
         let patched = members.patch("patch_member", &id.to_string(), id.name(), &patch).await?;

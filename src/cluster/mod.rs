@@ -21,7 +21,6 @@ mod walls;
 mod watch;
 
 pub use error::{Error, ErrorKind};
-pub use kubeconfig_secrets::{Issued, KubeconfigSecret};
 pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use members::{Listed, Lookup, StatusUpdate, WatchedMember};

@@ -30,7 +30,7 @@ pub struct Account {
 impl Account {
     /// Whether it was made for this very member, not for another one of its name.
     pub fn belongs_to(&self, member: &Member) -> bool {
-        self.member_uid.as_ref() == Some(&member.uid)
+        member.owns(self.member_uid.as_deref())
     }
 }
 

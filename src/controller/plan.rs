@@ -1,21 +1,18 @@
 //! What is to be done about a member, decided from what is there: pure, and without a hint about what changed.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use crate::cluster::{Account, KubeconfigSecret, Lookup};
+use crate::cluster::{Account, Lookup};
+use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::{Member, Phase};
-use crate::domain::token::{TOKEN_LEEWAY, dies_in_time};
 use crate::membership::EndReason;
-
-/// How long a Secret may wait for its token; the request that made it has long been answered or has failed by then.
-const PENDING: TimeDelta = TimeDelta::minutes(2);
 
 /// What is there under a member's name. The Member must be read last: then an account or Secret without one has none.
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) member: Lookup,
     pub(super) account: Option<Account>,
-    pub(super) secrets: Vec<KubeconfigSecret>,
+    pub(super) secrets: Vec<KubeconfigRecord>,
     pub(super) clock_skewed: bool,
 }
 
@@ -27,7 +24,7 @@ pub(super) enum Step {
     /// Delete the service account: it is no living member's.
     DeleteAccount(Account),
     /// Delete a Secret: it is no living kubeconfig's.
-    DeleteSecret(KubeconfigSecret),
+    DeleteSecret(KubeconfigRecord),
     /// Make the service account, record the status.
     Provision,
 }
@@ -50,7 +47,7 @@ impl Observed {
 
     fn keep(&self, member: &Member, now: DateTime<Utc>) -> Plan {
         let foreign = self.account.iter().filter(|account| !account.deleting && !account.belongs_to(member));
-        let dead = self.secrets.iter().filter(|secret| !secret.deleting && !is_wanted(secret, member, now));
+        let dead = self.secrets.iter().filter(|secret| !secret.deleting && !secret.is_wanted(member, now));
         let mut plan = Plan {
             steps: foreign.cloned().map(Step::DeleteAccount).chain(dead.cloned().map(Step::DeleteSecret)).collect(),
             wake: Some(member.expires_at()),
@@ -79,27 +76,15 @@ impl Observed {
     }
 }
 
-/// Whether a Secret is a kubeconfig of this very member, from its present credential, alive and dead in time.
-fn is_wanted(secret: &KubeconfigSecret, member: &Member, now: DateTime<Utc>) -> bool {
-    let fingerprint = member.status.credential.as_ref().map(|hash| hash.fingerprint());
-    let owned = secret.belongs_to(member) && fingerprint.is_some() && secret.credential.as_deref() == fingerprint;
-    owned
-        && match &secret.issued {
-            Some(issued) => {
-                dies_in_time(issued.expires_at, member.expires_at()) && now < issued.expires_at + TOKEN_LEEWAY
-            }
-            None => now < secret.created_at + PENDING,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Issued;
     use crate::crd::Unreadable;
     use crate::domain::id::MemberId;
-    use crate::domain::member::Status;
-    use crate::domain::secret::{Credential, SecretHash};
+    use crate::domain::kubeconfig::RecordedToken;
+    use crate::domain::lifetime::MembershipDuration;
+    use crate::domain::member::{Credential, RecordedStatus};
+    use crate::domain::secret::SecretHash;
     use proptest::prelude::*;
 
     const HOUR: i64 = 3600;
@@ -121,13 +106,13 @@ mod tests {
             generation: 1,
             created_at: at(0),
             deleting: false,
-            duration: TimeDelta::hours(1),
+            duration: MembershipDuration::hours(1).unwrap(),
             not_after: None,
             username: None,
             description: None,
             created_by: None,
             claimed_until: None,
-            status: Status {
+            status: RecordedStatus {
                 credential: Some(hash(1)),
                 expires_at: Some(at(HOUR)),
                 phase: Some(Phase::Active),
@@ -144,8 +129,8 @@ mod tests {
         Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), created_at: None, deleting: false }
     }
 
-    fn secret(exp: Option<i64>) -> KubeconfigSecret {
-        KubeconfigSecret {
+    fn secret(exp: Option<i64>) -> KubeconfigRecord {
+        KubeconfigRecord {
             name: "a.0".into(),
             uid: "k".into(),
             member: Some("a".into()),
@@ -153,11 +138,11 @@ mod tests {
             credential: Some(hash(1).fingerprint().into()),
             created_at: at(0),
             deleting: false,
-            issued: exp.map(|exp| Issued { jti: "j".into(), expires_at: at(exp), from: None }),
+            issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
         }
     }
 
-    fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigSecret>) -> Observed {
+    fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigRecord>) -> Observed {
         Observed { member: Lookup::Found(Box::new(member)), account, secrets, clock_skewed: false }
     }
 
@@ -209,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_kubeconfig_must_be_of_the_present_credential_and_die_in_time() {
-        let other = KubeconfigSecret { credential: Some(hash(2).fingerprint().into()), ..secret(Some(100)) };
-        let stranger = KubeconfigSecret { member_uid: Some("m0".into()), ..secret(Some(100)) };
+        let other = KubeconfigRecord { credential: Some(hash(2).fingerprint().into()), ..secret(Some(100)) };
+        let stranger = KubeconfigRecord { member_uid: Some("m0".into()), ..secret(Some(100)) };
         for (dead, now) in
             [(other, 5), (stranger, 5), (secret(Some(HOUR - 69)), 5), (secret(Some(100)), 170), (secret(None), 120)]
         {
@@ -224,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_request_at_work_is_not_overtaken_but_holds_no_end_up() {
-        let mut fresh = Member { status: Status::default(), claimed_until: Some(at(10)), ..member() };
+        let mut fresh = Member { status: RecordedStatus::default(), claimed_until: Some(at(10)), ..member() };
         assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), Plan { steps: vec![], wake: Some(at(10)) });
         assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(10)).steps, [Step::Provision]);
         fresh.claimed_until = Some(at(HOUR));
@@ -233,21 +218,59 @@ mod tests {
         assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(EndReason::Expired)]);
     }
 
+    fn accounts() -> impl Strategy<Value = Option<Account>> {
+        let account = ("m[01]", any::<bool>(), any::<bool>()).prop_map(|(uid, own, deleting)| Account {
+            member_uid: own.then_some(uid),
+            deleting,
+            ..account("m1")
+        });
+        proptest::option::of(account)
+    }
+
+    fn secrets() -> impl Strategy<Value = Vec<KubeconfigRecord>> {
+        let fields = (0..10u8, "m[01]", 1..3u8, any::<bool>(), -HOUR..2 * HOUR, proptest::option::of(-HOUR..2 * HOUR));
+        let secret = fields.prop_map(|(slot, uid, credential, deleting, created_at, exp)| KubeconfigRecord {
+            name: format!("a.{slot}"),
+            uid: format!("k{slot}"),
+            member_uid: Some(uid),
+            credential: Some(hash(credential).fingerprint().into()),
+            created_at: at(created_at),
+            deleting,
+            ..secret(exp)
+        });
+        proptest::collection::vec(secret, 0..10)
+    }
+
     proptest! {
-        /// Whatever is there: nothing is provisioned for one that is not live, and nothing of one stays.
+        /// Whatever exists: a member that is not live is never provisioned, and nothing of it stays. Of a live member
+        /// stays exactly what is wanted.
         #[test]
-        fn the_dead_are_never_provisioned(now in -10i64..2 * HOUR, deleting: bool, terminating: bool, has_account: bool, exp in proptest::option::of(0..2 * HOUR)) {
+        fn nothing_stays_that_is_not_wanted(
+            now in -10i64..2 * HOUR,
+            deleting: bool,
+            terminating: bool,
+            recorded: bool,
+            account in accounts(),
+            secrets in secrets(),
+        ) {
             let mut member = Member { deleting, ..member() };
             if terminating { member.status.phase = Some(Phase::Terminating); }
-            let live = member.is_live(at(now));
-            let account = has_account.then(|| account("m1"));
-            let plan = observed(member, account.clone(), vec![secret(exp)]).plan(at(now));
-            prop_assert!(live || !plan.steps.contains(&Step::Provision));
-            if !live {
-                prop_assert!(plan.steps.contains(&Step::DeleteSecret(secret(exp))));
-                prop_assert!(account.is_none_or(|account| plan.steps.contains(&Step::DeleteAccount(account))));
+            if !recorded { member.status.expires_at = None; }
+            let (live, now) = (member.is_live(at(now)), at(now));
+            let plan = observed(member.clone(), account.clone(), secrets.clone()).plan(now);
+            prop_assert_eq!(plan.wake, live.then(|| member.expires_at()));
+            let own = account.as_ref().is_some_and(|account| account.belongs_to(&member) && !account.deleting);
+            prop_assert_eq!(plan.steps.contains(&Step::Provision), live && !(own && recorded));
+            let ends = plan.steps.iter().any(|step| matches!(step, Step::End(_)));
+            prop_assert_eq!(ends, !live && !(deleting && terminating));
+            for secret in secrets {
+                let stays = secret.deleting || (live && secret.is_wanted(&member, now));
+                prop_assert_eq!(plan.steps.contains(&Step::DeleteSecret(secret)), !stays);
             }
-            prop_assert_eq!(plan.wake.is_some(), live);
+            if let Some(account) = account {
+                let stays = account.deleting || (live && own);
+                prop_assert_eq!(plan.steps.contains(&Step::DeleteAccount(account)), !stays);
+            }
         }
     }
 }

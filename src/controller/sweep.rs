@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 
 use super::Controller;
 use super::plan::Observed;
-use crate::cluster::{Account, Cluster, Error, KubeconfigSecret, Lookup};
+use crate::cluster::{Account, Cluster, Error, Lookup};
 use crate::domain::id::MemberId;
+use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 
@@ -120,7 +121,7 @@ async fn remove_foreign_account(cluster: &Cluster, role: &RoleId, account: &Acco
 }
 
 /// A Secret that names no member.
-async fn remove_foreign_secret(cluster: &Cluster, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
+async fn remove_foreign_secret(cluster: &Cluster, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
     if secret.deleting {
         return Ok(());
     }

@@ -145,7 +145,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::domain::access_token::{SignIn, TokenId, TokenSecret, owner_key};
+    use crate::domain::access_token::{SessionOrigin, TokenId, TokenSecret, owner_key};
 
     fn at(hours: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + hours * 3600, 0).unwrap()
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn session(of: &AccessToken) -> AccessToken {
-        let origin = SignIn {
+        let origin = SessionOrigin {
             token: of.id.object_name().into(),
             token_uid: of.uid.clone(),
             secret: of.hash.fingerprint().into(),

@@ -1,4 +1,4 @@
-//! `AccessToken`: its schema, its CEL rules, and how one is read into the domain.
+//! `AccessToken`: its schema, its CEL rules, and decoding into the domain.
 
 use chrono::{DateTime, Utc};
 use kube::{CustomResource, KubeSchema};
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, date_schema, immutable, text_schema};
-use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, SignIn, TokenId, is_reserved, owner_key};
-use crate::domain::secret::{SecretHash, Subject as _};
+use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, SessionOrigin, TokenId, is_reserved, owner_key};
+use crate::domain::secret::{SecretHash, SecretSubject as _};
 
-/// A personal access token for Daypass's REST API, or a session that was had in exchange for one. Written by Daypass alone.
+/// A personal access token for Daypass's REST API, or a session of one. Written by Daypass alone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
 #[kube(
     group = "daypass.dev",
@@ -20,13 +20,16 @@ use crate::domain::secret::{SecretHash, Subject as _};
     shortname = "dpt",
     namespaced,
     status = "AccessTokenStatus",
-    doc = "A personal access token for Daypass's REST API, or a session that was had in exchange for one. Written by Daypass alone: use its REST API, or `daypass token`.",
+    doc = "A personal access token for Daypass's REST API, or a session of one. Only Daypass writes it: use its \
+           REST API or `daypass token`.",
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.username"),
-    printcolumn(name = "Title", type_ = "string", json_path = ".spec.name", description = "The token's name for people"),
+    printcolumn(name = "Title", type_ = "string", json_path = ".spec.name", description = "The token's display name"),
     printcolumn(name = "Scopes", type_ = "string", json_path = ".spec.scopes"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt"),
-    printcolumn(name = "Last used", type_ = "date", json_path = ".status.lastUsedAt", description = "Exact to ten minutes"),
-    validation = Rule::new("self.spec.id.startsWith(self.metadata.name + '-')").message("spec.id must begin with metadata.name"),
+    printcolumn(name = "Last used", type_ = "date", json_path = ".status.lastUsedAt",
+        description = "To within ten minutes"),
+    validation = Rule::new("self.spec.id.startsWith(self.metadata.name + '-')")
+        .message("spec.id must begin with metadata.name"),
     validation = immutable!("id"),
     validation = immutable!("owner"),
     validation = immutable!("createdBy"),
@@ -39,10 +42,10 @@ pub struct AccessTokenSpec {
     /// The token's id in the REST API, part of its secret.
     #[schemars(schema_with = "id_schema")]
     pub id: String,
-    /// Name for people.
+    /// Display name.
     #[schemars(schema_with = "text_schema::<255>")]
     pub name: String,
-    /// On whose rights the token acts.
+    /// The identity whose rights the token has.
     pub owner: OwnerSpec,
     /// The caller that created the token.
     #[schemars(schema_with = "text_schema::<1024>")]
@@ -54,28 +57,28 @@ pub struct AccessTokenSpec {
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub expires_at: DateTime<Utc>,
-    /// When the token got the secret that it has now; absent where that was at its creation. From then on it lasts as
-    /// long as the operator allows.
+    /// When the token got its present secret; absent if at creation. The operator's limit on its lifetime counts from
+    /// then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub rotated_at: Option<DateTime<Utc>>,
-    /// Hex SHA-256 of the token.
+    /// Hex SHA-256 of the secret.
     #[schemars(schema_with = "hash_schema")]
     pub token_hash: String,
-    /// Those that it had before it was rotated, the oldest first.
+    /// Hashes of earlier secrets, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "hashes_schema")]
     pub rotated_hashes: Vec<String>,
-    /// Names the identity configuration (issuer and audience) that the token was made under.
+    /// Identifies the identity configuration (issuer and audience) that the token was created under.
     #[schemars(schema_with = "text_schema::<64>")]
     pub identity: String,
-    /// For a session: the token that it was had in exchange for.
+    /// For a session, the token it was issued for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SessionSpec")]
     pub session: Option<SessionSpec>,
 }
 
-/// On whose rights a token acts.
+/// The identity whose rights a token has.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerSpec {
@@ -86,28 +89,28 @@ pub struct OwnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_schema::<64>")]
     pub uid: Option<String>,
-    /// The groups of a user that is no service account, as they were then.
+    /// A user's groups when the token was created; absent for a service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GroupsSpec")]
     pub groups: Option<GroupsSpec>,
-    /// What else Kubernetes said of the owner then (`extra`), but for what concerns one credential alone.
+    /// The owner's attributes (`extra`) when the token was created, except those of a single credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "extra_schema")]
     pub extra: Option<Extra>,
 }
 
-/// Groups as they were once.
+/// The groups of a user at some time.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GroupsSpec {
     /// Their names.
     #[schemars(schema_with = "group_names_schema")]
     pub names: Vec<String>,
-    /// When they were these.
+    /// When they were read.
     #[schemars(schema_with = "date_schema")]
     pub at: DateTime<Utc>,
 }
 
-/// The token that a session was had in exchange for.
+/// The token that a session was issued for.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionSpec {
@@ -117,25 +120,25 @@ pub struct SessionSpec {
     /// Its UID.
     #[schemars(schema_with = "text_schema::<64>")]
     pub token_uid: String,
-    /// The first digits of its hash then.
+    /// The first digits of the hash of its secret at that time.
     #[schemars(schema_with = "text_schema::<64>")]
     pub secret: String,
 }
 
-/// What is known of its use.
+/// Last use and end of the token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessTokenStatus {
-    /// When the token was last used, exact to ten minutes.
+    /// When the token was last used, to within ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When Daypass ended the token, which it reports before it deletes it: what is deleted without was by somebody
-    /// else.
+    /// When Daypass ended the token. Daypass sets this before it deletes the object, to tell its own deletions from
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub ended_at: Option<DateTime<Utc>>,
-    /// Since when the token is refused, its identity configuration not being in force any more.
+    /// Since when the token has been refused because its identity configuration is no longer in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub stale_since: Option<DateTime<Utc>>,
@@ -173,10 +176,10 @@ fn group_names_schema(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 1000, "items": text_schema::<1024>(generator) })
 }
 
-/// Reads one object of a list by itself, so that a bad one never blinds the list.
+/// Decodes one object. Call it for each object of a list, so that a bad one does not hide the others.
 ///
 /// # Errors
-/// [`Unreadable`], which says what is wrong with the object. It is refused whatever is presented for it.
+/// [`Unreadable`], with the fault of the object. Refuse every secret presented for it.
 pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, Unreadable> {
     let spec: AccessTokenSpec = object.part("spec")?;
     let status: Option<AccessTokenStatus> = object.part("status")?;
@@ -200,14 +203,14 @@ pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, U
         hash: hash(&spec.token_hash)?,
         rotated: spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?,
         identity: spec.identity,
-        session: spec.session.map(|of| SignIn { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+        session: spec.session.map(|of| SessionOrigin { token: of.token, token_uid: of.token_uid, secret: of.secret }),
         last_used_at: status.last_used_at,
         stale_since: status.stale_since,
     })
 }
 
-/// What Daypass would not have written was written by somebody else: a service account without its UID, a user or a group whose name
-/// Kubernetes keeps to itself.
+/// Refuses an owner that Daypass would not have written: a service account without UID, or a reserved name of a user
+/// or group. Somebody else wrote it.
 fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
     let owner = Owner {
         username: owner.username,
@@ -215,12 +218,12 @@ fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
         groups: owner.groups.map(|groups| Groups { names: groups.names, at: groups.at }),
         extra: owner.extra,
     };
-    let believable = match (owner.service_account(), &owner.groups) {
+    let trusted = match (owner.service_account(), &owner.groups) {
         (Some(_), groups) => owner.uid.is_some() && groups.is_none(),
         (None, Some(groups)) => !is_reserved(&owner.username) && !groups.names.iter().any(|name| is_reserved(name)),
         (None, None) => false,
     };
-    if believable { Ok(owner) } else { Err(Unreadable::Field("spec.owner")) }
+    if trusted { Ok(owner) } else { Err(Unreadable::Field("spec.owner")) }
 }
 
 #[cfg(test)]
@@ -245,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_daypass_writes_is_read() {
+    fn token_written_by_daypass_is_decoded() {
         let token = read(|_| {}).unwrap();
         assert_eq!(token.owner.service_account(), Some(("a", "b")));
         assert_eq!((token.scopes, token.last_used_at), (vec![Scope::MembersRead], None));
     }
 
     #[test]
-    fn what_daypass_would_not_have_written_is_refused() {
+    fn token_that_daypass_would_not_write_is_refused() {
         let user = |name: &str, groups: Value| json!({"username": name, "groups": groups});
         let since = "2026-11-23T00:00:00Z";
         for (field, value) in [
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_groups_are_read_with_their_date() {
+    fn groups_of_a_user_are_decoded() {
         let token = read(|object| {
             let name = format!("{}-3", owner_key("alice"));
             object["metadata"]["name"] = json!(name);

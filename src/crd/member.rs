@@ -1,4 +1,4 @@
-//! `Member`: its schema, its CEL rules, and how one is read into the domain.
+//! `Member`: its schema, its CEL rules, and decoding into the domain.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::object::Object;
 use super::schema::{Unreadable, chrono_of, date, date_schema, immutable, text_schema};
 use crate::domain::id::MemberId;
-use crate::domain::lifetime::parse_duration;
+use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{self, Phase};
 use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
 
-/// Annotation that a REST request writes with its change: until then (RFC 3339) it is at work on the member itself, so the
-/// controller leaves provisioning and reporting to it. It never holds up an end.
+/// Annotation that a REST request writes with its change. Until this time (RFC 3339) the request provisions and
+/// reports the member itself, and the controller leaves that alone. It never delays an end.
 pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
 
-/// A temporary member: one role (its namespace) for at most 48 hours from its creation.
+/// A temporary member of this cluster: one role (its namespace) for at most 48 hours from creation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
 #[kube(
     group = "daypass.dev",
@@ -28,14 +28,18 @@ pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
     shortname = "dpm",
     namespaced,
     status = "MemberStatus",
-    doc = "A temporary member of this cluster: one role (its namespace) for at most 48 hours from its creation.",
-    printcolumn(name = "Role", type_ = "string", json_path = ".metadata.namespace", description = "The role's namespace"),
+    doc = "A temporary member of this cluster: one role (its namespace) for at most 48 hours from creation.",
+    printcolumn(name = "Role", type_ = "string", json_path = ".metadata.namespace",
+        description = "The role's namespace"),
     printcolumn(name = "Username", type_ = "string", json_path = ".spec.username"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt", description = "When the membership ends"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt",
+        description = "When the membership ends"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$') && self.metadata.name != 'default'")
-        .message("metadata.name must be lower-case letters, digits and inner dashes, at most 40, and not 'default'"),
+    validation = Rule::new(
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$') && self.metadata.name != 'default'"
+    )
+        .message("metadata.name must be 1 to 40 lower-case letters, digits and inner dashes, and not 'default'"),
     validation = immutable!("notAfter"),
     validation = immutable!("username"),
     validation = immutable!("description"),
@@ -43,22 +47,23 @@ pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MemberSpec {
-    /// How long the membership lasts from the creation of this object: hours, minutes and seconds, like 4h or 1h30m;
-    /// over zero and at most 48h. A change extends or shortens it, always measured from the creation.
+    /// How long the membership lasts, always measured from the creation of this object: hours, minutes and seconds,
+    /// for example 4h or 1h30m; more than zero and at most 48h. Change it to extend or shorten the membership.
     #[schemars(schema_with = "duration_schema")]
     #[x_kube(validation = Rule::new("duration(self) > duration('0s') && duration(self) <= duration('48h')")
-        .message("must be over zero and at most 48h"))]
-    pub duration: String,
-    /// A hard end, whatever the duration: keeps a restored or re-applied object from starting its time again.
+        .message("must be more than zero and at most 48h"))]
+    pub duration: MembershipDuration,
+    /// The membership ends at this time even if the duration is longer. It keeps a restored or re-applied object from
+    /// starting its time again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub not_after: Option<String>,
-    /// Whom the membership is for, as shown to people.
+    /// Display name of the person or team that the membership is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_schema::<255>")]
     pub username: Option<String>,
-    /// What the membership is for.
+    /// Why the membership exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_schema::<1024>")]
     pub description: Option<String>,
@@ -68,7 +73,7 @@ pub struct MemberSpec {
     pub created_by: Option<String>,
 }
 
-/// What Daypass alone writes.
+/// Written by Daypass alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
@@ -84,30 +89,31 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub phase: Option<String>,
-    /// Ready; RoleWidened once the role has been given more rights than it had; ClockSkewed while the clocks of Daypass and the API server disagree by over 5 s.
+    /// Ready: the service account exists. RoleWidened: the role has gained rights since the membership was granted.
+    /// ClockSkewed: the clocks of Daypass and the API server disagree by more than 5 s.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Names what the role could do when the membership was last looked at, first when it was granted.
+    /// Fingerprint of the role's rights when the membership was granted or last checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub role_hash: Option<String>,
-    /// The generation of the spec that this status was written for.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
 }
 
-/// No `format: duration`: the API server's own reading of that format overflows silently.
+/// Without `format: duration`, which the API server parses with silent overflow.
 fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string", "minLength": 2, "maxLength": 20, "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
     })
 }
 
-/// Reads one object of a list by itself, so that a bad one never blinds the list.
+/// Decodes one object. Call it for each object of a list, so that a bad one does not hide the others.
 ///
 /// # Errors
-/// [`Unreadable`], which says what is wrong with the object.
+/// [`Unreadable`], with the fault of the object. Treat the member as ended.
 pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unreadable> {
     let spec: MemberSpec = object.part("spec")?;
     let status: Option<MemberStatus> = object.part("status")?;
@@ -119,7 +125,7 @@ pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unr
         generation: object.generation(),
         created_at: object.created_at().ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
         deleting: object.is_deleting(),
-        duration: parse_duration(&spec.duration).map_err(|_| Unreadable::Field("spec.duration"))?,
+        duration: spec.duration,
         not_after: not_after.map_err(|_| Unreadable::Field("spec.notAfter"))?.map(|date| date.to_utc()),
         username: spec.username,
         description: spec.description,
@@ -129,11 +135,11 @@ pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unr
     })
 }
 
-fn read_status(status: MemberStatus) -> Result<member::Status, Unreadable> {
+fn read_status(status: MemberStatus) -> Result<member::RecordedStatus, Unreadable> {
     let is_true = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && c.status == "True");
     let credential = status.credential_hash.as_ref().map(|hex| SecretHash::from_hex(hex));
-    Ok(member::Status {
-        // A hash that is none must not read as "no credential issued yet".
+    Ok(member::RecordedStatus {
+        // An invalid hash must not count as "no credential issued yet".
         credential: credential.map(|hash| hash.ok_or(Unreadable::Field("status.credentialHash"))).transpose()?,
         expires_at: status.expires_at,
         phase: match status.phase.as_deref() {
@@ -170,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn the_hard_end_holds_against_a_longer_duration() {
+    fn hard_end_limits_a_longer_duration() {
         let member = read(json!({"duration": "4h", "notAfter": "2026-11-23T02:00:00+01:00"}), json!(null)).unwrap();
         assert_eq!(member.expires_at().to_rfc3339(), "2026-11-23T01:00:00+00:00");
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_and_never_a_longer_life() {
+    fn invalid_field_is_an_error() {
         for spec in [
             json!(null),
             json!({}),

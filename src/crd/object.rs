@@ -1,4 +1,4 @@
-//! Objects as the API server wrote them, read so that nothing in one of them hides another.
+//! Objects, lists and watch events as the API server sends them, decoded one by one so that a bad one hides no other.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,24 +11,23 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::schema::{Unreadable, date};
 
-/// An object of any type, taken apart but not decoded.
+/// An object of any type, split into its parts but not decoded.
 ///
-/// Whoever may patch an object decides what is in its `managedFields`: nested deeper than any decoder goes, times and
-/// numbers that no type holds. The API server hands all of that out as it was written, so `managedFields` is skipped
-/// without being decoded, and every other part is decoded by itself, when it is asked for. A part that cannot be
-/// decoded is that object's trouble alone.
+/// Anyone who may patch an object controls its `managedFields`, which may be nested deeper than a decoder's limit or
+/// contain absurd times and numbers. The API server returns them as written. So this skips `managedFields` and decodes
+/// each other part on its own, on request. A part that cannot be decoded affects no other part and no other object.
 #[derive(Clone, Default)]
 pub struct Object {
     metadata: BTreeMap<String, Box<RawValue>>,
-    /// Everything beside the metadata.
+    /// All parts except the metadata.
     parts: BTreeMap<String, Box<RawValue>>,
 }
 
 impl Object {
-    /// Takes an object apart.
+    /// Splits an object into its parts.
     ///
     /// # Errors
-    /// When the text is not a JSON object. The API server writes no other.
+    /// If the text is not a JSON object, which the API server never sends.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let mut borrowed: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text)?;
         let metadata = borrowed.remove("metadata").map_or("{}", RawValue::get);
@@ -40,7 +39,7 @@ impl Object {
         Ok(Self { metadata: owned(metadata), parts: owned(borrowed) })
     }
 
-    /// Its name; empty for one without, which the API server never sends.
+    /// Its name; empty if missing, which the API server never sends.
     pub fn name(&self) -> String {
         self.meta("name").unwrap_or_default()
     }
@@ -55,22 +54,22 @@ impl Object {
         self.meta("uid")
     }
 
-    /// Its version.
+    /// Its resourceVersion.
     pub fn resource_version(&self) -> Option<String> {
         self.meta("resourceVersion")
     }
 
-    /// The generation of its spec; 0 where it has none.
+    /// The generation of its spec; 0 if missing.
     pub fn generation(&self) -> i64 {
         self.meta("generation").unwrap_or_default()
     }
 
-    /// When it was created, by the API server.
+    /// When it was created, by the API server's clock.
     pub fn created_at(&self) -> Option<DateTime<Utc>> {
         date(&self.meta::<String>("creationTimestamp")?)
     }
 
-    /// Whether it is being deleted. Whatever stands there counts: a deletion is never overlooked.
+    /// Whether it is being deleted. Any deletionTimestamp counts, even an invalid one, so that no deletion is missed.
     pub fn is_deleting(&self) -> bool {
         self.metadata.get("deletionTimestamp").is_some_and(|raw| raw.get() != "null")
     }
@@ -89,19 +88,19 @@ impl Object {
         serde_json::from_str(self.metadata.get(key)?.get()).ok()
     }
 
-    /// A part of the object, such as `spec`; `null` where it has none.
+    /// Decodes a part of the object, such as `spec`. A missing part is `null`.
     ///
     /// # Errors
-    /// When the part is not of this type.
+    /// If the part is not of this type.
     pub fn part<T: DeserializeOwned>(&self, key: &str) -> Result<T, Unreadable> {
         let text = self.parts.get(key).map_or("null", |raw| raw.get());
         serde_json::from_str(text).map_err(|error| Unreadable::Schema(error.to_string()))
     }
 
-    /// The whole object, without its `managedFields`, as its type.
+    /// Decodes the whole object, without its `managedFields`.
     ///
     /// # Errors
-    /// When it is not of this type. The error quotes nothing: the object can be a Secret or hold a token.
+    /// If it is not of this type. The error quotes nothing, because the object may be a Secret or contain a token.
     pub fn decode<K: DeserializeOwned>(&self) -> Result<K, Unreadable> {
         let decode = || {
             let mut whole = self.parts.clone();
@@ -112,14 +111,14 @@ impl Object {
     }
 }
 
-/// The name alone: what an object holds can be secret.
+/// Shows the name alone, because the content may be secret.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Object").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
-/// A page of a list: each object stays text until it is parsed by itself.
+/// A page of a list. Each object stays text until it is parsed on its own.
 #[derive(Deserialize)]
 pub struct Page<'a> {
     #[serde(borrow, default)]
@@ -138,10 +137,10 @@ struct PageMeta {
 }
 
 impl<'a> Page<'a> {
-    /// Takes a page apart.
+    /// Splits a page into its objects.
     ///
     /// # Errors
-    /// When the text is not that of a list.
+    /// If the text is not a list.
     pub fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
@@ -151,14 +150,14 @@ impl<'a> Page<'a> {
         self.items.iter().flatten().map(|raw| Object::parse(raw.get()))
     }
 
-    /// What asks for the next page, and the version of the list; both empty where there is none.
+    /// The `continue` token of the next page and the list's resourceVersion; each is empty if missing.
     pub fn continuation(&self) -> (String, String) {
         let meta: PageMeta = self.metadata.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
         (meta.r#continue, meta.resource_version)
     }
 }
 
-/// One line of a watch.
+/// A line of a watch response.
 #[derive(Deserialize)]
 pub struct WatchLine<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
@@ -169,18 +168,18 @@ pub struct WatchLine<'a> {
 }
 
 impl<'a> WatchLine<'a> {
-    /// Takes a line apart.
+    /// Splits a line into type and object.
     ///
     /// # Errors
-    /// When the text is not that of an event.
+    /// If the text is not a watch event.
     pub fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
-    /// The object of the event; of a bookmark one with a version alone, of an error a `Status`.
+    /// The event's object. A bookmark's has a resourceVersion only; an error's is a `Status`.
     ///
     /// # Errors
-    /// When it is not a JSON object.
+    /// If it is not a JSON object.
     pub fn object(&self) -> Result<Object, serde_json::Error> {
         Object::parse(self.object.get())
     }
@@ -192,12 +191,12 @@ mod tests {
     use k8s_openapi::api::rbac::v1::ClusterRole;
     use serde_json::json;
 
-    /// A value nested this deep, as text: serde_json builds no such value either.
+    /// A value nested this deep. As text, because serde_json cannot build it.
     fn nested(depth: usize) -> String {
         format!("{}0{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))
     }
 
-    /// What an attacker writes into the bookkeeping of an object.
+    /// `managedFields` that an attacker might write.
     fn hostile_fields() -> [String; 5] {
         [
             nested(150),
@@ -209,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn one_hostile_object_never_hides_the_others() {
+    fn hostile_object_does_not_hide_the_others() {
         for hostile in hostile_fields() {
             let object = |name: &str, fields: &str| {
-                format!(
-                    r#"{{"metadata":{{"name":"{name}","uid":"u","managedFields":{fields},"labels":{{"a":"b"}}}},"spec":{{"duration":"1h"}}}}"#
-                )
+                let metadata =
+                    format!(r#"{{"name":"{name}","uid":"u","managedFields":{fields},"labels":{{"a":"b"}}}}"#);
+                format!(r#"{{"metadata":{metadata},"spec":{{"duration":"1h"}}}}"#)
             };
             let list = format!(
                 r#"{{"kind":"MemberList","metadata":{{"resourceVersion":"7","continue":"next"}},"items":[{},{}]}}"#,
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_cannot_be_read_leaves_the_others_readable() {
+    fn invalid_part_does_not_affect_other_parts() {
         let text =
             format!(r#"{{"metadata":{{"name":"a","labels":7,"uid":"u"}},"spec":{},"status":{{}}}}"#, nested(200));
         let object = Object::parse(&text).unwrap();
@@ -246,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_object_is_read_without_its_bookkeeping() {
+    fn typed_object_is_decoded_without_managed_fields() {
         for fields in hostile_fields() {
-            let text = format!(
-                r#"{{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{{"name":"a","managedFields":{fields}}},"rules":[{{"verbs":["get"]}}]}}"#
-            );
+            let kind = r#""apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole""#;
+            let metadata = format!(r#"{{"name":"a","managedFields":{fields}}}"#);
+            let text = format!(r#"{{{kind},"metadata":{metadata},"rules":[{{"verbs":["get"]}}]}}"#);
             let role: ClusterRole = Object::parse(&text).unwrap().decode().unwrap();
             assert_eq!((role.metadata.name.as_deref(), role.rules.unwrap().len()), (Some("a"), 1));
         }
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_is_never_overlooked() {
+    fn invalid_deletion_timestamp_counts_as_deleting() {
         let deleting = |value: &str| {
             Object::parse(&format!(r#"{{"metadata":{{"deletionTimestamp":{value}}}}}"#)).unwrap().is_deleting()
         };
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_shows_its_name_alone() {
+    fn debug_shows_only_the_name() {
         let object = Object::parse(r#"{"metadata":{"name":"daypass-tls"},"data":{"tls.key":"c2VjcmV0"}}"#).unwrap();
         assert_eq!(format!("{object:?}"), r#"Object { name: "daypass-tls", .. }"#);
     }

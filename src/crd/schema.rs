@@ -1,11 +1,11 @@
-//! What the types share: their schemas' building blocks, and why one object cannot be read.
+//! Parts that the types share: schemas, dates, and the error of an object that cannot be decoded.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A field that stays as it was made. At the root and with `has()`: a rule on the field itself is dodged by removing the
-/// field in one update and adding it again in the next.
+/// Makes a field immutable. The rule is at the root and compares `has()`: a rule on the field itself would not run
+/// when one update removes the field and the next adds it again.
 macro_rules! immutable {
     ($field:literal) => {
         Rule::new(concat!(
@@ -28,7 +28,7 @@ macro_rules! immutable {
 
 pub(super) use immutable;
 
-/// With a pattern: the API server's own reading of that format takes more than RFC 3339 allows, and Daypass would not.
+/// Has a pattern because the API server accepts more as `date-time` than RFC 3339 and Daypass do.
 pub(super) fn date_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string", "format": "date-time", "maxLength": 40,
@@ -40,17 +40,17 @@ pub(super) fn text_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": MAX, "pattern": "^\\P{Cc}*$" })
 }
 
-/// Why an object could not be read. It is treated as ended.
+/// Why an object could not be decoded. Treat it as ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Not of the schema: an older version wrote it, or the CRD was changed.
-    #[error("does not parse: {0}")]
+    /// It does not match the schema, for example because an older version wrote it.
+    #[error("it does not match the schema: {0}")]
     Schema(String),
-    /// The namespace and the name make no member id.
-    #[error("its namespace and name make no member id")]
+    /// Its namespace and name do not form a member id.
+    #[error("its namespace and name do not form a member id")]
     Id,
-    /// A field does not hold what it must.
-    #[error("{0} cannot be read")]
+    /// A field is missing or has an invalid value.
+    #[error("{0} is missing or invalid")]
     Field(&'static str),
 }
 
@@ -58,7 +58,7 @@ pub(super) fn date(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|date| date.to_utc())
 }
 
-/// A Kubernetes time in the domain's type; `None` when the calendar cannot hold it.
+/// Converts a Kubernetes time; `None` if it is beyond the calendar.
 pub(super) fn chrono_of(time: &Time) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.0.as_second(), 0)
 }

@@ -1,4 +1,4 @@
-//! Access tokens: who owns one, what it may be used for, and when it ends.
+//! Access tokens and their sessions: owner, scopes, and whether one is live, suspended or ended.
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
@@ -10,34 +10,46 @@ pub use super::owner::{
 pub use super::scope::Scope;
 pub use super::token_id::{TokenId, owner_key};
 
-/// An access token in clear.
+/// An access token in plain text.
 pub type TokenSecret = Secret<TokenId>;
 
-/// How exact the record of the last use is: a use within this time of a recorded one is not written down.
+/// The precision of the last use: Daypass skips the write if it recorded a use within this time.
 pub const USE_PRECISION: TimeDelta = TimeDelta::minutes(10);
-/// How long a token that was made under another identity configuration is kept, refused: rolling a mistake back restores it.
+/// How long Daypass keeps a token of another identity configuration before deleting it. It refuses the token
+/// meanwhile; rolling back a mistaken configuration makes it work again.
 pub const STALE_GRACE: TimeDelta = TimeDelta::hours(24);
-/// How long a session lasts, if its token does not end before.
+/// How long a session lasts, unless its token ends earlier.
 pub const SESSION_LIFETIME: TimeDelta = TimeDelta::minutes(30);
 /// The most live sessions of a token.
 pub const MAX_SESSIONS: usize = 16;
-/// How many secrets that a token has had before are remembered, so that one that is presented again is known for what it is.
+/// How many earlier secrets of a token Daypass remembers, to recognize a rotated secret that is used again.
 pub const MAX_ROTATED: usize = 100;
 /// The longest name, in characters.
 pub const MAX_NAME: usize = 255;
 
-/// What a session was had in exchange for.
+/// The token that a session was issued for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignIn {
+pub struct SessionOrigin {
     /// The name of the token's object.
     pub token: String,
     /// Its UID.
     pub token_uid: String,
-    /// The fingerprint of the secret: the session ends when the token is rotated.
+    /// The fingerprint of its secret, so that rotating the token ends the session.
     pub secret: String,
 }
 
-/// An access token as the rules see it.
+/// Whether a token may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be used.
+    Live,
+    /// It is refused because its owner may not own tokens now. It works again once the operator allows that.
+    Suspended,
+    /// It has ended for good.
+    Ended,
+}
+
+/// An AccessToken object, decoded: a token, or a session of one.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
     /// Its id.
@@ -46,60 +58,62 @@ pub struct AccessToken {
     pub uid: String,
     /// The object's version, for optimistic concurrency.
     pub resource_version: String,
-    /// When it was created, by the API server.
+    /// When it was created, by the API server's clock.
     pub created_at: DateTime<Utc>,
-    /// Whether it has a deletionTimestamp: then it is dead, whatever finalizer holds it.
+    /// Whether it has a deletionTimestamp. If so it is dead, even if a finalizer still holds the object.
     pub deleting: bool,
-    /// Whether Daypass has ended it, and reported that: then only its object is left to be deleted.
+    /// Whether Daypass has ended it and reported that. Only the object is left to delete.
     pub ended: bool,
-    /// Name for people.
+    /// Display name.
     pub name: String,
-    /// On whose rights it acts.
+    /// The identity whose rights it has.
     pub owner: Owner,
     /// The caller that created it.
     pub created_by: String,
     /// What it may be used for.
     pub scopes: Vec<Scope>,
-    /// When it ends, used or not: as it was asked for, or before that by [`AccessToken::bounded`].
+    /// When it ends, used or not: as requested, or earlier after [`AccessToken::bounded`].
     pub expires_at: DateTime<Utc>,
-    /// When it got its present secret, if not at its creation.
+    /// When it got its present secret; `None` if at creation.
     pub rotated_at: Option<DateTime<Utc>>,
     /// The hash of its secret.
     pub hash: SecretHash,
-    /// The hashes of the secrets that it had before, the oldest first.
+    /// The hashes of its earlier secrets, oldest first.
     pub rotated: Vec<SecretHash>,
-    /// Names the identity configuration that it was made under.
+    /// Identifies the identity configuration that it was created under.
     pub identity: String,
-    /// What it was had in exchange for; `None` for a token, which is no session.
-    pub session: Option<SignIn>,
-    /// When it was last used, exact to [`USE_PRECISION`].
+    /// For a session, the token it was issued for.
+    pub session: Option<SessionOrigin>,
+    /// When it was last used, to within [`USE_PRECISION`].
     pub last_used_at: Option<DateTime<Utc>>,
-    /// Since when it is refused for being of another identity configuration.
+    /// Since when it has been refused for its identity configuration.
     pub stale_since: Option<DateTime<Utc>>,
 }
 
-/// What the operator allows tokens to be.
+/// The limits that the operator sets for tokens.
 #[derive(Debug, Clone)]
 pub struct TokenRules {
-    /// The longest life.
+    /// The longest lifetime, from creation or the last rotation.
     pub max_lifetime: TimeDelta,
     /// The longest time without use.
     pub max_idle: TimeDelta,
-    /// The most live tokens of an owner.
+    /// The most live tokens per owner.
     pub max_per_owner: usize,
-    /// The longest life of a token of a user that is no service account; `None` where such users may own none.
+    /// The longest lifetime of a token owned by a user, from when its groups were read; `None` if only service
+    /// accounts may own tokens.
     pub max_user_lifetime: Option<TimeDelta>,
 }
 
 impl TokenRules {
-    /// The latest end that a token of this owner may be given now, new or rotated; `None` where it may have none at all. The groups of a user
-    /// grow old, so no rotation puts their end off.
+    /// The latest end that a new or rotated token of this owner may get now; `None` if the owner may have no token.
+    ///
+    /// A user's groups are a snapshot that goes stale, so rotating a token does not extend their end.
     pub fn latest_end(&self, owner: &Owner, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let latest = now.checked_add_signed(self.max_lifetime)?;
         if owner.service_account().is_some() {
             return Some(latest);
         }
-        // One whose attributes were not kept may be of somebody who may do less.
+        // Without its attributes, the token could do more than its owner.
         owner.extra.as_ref()?;
         let groups_end = owner.groups.as_ref()?.at.checked_add_signed(self.max_user_lifetime?)?;
         Some(latest.min(groups_end))
@@ -107,12 +121,13 @@ impl TokenRules {
 }
 
 impl AccessToken {
-    /// The token as these rules have it: they may have been another operator's when its end was chosen. What is stored
-    /// stays as it is, so that longer lives give it back what was taken.
+    /// Applies these rules to the token's end, because they may have changed since the end was chosen.
+    ///
+    /// The stored end stays as it is, so raising the limits again gives back what lowering them took away.
     #[must_use]
     pub fn bounded(mut self, rules: &TokenRules) -> Self {
         let secret_since = self.rotated_at.unwrap_or(self.created_at);
-        // None is later than any end.
+        // `None`, an overflow, is later than any end.
         let latest = secret_since.checked_add_signed(rules.max_lifetime);
         let groups = self.owner.groups.as_ref().zip(rules.max_user_lifetime);
         let groups_end = groups.and_then(|(groups, most)| groups.at.checked_add_signed(most));
@@ -122,12 +137,31 @@ impl AccessToken {
         self
     }
 
-    /// Whether it is over for good, whatever is left of its object.
-    pub fn has_ended(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
-        self.deleting || self.ended || now >= self.ends_at(rules)
+    /// Whether the token may be used at `now`. This is the one place that decides it; [`AccessToken::is_live`] and
+    /// [`AccessToken::has_ended`] are short forms.
+    ///
+    /// Callers that authenticate must also check that the owner still exists and that the identity configuration
+    /// matches. Neither can be decided from the token alone.
+    pub fn standing(&self, rules: &TokenRules, now: DateTime<Utc>) -> Standing {
+        if self.deleting || self.ended || now >= self.ends_at(rules) {
+            return Standing::Ended;
+        }
+        let allowed = self.owner.service_account().is_some()
+            || rules.latest_end(&self.owner, now).is_some_and(|latest| now < latest);
+        if allowed { Standing::Live } else { Standing::Suspended }
     }
 
-    /// When it ends if it is not used any more. The record of its last use may be older than that by [`USE_PRECISION`].
+    /// Whether it has ended for good, even if its object still exists.
+    pub fn has_ended(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
+        self.standing(rules, now) == Standing::Ended
+    }
+
+    /// Whether it may be used, as far as the token itself tells.
+    pub fn is_live(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
+        self.standing(rules, now) == Standing::Live
+    }
+
+    /// When it ends if nobody uses it again. Allows for a last use that is [`USE_PRECISION`] later than recorded.
     pub fn ends_at(&self, rules: &TokenRules) -> DateTime<Utc> {
         if self.session.is_some() {
             return self.expires_at;
@@ -137,31 +171,23 @@ impl AccessToken {
         self.expires_at.min(idle_end)
     }
 
-    /// Whether it counts: neither over nor of an owner who may have none (any more). Whether its owner is still there,
-    /// and whether it is of this identity configuration, are other questions.
-    pub fn is_live(&self, rules: &TokenRules, now: DateTime<Utc>) -> bool {
-        let allowed = self.owner.service_account().is_some()
-            || rules.latest_end(&self.owner, now).is_some_and(|latest| now < latest);
-        !self.has_ended(rules, now) && allowed
-    }
-
-    /// Whether its use now is worth writing down.
+    /// Whether to record a use now.
     pub fn is_use_due(&self, now: DateTime<Utc>) -> bool {
         self.last_used_at.is_none_or(|last| now - last >= USE_PRECISION)
     }
 
-    /// Whether `secret` is one that it had before, in constant time for each.
+    /// Whether `secret` is one of its earlier secrets; each comparison takes constant time.
     pub fn was(&self, secret: &TokenSecret) -> bool {
         self.rotated.iter().any(|hash| hash.matches(secret))
     }
 
-    /// The hashes to remember when its secret is replaced.
+    /// The hashes to remember when it gets a new secret.
     pub fn rotated_with_current(&self) -> Vec<SecretHash> {
         let all: Vec<_> = self.rotated.iter().chain([&self.hash]).cloned().collect();
         all[all.len().saturating_sub(MAX_ROTATED)..].to_vec()
     }
 
-    /// Whether it is a session of `token` as that is now.
+    /// Whether it is a session of `token` with its present secret.
     pub fn is_session_of(&self, token: &Self) -> bool {
         self.session.as_ref().is_some_and(|of| {
             of.token == token.id.object_name() && of.token_uid == token.uid && of.secret == token.hash.fingerprint()
@@ -216,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_at_its_expiry_or_when_it_was_not_used_whichever_is_first() {
+    fn token_ends_at_its_expiry_or_when_idle_whichever_is_first() {
         let rules = rules();
         let days = |days: i64| at(60 * 24 * days);
         let never_used = token();
@@ -226,28 +252,29 @@ mod tests {
         let used_late = AccessToken { last_used_at: Some(days(99)), ..token() };
         assert_eq!(used_late.ends_at(&rules), days(100));
         assert!(used_late.is_live(&rules, days(100) - TimeDelta::seconds(1)));
-        assert!(!used_late.is_live(&rules, days(100)), "there is no grace");
-        assert!(!AccessToken { deleting: true, ..token() }.is_live(&rules, at(1)));
-        assert!(!AccessToken { ended: true, ..token() }.is_live(&rules, at(1)));
+        assert!(!used_late.is_live(&rules, days(100)), "no grace period");
+        assert_eq!(token().standing(&rules, at(1)), Standing::Live);
+        assert_eq!(AccessToken { deleting: true, ..token() }.standing(&rules, at(1)), Standing::Ended);
+        assert_eq!(AccessToken { ended: true, ..token() }.standing(&rules, at(1)), Standing::Ended);
     }
 
     #[test]
-    fn a_shorter_life_ends_what_there_is_and_a_longer_one_gives_it_back() {
+    fn lower_lifetime_limit_shortens_existing_tokens_and_a_higher_one_restores_them() {
         let days = |days: i64| at(60 * 24 * days);
         let life = |days| TokenRules { max_lifetime: TimeDelta::days(days), ..rules() };
         let end = |token: &AccessToken, rules: &TokenRules| token.clone().bounded(rules).expires_at;
         assert_eq!(end(&token(), &life(7)), days(7));
         assert_eq!(end(&token(), &life(100)), days(100));
-        assert_eq!(end(&token(), &life(365)), days(100), "no later than it was asked for");
+        assert_eq!(end(&token(), &life(365)), days(100), "no later than requested");
         let rotated = AccessToken { rotated_at: Some(days(20)), ..token() };
-        assert_eq!(end(&rotated, &life(7)), days(27), "from its present secret on");
+        assert_eq!(end(&rotated, &life(7)), days(27), "counted from its present secret");
         assert!(!rotated.bounded(&life(7)).is_live(&life(7), days(27)));
         let eternal = TokenRules { max_lifetime: TimeDelta::MAX, ..rules() };
         assert_eq!(end(&token(), &eternal), days(100));
     }
 
     #[test]
-    fn a_users_groups_age_whatever_is_rotated() {
+    fn rotation_does_not_extend_a_users_token() {
         let days = |days: i64| at(60 * 24 * days);
         let groups = Groups { names: vec!["staff".into()], at: days(1) };
         let owner = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: None };
@@ -255,28 +282,36 @@ mod tests {
         let users = |most: Option<i64>| TokenRules { max_user_lifetime: most.map(TimeDelta::days), ..rules() };
         assert_eq!(token.clone().bounded(&users(Some(3))).expires_at, days(4));
         assert_eq!(token.clone().bounded(&users(Some(200))).expires_at, days(100));
-        // Where users own none, it is refused and comes back with the switch.
+        // With users' tokens disabled, the token is suspended, not shortened.
         assert_eq!(token.bounded(&users(None)).expires_at, days(100));
     }
 
     #[test]
-    fn users_own_tokens_only_where_that_is_switched_on_and_as_long_as_their_groups_are_fresh() {
+    fn users_own_tokens_only_if_enabled_and_while_their_groups_are_fresh() {
         let groups = Groups { names: vec!["staff".into()], at: at(0) };
         let user = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: Some(Extra::new()) };
         assert_eq!(rules().latest_end(&user, at(0)), None);
         let on = TokenRules { max_user_lifetime: Some(TimeDelta::days(3)), ..rules() };
-        assert_eq!(on.latest_end(&user, at(5)), Some(at(0) + TimeDelta::days(3)), "whenever it is asked");
+        assert_eq!(
+            on.latest_end(&user, at(5)),
+            Some(at(0) + TimeDelta::days(3)),
+            "counted from when the groups were read"
+        );
         assert_eq!(on.latest_end(&token().owner, at(5)), Some(at(5) + TimeDelta::days(365)));
         assert_eq!(on.latest_end(&Owner { groups: None, ..user.clone() }, at(5)), None);
-        assert_eq!(on.latest_end(&Owner { extra: None, ..user.clone() }, at(5)), None, "it may have been narrowed");
+        assert_eq!(
+            on.latest_end(&Owner { extra: None, ..user.clone() }, at(5)),
+            None,
+            "the attributes may restrict it"
+        );
         let of_user = AccessToken { owner: user, ..token() };
-        assert!(of_user.is_live(&on, at(1)));
-        assert!(!of_user.is_live(&on, at(0) + TimeDelta::days(3)));
-        assert!(!of_user.is_live(&rules(), at(1)), "switched off, those that there are are refused");
+        assert_eq!(of_user.standing(&on, at(1)), Standing::Live);
+        assert_eq!(of_user.standing(&on, at(0) + TimeDelta::days(3)), Standing::Suspended);
+        assert_eq!(of_user.standing(&rules(), at(1)), Standing::Suspended, "disabled: existing tokens stop working");
     }
 
     #[test]
-    fn a_use_is_written_down_once_in_ten_minutes() {
+    fn use_is_recorded_once_in_ten_minutes() {
         assert!(token().is_use_due(at(0)));
         let used = AccessToken { last_used_at: Some(at(0)), ..token() };
         assert!(!used.is_use_due(at(10) - TimeDelta::seconds(1)));
@@ -284,11 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_of_one_secret_of_one_token() {
+    fn session_belongs_to_one_secret_of_one_token() {
         let of = token();
-        let sign_in =
-            SignIn { token: of.id.object_name().into(), token_uid: "u".into(), secret: of.hash.fingerprint().into() };
-        let session = AccessToken { session: Some(sign_in), expires_at: at(30), ..token() };
+        let origin = SessionOrigin {
+            token: of.id.object_name().into(),
+            token_uid: "u".into(),
+            secret: of.hash.fingerprint().into(),
+        };
+        let session = AccessToken { session: Some(origin), expires_at: at(30), ..token() };
         assert!(session.is_session_of(&of));
         assert_eq!(session.ends_at(&rules()), at(30));
         let rotated = AccessToken { hash: TokenSecret::new(of.id.clone(), &[2; 32]).hash(), ..token() };
@@ -298,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_hundred_secrets_are_remembered() {
+    fn last_hundred_secrets_are_remembered() {
         let secret = |n: u8| TokenSecret::new(token().id, &[n; 32]);
         let mut token = token();
         for n in 2..=120 {

@@ -1,45 +1,54 @@
-//! The ids of members.
+//! Member ids.
 
 use std::fmt;
 
 use super::role::{RoleId, is_dns_label};
+use super::secret::SecretSubject;
 
-/// The longest member name.
+/// The longest member name, in characters.
 const MAX_NAME: usize = 40;
 
-/// Letters and digits of names that Daypass makes, without those that are read as another.
+/// Letters and digits of generated names, without the ambiguous 0, 1, l and o.
 const ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
 
-/// A part of a name, with five bits of each byte.
+/// Encodes five bits of each byte as one character of a name.
 pub fn encode(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()
 }
 
-/// A member's id, `<roleId>.<name>`; neither part has a dot.
+/// A member's id, `<roleId>.<name>`. Neither part contains a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId {
-    /// The role, which is the namespace.
+    /// The role, which determines the namespace.
     pub role: RoleId,
     name: String,
 }
 
 impl MemberId {
-    /// The id of the member `name` of `role`, if that is a member's name.
+    /// The id of member `name` in `role`; `None` if no member may have that name.
     pub fn new(role: RoleId, name: &str) -> Option<Self> {
-        // Kubernetes makes a `default` service account in every namespace: no member may stand beside it.
+        // Kubernetes creates a service account `default` in every namespace; a member must not share it.
         let valid = name.len() <= MAX_NAME && is_dns_label(name) && name != "default";
         valid.then(|| Self { role, name: name.to_owned() })
     }
 
-    /// Reads `<roleId>.<name>`.
+    /// Parses `<roleId>.<name>`.
     pub fn parse(text: &str) -> Option<Self> {
         let (role, name) = text.split_once('.')?;
         Self::new(RoleId::parse(role)?, name)
     }
 
-    /// The name in the role: of the Member and of its service account.
+    /// The name of the Member object and of its service account.
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+impl SecretSubject for MemberId {
+    const PREFIX: &'static str = "dpm_";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 
@@ -55,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_id_has_one_dot_and_two_names() {
+    fn id_is_role_dot_name() {
         let id = MemberId::parse("projects-view.k7f3x9qm").unwrap();
         assert_eq!((id.role.as_str(), id.name()), ("projects-view", "k7f3x9qm"));
         assert!(MemberId::parse(&format!("r.{}", "a".repeat(40))).is_some());
@@ -68,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_the_same(text in "\\PC{0,20}|[a-z0-9.-]{1,20}") {
+        fn parsed_id_displays_as_its_text(text in "\\PC{0,20}|[a-z0-9.-]{1,20}") {
             if let Some(id) = MemberId::parse(&text) {
                 prop_assert_eq!(id.to_string(), text);
             }

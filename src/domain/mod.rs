@@ -1,13 +1,17 @@
-//! The rules of Daypass, pure: no Kubernetes client, no HTTP, no reading of clocks or random sources.
+//! The rules of Daypass: pure code without a Kubernetes client, HTTP, clock or random source.
 
 pub mod access_token;
+mod escapes;
 pub mod id;
+pub mod kubeconfig;
 pub mod lifetime;
 pub mod member;
 pub mod network;
 pub mod owner;
+pub mod redact;
 pub mod rights;
 pub mod role;
+mod rules;
 pub mod scope;
 pub mod secret;
 pub mod token;

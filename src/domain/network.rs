@@ -1,8 +1,8 @@
-//! What counts as one client's address.
+//! The client that a network address counts as.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address that limits by address go by. An IPv6 /64 counts as one client.
+/// The address to count a client by. Counts an IPv6 /64 as one client, because one customer usually has all of it.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ipv6_network_counts_as_one() {
+    fn ipv6_network_counts_as_one_client() {
         let of = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(of("192.0.2.1"), "192.0.2.1");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");

@@ -1,4 +1,4 @@
-//! Who owns access tokens, as Kubernetes knows them.
+//! Owners of access tokens: the Kubernetes identities whose rights the tokens have.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,32 @@ use chrono::{DateTime, Utc};
 
 use super::role::is_dns_label;
 
-/// The most further attributes of an owner.
+/// The most attributes (`extra`) of an owner.
 pub const MAX_EXTRA: usize = 16;
-/// The most values of one.
+/// The most values of one attribute.
 pub const MAX_EXTRA_VALUES: usize = 64;
-/// The longest value, in characters.
+/// The longest value of an attribute, in characters.
 pub const MAX_EXTRA_VALUE: u32 = 512;
 
-/// On whose rights a token acts.
+/// The identity whose rights a token has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The Kubernetes user name.
     pub username: String,
-    /// A service account's UID: one that was deleted and made again is another.
+    /// A service account's UID. One that is deleted and created again is another account.
     pub uid: Option<String>,
-    /// The groups of a user that is no service account: Kubernetes cannot be asked for them.
+    /// A user's groups; `None` for a service account. Stored because Kubernetes has no API to look them up.
     pub groups: Option<Groups>,
-    /// What else Kubernetes said of it, as it was then: some authorizers let it do less for that. `None`
-    /// where it was not kept.
+    /// Its attributes when the token was created; `None` if none were stored. Some authorizers restrict an identity by
+    /// them.
     pub extra: Option<Extra>,
 }
 
-/// Further attributes of an identity (`extra` of a TokenReview), by their names.
+/// Attributes of an identity (`extra` of a TokenReview), by name.
 pub type Extra = BTreeMap<String, Vec<String>>;
 
-/// What Kubernetes says of a service account's credential and of the pod that holds it. It is not the access token's.
+/// Attributes that describe one credential of a service account, or the pod that holds it. They do not apply to an
+/// access token of the account.
 const OF_ONE_CREDENTIAL: [&str; 5] = [
     "authentication.kubernetes.io/credential-id",
     "authentication.kubernetes.io/pod-name",
@@ -39,8 +40,8 @@ const OF_ONE_CREDENTIAL: [&str; 5] = [
     "authentication.kubernetes.io/node-uid",
 ];
 
-/// The attributes that an access token keeps: all but those of the one credential, since any other may be what
-/// narrows it (such as `scopes.authorization.openshift.io`).
+/// The attributes to store with an access token: all except [`OF_ONE_CREDENTIAL`], since any other may restrict the
+/// identity, as `scopes.authorization.openshift.io` does.
 pub fn lasting(extra: &Extra) -> Extra {
     extra
         .iter()
@@ -49,29 +50,31 @@ pub fn lasting(extra: &Extra) -> Extra {
         .collect()
 }
 
-/// Groups as they were once.
+/// The groups of a user at some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
     /// Their names.
     pub names: Vec<String>,
-    /// When they were these.
+    /// When they were read.
     pub at: DateTime<Utc>,
 }
 
 impl Owner {
-    /// Namespace and name, where the owner is a service account.
+    /// Namespace and name, if the owner is a service account.
     pub fn service_account(&self) -> Option<(&str, &str)> {
         service_account(&self.username)
     }
 }
 
-/// Namespace and name in a service account's user name, if they can be ones (RFC 1123 label and subdomain): they become parts of a path.
+/// Namespace and name from a service account's user name. Both must be valid (an RFC 1123 label and subdomain),
+/// because they become part of a URL path.
 pub fn service_account(username: &str) -> Option<(&str, &str)> {
     let (namespace, name) = username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     (is_dns_label(namespace) && name.split('.').all(is_dns_label)).then_some((namespace, name))
 }
 
-/// Whether Kubernetes keeps this name of a user or a group to itself. A stored one is never believed: `system:masters` may do everything.
+/// Whether Kubernetes reserves this user or group name. Daypass never trusts a stored one: `system:masters` has all
+/// rights.
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with("system:")
 }
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_attribute_is_kept_but_those_of_one_credential() {
+    fn attributes_of_one_credential_are_dropped() {
         let extra =
             |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vec!["x".to_owned()])).collect::<Extra>();
         let others = ["scopes.authorization.openshift.io", "authentication.kubernetes.io/other", "example.com/tenant"];
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn service_accounts_are_told_by_their_names() {
+    fn service_account_is_parsed_from_a_valid_user_name() {
         assert_eq!(service_account("system:serviceaccount:a:b"), Some(("a", "b")));
         assert_eq!(service_account("system:serviceaccount:a:b.c-d"), Some(("a", "b.c-d")));
         for name in [
@@ -105,6 +108,10 @@ mod tests {
         ] {
             assert_eq!(service_account(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn system_names_are_reserved() {
         assert!(is_reserved("system:masters") && !is_reserved("systems"));
     }
 }

@@ -4,8 +4,8 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 /// What a token may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
-#[expect(missing_docs, reason = "the names say it")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub enum Scope {
     #[serde(rename = "members:read")]
     MembersRead,
@@ -18,10 +18,10 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 4] = [Self::MembersRead, Self::MembersWrite, Self::TokensRead, Self::TokensWrite];
 
-    /// As it is written.
+    /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MembersRead => "members:read",
@@ -31,13 +31,13 @@ impl Scope {
         }
     }
 
-    /// Reads one.
+    /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == text)
     }
 }
 
-/// From a text alone: serde takes what else is in the place of a name for broken JSON.
+/// Written by hand: for a value that is not a string, serde's derive reports invalid JSON instead of a wrong value.
 impl<'de> Deserialize<'de> for Scope {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_has_one_name() {
+    fn scope_has_the_same_name_everywhere() {
         for scope in Scope::ALL {
             assert_eq!(Scope::parse(scope.as_str()), Some(scope));
             assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_valid_json_all_the_same_and_is_not_repeated() {
+    fn unknown_scope_is_a_data_error_that_does_not_repeat_the_text() {
         for text in ["null", "7", r#""secret""#, "[]"] {
             let error = serde_json::from_str::<Scope>(text).unwrap_err();
             assert!(error.is_data() && !error.to_string().contains("secret"), "{text}: {error}");

@@ -1,4 +1,4 @@
-//! The ids of access tokens.
+//! Access token ids.
 
 use std::fmt;
 
@@ -6,37 +6,39 @@ use sha2::{Digest, Sha256};
 
 use super::id::encode;
 use super::role::is_dns_label;
-use super::secret::Subject;
+use super::secret::SecretSubject;
 
-/// 80 bits of the hash of a user name: nobody finds another name with the same.
+/// Characters of an owner's key: 80 bits of a hash, too many to find a second user name with the same key.
 const OWNER_KEY_LEN: usize = 16;
-/// Tells apart the tokens that an object's name was used for, one after the other.
+/// Characters of the nonce, which distinguishes successive tokens under the same object name.
 const NONCE_LEN: usize = 6;
 
-/// An access token's id, `<object name>-<nonce>`. The object's name is one of as many as the owner may have tokens,
-/// `<key of the owner>-<number>`, and a session's one of as many as its token may have, `<name of the
-/// token>-s<number>`: that the API server lets a name be created once is the lock that keeps their number.
+/// An access token's id, `<object name>-<nonce>`.
+///
+/// The object is named `<owner key>-<number>`, a session `<token's object name>-s<number>`. There are as many numbers
+/// as an owner may have tokens, or a token sessions. The API server creates a name only once, which enforces the limit
+/// without a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenId(String);
 
 impl TokenId {
-    /// The id of the token in this object.
+    /// The id of the token stored in this object.
     pub fn new(object_name: &str, nonce: &[u8; NONCE_LEN]) -> Self {
         Self(format!("{object_name}-{}", encode(nonce)))
     }
 
-    /// Whether it is of the owner of this key.
+    /// Whether the token belongs to the owner with this key (see [`owner_key`]).
     pub fn is_of(&self, owner_key: &str) -> bool {
         self.0.split('-').next() == Some(owner_key)
     }
 
-    /// The name of the object.
+    /// The name of the object that stores the token.
     pub fn object_name(&self) -> &str {
         self.0.rsplit_once('-').map_or("", |(name, _)| name)
     }
 }
 
-impl Subject for TokenId {
+impl SecretSubject for TokenId {
     const PREFIX: &'static str = "dpp_";
 
     fn parse(text: &str) -> Option<Self> {
@@ -57,7 +59,7 @@ impl fmt::Display for TokenId {
     }
 }
 
-/// What the objects of an owner's tokens begin with; as a label it finds them all.
+/// The start of the names of an owner's token objects. It is also their label, to list them by.
 pub fn owner_key(username: &str) -> String {
     encode(&Sha256::digest(username.as_bytes())[..OWNER_KEY_LEN])
 }
@@ -68,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_id_names_its_object_and_reads_back() {
+    fn id_contains_its_object_name_and_parses() {
         let id = TokenId::new(&format!("{}-7", owner_key("system:serviceaccount:a:b")), b"abcdef");
         assert_eq!(TokenId::parse(&id.to_string()), Some(id.clone()));
         assert_eq!(id.object_name(), format!("{}-7", owner_key("system:serviceaccount:a:b")));
@@ -96,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_the_same(text in "\\PC{0,40}|[a-z0-9]{16}-[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}") {
+        fn parsed_id_displays_as_its_text(text in "\\PC{0,40}|[a-z0-9]{16}-[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}") {
             if let Some(id) = TokenId::parse(&text) {
                 prop_assert_eq!(id.to_string(), text);
             }

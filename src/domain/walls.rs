@@ -1,5 +1,4 @@
-//! The walls: the chart's admission policies, as this version of Daypass ships them, and whether what a cluster has
-//! is the same.
+//! The walls: the admission policies that this version ships, and whether the policies of a cluster match them.
 
 use std::fmt;
 
@@ -10,11 +9,11 @@ use serde_json::{Map, Value, json};
 pub struct Wall {
     /// The policy's name.
     pub name: &'static str,
-    /// The policy's `spec` in YAML, with the names that the chart fills in.
+    /// The policy's `spec` in YAML, with placeholders that the chart fills in.
     template: &'static str,
 }
 
-/// The chart renders the same files.
+/// Includes the file that the chart renders.
 macro_rules! wall {
     ($name:literal) => {
         Wall {
@@ -24,7 +23,7 @@ macro_rules! wall {
     };
 }
 
-/// All walls. The chart grants Daypass to read exactly these (`daypass.walls` in its `_helpers.tpl`).
+/// All walls. The chart lets Daypass read exactly these (`daypass.walls` in its `_helpers.tpl`).
 pub const WALLS: [Wall; 12] = [
     wall!("daypass-accesstokens"),
     wall!("daypass-certificates"),
@@ -40,44 +39,44 @@ pub const WALLS: [Wall; 12] = [
     wall!("daypass-role-tokens"),
 ];
 
-/// Daypass's own service account, which the walls let do what they deny to others.
+/// Daypass's own service account, which the walls exempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnAccount {
-    /// Its namespace: the release's.
+    /// Its namespace, which is that of the Helm release.
     pub namespace: String,
     /// Its name.
     pub name: String,
 }
 
-/// Why a wall does not stand.
+/// Why a wall is not in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no policy of its name.
+    /// The policy is missing.
     NoPolicy,
-    /// The policy is not the one that this version ships: it may deny less.
+    /// The policy differs from the one that this version ships, so it may deny less.
     OtherPolicy,
-    /// The policy is not bound.
+    /// The binding is missing.
     NoBinding,
-    /// The binding is not the one that this version ships: it may only warn, or hold in some places only.
+    /// The binding differs from the one that this version ships, so it may only warn, or apply in some places only.
     OtherBinding,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoPolicy => "there is no such policy",
-            Self::OtherPolicy => "the policy differs from this version's",
-            Self::NoBinding => "the policy has no binding",
-            Self::OtherBinding => "the binding differs from this version's",
+            Self::NoPolicy => "the policy is missing",
+            Self::OtherPolicy => "the policy differs from the one that this version ships",
+            Self::NoBinding => "the binding is missing",
+            Self::OtherBinding => "the binding differs from the one that this version ships",
         })
     }
 }
 
 impl Wall {
-    /// What is wrong with a policy and its binding, given the `spec` of each; `None`: they are what this version
-    /// ships.
+    /// The fault of a policy and its binding, given the `spec` of each; `None` if they match what this version ships.
     ///
-    /// They must be equal, with all that an API server adds. A field that is unknown here may be what weakens them.
+    /// They must be equal, including the defaults that an API server adds: a field that Daypass does not know may
+    /// weaken them.
     pub fn fault(&self, own: &OwnAccount, policy: Option<&Value>, binding: Option<&Value>) -> Option<Fault> {
         let Some(policy) = policy else { return Some(Fault::NoPolicy) };
         if self.shipped(own, policy).is_none_or(|shipped| shipped != with_defaults(policy.clone())) {
@@ -88,8 +87,8 @@ impl Wall {
         (*binding != bound).then_some(Fault::OtherBinding)
     }
 
-    /// The spec as the chart renders it for this account. The API server's audiences are an operator's to choose, so
-    /// they are taken from the policy that it is compared with, as long as they are a list of strings.
+    /// The spec as the chart renders it for this account. The operator chooses the API server's audiences, so they
+    /// come from the policy to compare with, if they are a list of strings.
     fn shipped(&self, own: &OwnAccount, policy: &Value) -> Option<Value> {
         let username = format!("system:serviceaccount:{}:{}", own.namespace, own.name);
         let mut text = self.template.replace("${username}", &username).replace("${namespace}", &own.namespace);
@@ -106,7 +105,7 @@ fn audiences(policy: &Value) -> Option<&str> {
     serde_json::from_str::<Vec<String>>(text).is_ok().then_some(text)
 }
 
-/// A policy's spec with what the API server adds.
+/// A policy's spec with the defaults that the API server adds.
 fn with_defaults(mut spec: Value) -> Value {
     let add = |object: &mut Map<String, Value>, key: &str, value: Value| {
         object.entry(key).or_insert(value);
@@ -136,7 +135,7 @@ mod tests {
         WALLS.into_iter().find(|wall| wall.name == name).unwrap()
     }
 
-    /// As the chart renders it.
+    /// The policy as the chart renders it.
     fn rendered(wall: Wall) -> Value {
         let text = wall.template.replace("${username}", "system:serviceaccount:ops:daypass");
         serde_yaml::from_str(&text.replace("${namespace}", "ops").replace("${audiences}", r#"["a","b"]"#)).unwrap()
@@ -147,18 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn every_wall_is_recognized_as_rendered_and_as_the_api_server_keeps_it() {
+    fn shipped_wall_has_no_fault_with_or_without_api_server_defaults() {
         for wall in WALLS {
             let policy = rendered(wall);
             assert!(!policy.to_string().contains("${"), "{}", wall.name);
             assert_eq!(wall.fault(&own(), Some(&policy), Some(&bound(wall))), None, "{}", wall.name);
-            let kept = with_defaults(policy);
-            assert_eq!(wall.fault(&own(), Some(&kept), Some(&bound(wall))), None, "{}", wall.name);
+            let stored = with_defaults(policy);
+            assert_eq!(wall.fault(&own(), Some(&stored), Some(&bound(wall))), None, "{}", wall.name);
         }
     }
 
     #[test]
-    fn any_change_to_a_policy_is_a_fault() {
+    fn changed_policy_is_a_fault() {
         for wall in WALLS {
             let fault = |change: &dyn Fn(&mut Value)| {
                 let mut policy = with_defaults(rendered(wall));
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_must_deny_everywhere() {
+    fn binding_must_deny_everywhere() {
         let wall = wall("daypass-role-pods");
         let policy = rendered(wall);
         for (binding, fault) in [
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_around_another_daypass_is_not_this_ones() {
+    fn wall_of_another_installation_is_a_fault() {
         let other = OwnAccount { namespace: "other".into(), ..own() };
         for name in ["daypass-accesstokens", "daypass-member-reach", "daypass-role-tokens"] {
             let wall = wall(name);
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn audiences_are_a_list_of_strings_and_nothing_else() {
+    fn audiences_must_be_a_list_of_strings() {
         let wall = wall("daypass-role-tokens");
         for (expression, fault) in [
             (r#"["https://a.example.com"]"#, None),

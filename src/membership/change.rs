@@ -1,13 +1,11 @@
 //! Changing a member: its duration, its credential, and what is recorded of its role.
 
-use chrono::TimeDelta;
-
 use super::create::CLAIM;
 use super::{Membership, status};
 use crate::cluster::Error;
+use crate::domain::lifetime::MembershipDuration;
+use crate::domain::member::Credential;
 use crate::domain::member::Member;
-use crate::domain::secret::Credential;
-use crate::domain::token::dies_in_time;
 use crate::observability::audit::{Cause, Kind};
 
 impl Membership {
@@ -15,16 +13,14 @@ impl Membership {
     pub async fn change_duration(
         &self,
         member: &Member,
-        duration: TimeDelta,
+        duration: MembershipDuration,
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let changed = self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?;
         // A Secret that cannot be deleted does not save the others.
         let mut deleted = Ok(());
         for secret in self.cluster.list_kubeconfigs(&changed.id).await? {
-            let outlives =
-                secret.issued.as_ref().is_some_and(|issued| !dies_in_time(issued.expires_at, changed.expires_at()));
-            if outlives && secret.belongs_to(&changed) {
+            if secret.outlives(changed.expires_at()) && secret.belongs_to(&changed) {
                 deleted = deleted.and(self.cluster.delete_secret(&changed.id.role, &secret).await);
             }
         }

@@ -10,10 +10,11 @@ use super::{CONFLICT_RETRIES, EndReason, Membership, status};
 use crate::cluster::{Error, ErrorKind, Lookup};
 use crate::crd::MemberSpec;
 use crate::domain::id::MemberId;
+use crate::domain::member::Credential;
 use crate::domain::member::Member;
 use crate::domain::rights::fingerprint;
 use crate::domain::role::RoleId;
-use crate::domain::secret::{Credential, SecretHash};
+use crate::domain::secret::SecretHash;
 use crate::observability::audit::{Cause, Kind};
 
 /// How long a request claims the member that it is changing. Meanwhile the controller leaves it alone.

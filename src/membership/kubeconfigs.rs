@@ -6,10 +6,11 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Membership;
-use crate::cluster::{Error, ErrorKind, KubeconfigSecret};
-use crate::domain::member::Member;
-use crate::domain::secret::{Credential, SecretHash};
-use crate::domain::token::{MAX_KUBECONFIGS, TOKEN_LEEWAY, TokenClaims, decode_claims, retry_margin, token_window};
+use crate::cluster::{Error, ErrorKind};
+use crate::domain::kubeconfig::{KubeconfigRecord, MAX_KUBECONFIGS, retry_margin, slot_names, token_window};
+use crate::domain::member::{Credential, Member};
+use crate::domain::secret::SecretHash;
+use crate::domain::token::{TokenClaims, decode_claims};
 use crate::observability::audit::{Cause, Kind};
 
 /// How often a token is asked for again: the API server counts its lifetime from when it handles the request, so a slow answer
@@ -54,7 +55,8 @@ impl Membership {
     ) -> Result<IssuedKubeconfig, IssueError> {
         let mut margin = TimeDelta::zero();
         for _ in 0..TOKEN_TRIES {
-            let window = token_window(member.expires_at(), self.clock.now() + margin).ok_or(IssueError::TooLate)?;
+            let window =
+                token_window(member.expires_at(), self.clock.now() + margin).map_err(|_| IssueError::TooLate)?;
             let secret = self.take_slot(member, &credential.hash()).await?;
             let issued = self.issue_on(member, credential, &secret, window.lifetime, cause).await;
             let late = match &issued {
@@ -81,19 +83,14 @@ impl Membership {
         .into())
     }
 
-    /// A Secret under one of the ten names that a member's kubeconfigs may have: of two requests that see the same one free, one
-    /// gets a conflict and looks again.
-    async fn take_slot(&self, member: &Member, credential: &SecretHash) -> Result<KubeconfigSecret, IssueError> {
+    /// Creates a Secret in a free slot. If two requests choose the same one, the second gets a conflict and looks again.
+    async fn take_slot(&self, member: &Member, credential: &SecretHash) -> Result<KubeconfigRecord, IssueError> {
         for _ in 0..=MAX_KUBECONFIGS {
             let taken = self.cluster.list_kubeconfigs(&member.id).await?;
-            let mut names = (0..MAX_KUBECONFIGS).map(|slot| format!("{}.{slot}", member.id.name()));
-            let Some(name) = names.find(|name| taken.iter().all(|secret| secret.name != *name)) else {
-                // Those whose token is dead are as good as gone, swept or not.
-                let now = self.clock.now();
-                let is_dead = |secret: &&KubeconfigSecret| {
-                    secret.issued.as_ref().is_some_and(|issued| issued.expires_at + TOKEN_LEEWAY <= now)
-                };
-                let dead = taken.iter().find(is_dead).ok_or(IssueError::TooMany)?;
+            let is_free = |name: &String| taken.iter().all(|secret| secret.name != *name);
+            let Some(name) = slot_names(&member.id).find(is_free) else {
+                // Reuse the slot of a dead one, which the sweep has not removed yet.
+                let dead = taken.iter().find(|secret| secret.is_dead(self.clock.now())).ok_or(IssueError::TooMany)?;
                 self.cluster.delete_secret(&member.id.role, dead).await?;
                 continue;
             };
@@ -109,7 +106,7 @@ impl Membership {
         &self,
         member: &Member,
         credential: &Credential,
-        secret: &KubeconfigSecret,
+        secret: &KubeconfigRecord,
         lifetime: TimeDelta,
         cause: Cause<'_>,
     ) -> Result<IssuedKubeconfig, IssueError> {
@@ -133,14 +130,11 @@ impl Membership {
         Ok(IssuedKubeconfig { token, claims })
     }
 
-    /// The kubeconfigs of a member whose tokens are alive.
-    pub async fn live_kubeconfigs(&self, member: &Member) -> Result<Vec<KubeconfigSecret>, Error> {
+    /// The kubeconfigs of a member whose tokens are alive, the oldest first.
+    pub async fn live_kubeconfigs(&self, member: &Member) -> Result<Vec<KubeconfigRecord>, Error> {
         let now = self.clock.now();
         let mut secrets = self.cluster.list_kubeconfigs(&member.id).await?;
-        secrets.retain(|secret| {
-            let alive = secret.issued.as_ref().is_some_and(|issued| now < issued.expires_at + TOKEN_LEEWAY);
-            alive && !secret.deleting && secret.belongs_to(member)
-        });
+        secrets.retain(|secret| secret.is_alive(now) && secret.belongs_to(member));
         secrets.sort_by_key(|secret| secret.created_at);
         Ok(secrets)
     }
@@ -148,7 +142,7 @@ impl Membership {
     /// Revokes one kubeconfig; whether there was one of this `jti`.
     pub async fn revoke_kubeconfig(&self, member: &Member, jti: &str, cause: Cause<'_>) -> Result<bool, Error> {
         let secrets = self.live_kubeconfigs(member).await?;
-        let is_meant = |secret: &&KubeconfigSecret| secret.issued.as_ref().is_some_and(|issued| issued.jti == jti);
+        let is_meant = |secret: &&KubeconfigRecord| secret.issued.as_ref().is_some_and(|issued| issued.jti == jti);
         let Some(secret) = secrets.iter().find(is_meant) else {
             return Ok(false);
         };

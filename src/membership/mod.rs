@@ -14,8 +14,8 @@ pub use kubeconfigs::{IssueError, IssuedKubeconfig};
 
 use crate::clock::{Clock, SKEW_WARNING};
 use crate::cluster::{Cluster, Error, Lane, Lookup};
+use crate::domain::member::Credential;
 use crate::domain::member::Member;
-use crate::domain::secret::Credential;
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often a write is repeated on a newer version after a conflict.

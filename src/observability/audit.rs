@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, Entropy};
 use crate::domain::access_token::{AccessToken, Scope};
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 
 /// The version of the schema. A field may be added under it; none is removed or changes its meaning.
@@ -276,8 +276,8 @@ impl<'a> Grant<'a> {
             username: member.username.as_deref(),
             description: member.description.as_deref(),
             created_by: member.created_by.as_deref(),
-            created_at: seconds(member.created_at),
-            expires_at: seconds(member.expires_at()),
+            created_at: rfc3339(member.created_at),
+            expires_at: rfc3339(member.expires_at()),
         }
     }
 }
@@ -291,8 +291,8 @@ impl<'a> TokenGrant<'a> {
             owner: &token.owner.username,
             created_by: &token.created_by,
             scopes: token.scopes.iter().copied().map(Scope::as_str).collect(),
-            created_at: seconds(token.created_at),
-            expires_at: seconds(token.expires_at),
+            created_at: rfc3339(token.created_at),
+            expires_at: rfc3339(token.expires_at),
             session_of: token.session.as_ref().map(|of| of.token.as_str()),
         }
     }

@@ -106,7 +106,7 @@ fn base(client: &Http) -> String {
 
 /// A credential of this member, right by its form.
 fn daypass_credential(member: &Created) -> String {
-    use daypass::domain::{id::MemberId, secret::Credential};
+    use daypass::domain::{id::MemberId, member::Credential};
     Credential::new(MemberId::parse(&member.id).unwrap(), &[7; 32]).expose().to_owned()
 }
 

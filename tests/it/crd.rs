@@ -70,7 +70,7 @@ fn a_duration_is_hours_minutes_and_seconds_over_zero_and_at_most_48h() {
     }
     desk.refused(&json!({"duration": ""}), "spec.duration", "should be at least 2 chars long");
     for text in ["48h1s", "49h", "2880m1s", "172801s", "0s", "0h0m0s"] {
-        desk.refused(&json!({"duration": text}), "spec.duration", "must be over zero and at most 48h");
+        desk.refused(&json!({"duration": text}), "spec.duration", "must be more than zero and at most 48h");
     }
     // Hours that no 64-bit number of nanoseconds holds: an overflow must not come out as a small number.
     for text in ["2562048h", "5124096h", "9999999999999999999h", "18446744073710s"] {

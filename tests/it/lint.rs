@@ -140,10 +140,10 @@ fn a_wall_that_is_gone_or_weakened_is_named() {
     };
     for name in &names {
         lab.kubectl(&["delete", binding, name]);
-        find(name, "the policy has no binding");
+        find(name, "the binding is missing");
     }
     lab.kubectl(&["delete", policy, "daypass-namespaces"]);
-    find("daypass-namespaces", "there is no such policy");
+    find("daypass-namespaces", "the policy is missing");
     for (name, kind, patch, fault) in [
         ("daypass-members", binding, json!({"spec": {"validationActions": ["Audit"]}}), "the binding differs"),
         (
@@ -167,7 +167,7 @@ fn a_wall_that_is_gone_or_weakened_is_named() {
         ),
     ] {
         lab.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()]);
-        find(name, &format!("{fault} from this version's"));
+        find(name, &format!("{fault} from the one that this version ships"));
     }
     eventually("all are in force again", || (lint(Some(&kubeconfig), &[], "").0 == 0).then_some(()));
 }

@@ -65,7 +65,7 @@ fn one_policy_that_only_audits_is_noticed_and_named() {
     eventually("the metric tells", || (daypass.metric("daypass_walls") == 0.0).then_some(()));
     let roles = daypass.owner.get("/members/roles").expect(200).json();
     assert_eq!(roles["walls"], false, "{roles}");
-    assert!(daypass.log().contains("daypass-role-pods: the binding differs from this version's"));
+    assert!(daypass.log().contains("daypass-role-pods: the binding differs from the one that this version ships"));
     act("Deny");
     eventually("the metric tells", || (daypass.metric("daypass_walls") == 1.0).then_some(()));
     assert_eq!(daypass.owner.get("/members/roles").expect(200).json()["walls"], true);

@@ -20,9 +20,9 @@ use crate::clock::Entropy;
 use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
 use crate::domain::id::{MemberId, encode};
-use crate::domain::lifetime::{MAX_LIFETIME, format_duration, seconds};
+use crate::domain::lifetime::{MAX_LIFETIME, rfc3339};
+use crate::domain::member::Credential;
 use crate::domain::role::RoleId;
-use crate::domain::secret::Credential;
 use crate::membership::EndReason;
 
 const NAME_LEN: usize = 8;
@@ -101,8 +101,8 @@ pub(super) async fn create_member(
     }
     let now = clock.now();
     let spec = MemberSpec {
-        duration: format_duration(body.duration.0),
-        not_after: Some(seconds(now + MAX_LIFETIME + TimeDelta::seconds(1))),
+        duration: body.duration.0,
+        not_after: Some(rfc3339(now + MAX_LIFETIME + TimeDelta::seconds(1))),
         username: body.username,
         description: body.description,
         created_by: Some(caller.identity.username.clone()),

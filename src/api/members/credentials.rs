@@ -11,7 +11,7 @@ use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::{Access, Lane, Resource, Verb};
-use crate::domain::secret::Credential;
+use crate::domain::member::Credential;
 
 /// Issue a new credential
 ///

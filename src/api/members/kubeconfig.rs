@@ -9,8 +9,8 @@ use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::api::{AppState, MemberPath};
 use crate::authn::MemberSession;
+use crate::domain::kubeconfig::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
 use crate::domain::rights::Rights;
-use crate::domain::token::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
 use crate::membership::IssueError;
 
 /// Download a kubeconfig, with the member's credential

@@ -33,6 +33,7 @@ pub(super) struct RoleView {
     /// Whether nothing in it lets a member out of the role, or stay in it past the end.
     contained: bool,
     /// Why it is not contained; empty where it is.
+    #[schema(value_type = Vec<crate::api::schemas::EscapeSchema>)]
     escapes: Vec<Escape>,
     /// The namespaces that it reaches; null: all of them.
     #[schema(required = true)]

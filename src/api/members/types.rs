@@ -10,9 +10,8 @@ use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::settings::Settings;
-use crate::domain::lifetime::{InvalidDuration, MAX_LIFETIME};
-use crate::domain::member::{Member, Phase};
-use crate::domain::secret::Credential;
+use crate::domain::lifetime::{InvalidDuration, MembershipDuration};
+use crate::domain::member::{Credential, Member, Phase};
 
 /// How far a member has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -114,15 +113,11 @@ impl Credentials {
 
 /// A duration in whole hours, 1 to 48, as a number or as a string of digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hours(pub(super) chrono::TimeDelta);
+pub(super) struct Hours(pub(super) MembershipDuration);
 
 impl Hours {
     fn new(hours: i64) -> Result<Self, InvalidDuration> {
-        match hours {
-            ..=0 => Err(InvalidDuration::Zero),
-            _ if hours > MAX_LIFETIME.num_hours() => Err(InvalidDuration::TooLong),
-            _ => Ok(Self(chrono::TimeDelta::hours(hours))),
-        }
+        MembershipDuration::hours(hours).map(Self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `PATCH /members/{id}`.
 
 use axum::extract::Path;
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -12,7 +12,7 @@ use crate::api::request_context::RequestContext;
 use crate::api::{AppState, MemberPath};
 use crate::authn::Caller;
 use crate::cluster::{Access, Resource, Verb};
-use crate::domain::lifetime::{check_seconds, seconds};
+use crate::domain::lifetime::{InvalidEnd, MembershipDuration, NewEnd};
 use crate::domain::member::Member;
 
 /// How often a change is tried again on what somebody else changed meanwhile.
@@ -74,20 +74,14 @@ pub(super) async fn update_member(
 
 impl UpdateMember {
     /// The duration from the creation that is asked for, if the member may have it.
-    fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<TimeDelta, Problem> {
-        let field = if self.duration.is_some() { "duration" } else { "expiresAt" };
-        let asked = match (self.duration, self.expires_at) {
-            (Some(Hours(duration)), _) => duration,
-            (None, end) => end.unwrap_or(now).trunc_subsecs(0) - member.created_at,
+    fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<MembershipDuration, Problem> {
+        let (field, end) = match (self.duration, self.expires_at) {
+            (Some(Hours(duration)), _) => ("duration", NewEnd::After(duration)),
+            (None, end) => ("expiresAt", NewEnd::At(end.unwrap_or(now))),
         };
-        let end = member.created_at.checked_add_signed(asked).unwrap_or(now);
-        if end <= now {
-            return Err(Problem::field(field, "is in the past; use DELETE to end the membership now"));
-        }
-        if let Some(bound) = member.not_after.filter(|bound| end > *bound) {
-            return Err(Problem::field(field, format!("is later than the membership may last: {}", seconds(bound))));
-        }
-        check_seconds(asked.num_seconds())
-            .map_err(|_| Problem::field(field, "must be at most 48 hours from the creation"))
+        member.duration_until(end, now).map_err(|error| match error {
+            InvalidEnd::Past => Problem::field(field, "is in the past; use DELETE to end the membership now"),
+            error => Problem::field(field, error.to_string()),
+        })
     }
 }

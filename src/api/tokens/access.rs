@@ -9,7 +9,7 @@ use crate::api::tokens::types::TokenView;
 use crate::authn::Caller;
 use crate::cluster::{Identity, Privilege};
 use crate::domain::access_token::{AccessToken, Extra, Scope, TokenId, lasting, owner_key};
-use crate::domain::secret::Subject as _;
+use crate::domain::secret::SecretSubject as _;
 
 /// Why somebody can own no tokens.
 pub(super) const NO_USERS: &str =

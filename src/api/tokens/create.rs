@@ -17,7 +17,7 @@ use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::Privilege;
 use crate::domain::access_token::{Owner, Scope};
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 
 /// A token to be made; with exactly one of the two ends.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,7 +34,10 @@ pub(in crate::api) struct CreateToken {
     #[schema(required = false, nullable = false, minimum = 1, example = 90)]
     expires_in_days: Option<u32>,
     /// What it may be used for.
-    #[schema(min_items = 1, max_items = 4, example = json!(["members:read", "members:write"]))]
+    #[schema(
+        value_type = Vec<crate::api::schemas::ScopeSchema>,
+        min_items = 1, max_items = 4, example = json!(["members:read", "members:write"])
+    )]
     scopes: Vec<Scope>,
     /// On whose rights it acts, where that is somebody else: a Kubernetes user name.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
@@ -129,7 +132,7 @@ impl RequestContext {
             return Err(Problem::insufficient_scope(*scope));
         }
         if expires_at > token.expires_at {
-            let end = seconds(token.expires_at);
+            let end = rfc3339(token.expires_at);
             return Err(
                 self.forbid(caller, format!("an access token gives nothing that ends later than itself: {end}"))
             );

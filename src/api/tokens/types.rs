@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::api::problem::Problem;
 use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
-use crate::domain::lifetime::seconds;
+use crate::domain::lifetime::rfc3339;
 
 /// On whose rights a token acts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,6 +48,7 @@ pub(super) struct TokenView {
     /// The caller that created it.
     created_by: String,
     /// What it may be used for.
+    #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
     scopes: Vec<Scope>,
     /// When it was created.
     created_at: DateTime<Utc>,
@@ -115,7 +116,7 @@ impl AskedEnd {
             (None, Some(days)) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
         };
         let Some(end) = end.map(|end| end.trunc_subsecs(0)).filter(|end| *end <= latest) else {
-            return Err(Problem::field(field, format!("is later than an access token may last: {}", seconds(latest))));
+            return Err(Problem::field(field, format!("is later than an access token may last: {}", rfc3339(latest))));
         };
         if end <= now {
             return Err(Problem::field(field, "must be in the future"));

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use chrono::{DateTime, Utc};
 use daypass::domain::access_token::{TokenId, TokenSecret};
-use daypass::domain::secret::Subject as _;
+use daypass::domain::secret::SecretSubject as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::{Value, json};
 

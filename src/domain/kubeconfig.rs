@@ -1,0 +1,302 @@
+//! The rules of direct kubeconfigs: how long a token may live, and whether a recorded kubeconfig is still alive.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::id::MemberId;
+use super::member::Member;
+
+/// How long before the member a token must end. The API server accepts a token for 60 s after its `exp` (the JWT
+/// leeway of go-jose, which Kubernetes uses) and caches a success for 10 s.
+pub const TOKEN_LEEWAY: TimeDelta = TimeDelta::seconds(70);
+
+/// The shortest lifetime that TokenRequest accepts (Kubernetes' API validation: `expirationSeconds` of at least 600).
+pub const MIN_TOKEN_LIFETIME: TimeDelta = TimeDelta::seconds(600);
+
+/// The most live kubeconfigs of a member.
+pub const MAX_KUBECONFIGS: usize = 10;
+
+/// How long a Secret may wait for its token. By then, the request that created it has been answered or has failed.
+const PENDING: TimeDelta = TimeDelta::minutes(2);
+
+/// A kubeconfig as its Secret records it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeconfigRecord {
+    /// The Secret's name, `<member>.<slot>`.
+    pub name: String,
+    /// The Secret's UID.
+    pub uid: String,
+    /// The name of the member in the Secret's label.
+    pub member: Option<String>,
+    /// The UID of that member.
+    pub member_uid: Option<String>,
+    /// The fingerprint of the credential that it was issued for.
+    pub credential: Option<String>,
+    /// When the Secret was created.
+    pub created_at: DateTime<Utc>,
+    /// Whether the Secret is being deleted.
+    pub deleting: bool,
+    /// The token; `None` until it is recorded.
+    pub issued: Option<RecordedToken>,
+}
+
+/// A kubeconfig's token as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedToken {
+    /// The token's id.
+    pub jti: String,
+    /// The token's `exp`. The API server accepts it for [`TOKEN_LEEWAY`] longer.
+    pub expires_at: DateTime<Utc>,
+    /// The client address it was issued to.
+    pub from: Option<String>,
+}
+
+impl RecordedToken {
+    /// Whether the API server may still accept the token. This is the one place that decides when a kubeconfig is
+    /// dead.
+    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
+        // A date beyond the calendar never comes.
+        dead_at(self.expires_at).is_none_or(|dead| now < dead)
+    }
+
+    /// Whether the API server may still accept the token at `end`.
+    pub fn outlives(&self, end: DateTime<Utc>) -> bool {
+        !dies_in_time(self.expires_at, end)
+    }
+}
+
+impl KubeconfigRecord {
+    /// Whether this is a kubeconfig of `member`.
+    pub fn belongs_to(&self, member: &Member) -> bool {
+        member.owns(self.member_uid.as_deref())
+    }
+
+    /// Whether a token was issued that the API server may still accept. `false` while the token is pending.
+    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
+        !self.deleting && self.issued.as_ref().is_some_and(|token| token.is_alive(now))
+    }
+
+    /// Whether its token is over, so that its slot can be reused. `false` while the token is pending.
+    pub fn is_dead(&self, now: DateTime<Utc>) -> bool {
+        self.issued.as_ref().is_some_and(|token| !token.is_alive(now))
+    }
+
+    /// Whether its token would be accepted after `end`. `false` while the token is pending.
+    pub fn outlives(&self, end: DateTime<Utc>) -> bool {
+        self.issued.as_ref().is_some_and(|token| token.outlives(end))
+    }
+
+    /// Whether to keep the Secret: it belongs to this member and its present credential, and its token is alive, dies
+    /// in time, or is still pending.
+    pub fn is_wanted(&self, member: &Member, now: DateTime<Utc>) -> bool {
+        let fingerprint = member.status.credential.as_ref().map(|hash| hash.fingerprint());
+        let current = fingerprint.is_some() && self.credential.as_deref() == fingerprint;
+        self.belongs_to(member)
+            && current
+            && match &self.issued {
+                Some(token) => token.is_alive(now) && !token.outlives(member.expires_at()),
+                None => now < self.created_at + PENDING,
+            }
+    }
+}
+
+/// The names that the Secrets of a member's kubeconfigs may have. The API server creates a name only once, which
+/// enforces [`MAX_KUBECONFIGS`] without a lock.
+pub fn slot_names(id: &MemberId) -> impl Iterator<Item = String> {
+    (0..MAX_KUBECONFIGS).map(|slot| format!("{}.{slot}", id.name()))
+}
+
+/// When a token with this `exp` is dead, leeway and cache included; `None` beyond the calendar.
+fn dead_at(exp: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    exp.checked_add_signed(TOKEN_LEEWAY)
+}
+
+/// Whether a token with this `exp` is dead, leeway and cache included, when the member ends.
+pub fn dies_in_time(exp: DateTime<Utc>, member_end: DateTime<Utc>) -> bool {
+    dead_at(exp).is_some_and(|dead| dead <= member_end)
+}
+
+/// How long a token may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenWindow {
+    /// The latest `exp`.
+    pub latest_exp: DateTime<Utc>,
+    /// The time from now until then.
+    pub lifetime: TimeDelta,
+}
+
+/// Too little of the membership is left for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a kubeconfig needs at least {} seconds of membership; extend the membership",
+    (MIN_TOKEN_LIFETIME + TOKEN_LEEWAY).num_seconds()
+)]
+pub struct MembershipTooShort;
+
+/// The window of a token for a member that ends at `member_end`.
+///
+/// # Errors
+/// [`MembershipTooShort`] if less than 670 s of the membership is left.
+pub fn token_window(member_end: DateTime<Utc>, now: DateTime<Utc>) -> Result<TokenWindow, MembershipTooShort> {
+    let latest_exp = member_end.checked_sub_signed(TOKEN_LEEWAY).ok_or(MembershipTooShort)?;
+    let lifetime = latest_exp.signed_duration_since(now);
+    if lifetime < MIN_TOKEN_LIFETIME {
+        return Err(MembershipTooShort);
+    }
+    Ok(TokenWindow { latest_exp, lifetime })
+}
+
+/// How much less to ask for after a token whose `exp` was too late by `late`.
+///
+/// At most what a slow answer can explain, so that a token that is late for another reason does not use up the
+/// membership.
+pub fn retry_margin(late: TimeDelta) -> TimeDelta {
+    late.clamp(TimeDelta::zero(), TimeDelta::seconds(10)) + TimeDelta::seconds(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::lifetime::MembershipDuration;
+    use crate::domain::member::{Credential, RecordedStatus};
+    use crate::domain::secret::SecretHash;
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 3600;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn hash(byte: u8) -> SecretHash {
+        Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
+    }
+
+    /// A member created at zero, for an hour, with a credential.
+    fn member() -> Member {
+        Member {
+            id: MemberId::parse("view.a").unwrap(),
+            uid: "m1".into(),
+            resource_version: "1".into(),
+            generation: 1,
+            created_at: at(0),
+            deleting: false,
+            duration: MembershipDuration::hours(1).unwrap(),
+            not_after: None,
+            username: None,
+            description: None,
+            created_by: None,
+            claimed_until: None,
+            status: RecordedStatus { credential: Some(hash(1)), ..RecordedStatus::default() },
+        }
+    }
+
+    /// The member's kubeconfig with a token of this `exp`.
+    fn record(exp: Option<i64>) -> KubeconfigRecord {
+        KubeconfigRecord {
+            name: "a.0".into(),
+            uid: "k".into(),
+            member: Some("a".into()),
+            member_uid: Some("m1".into()),
+            credential: Some(hash(1).fingerprint().into()),
+            created_at: at(0),
+            deleting: false,
+            issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
+        }
+    }
+
+    #[test]
+    fn token_is_alive_until_70_seconds_after_its_exp() {
+        let record = record(Some(100));
+        assert!(record.is_alive(at(169)) && !record.is_dead(at(169)));
+        assert!(!record.is_alive(at(170)) && record.is_dead(at(170)));
+    }
+
+    #[test]
+    fn pending_kubeconfig_is_neither_alive_nor_dead() {
+        let pending = record(None);
+        assert!(!pending.is_alive(at(0)) && !pending.is_dead(at(0)) && !pending.outlives(at(0)));
+    }
+
+    #[test]
+    fn deleted_kubeconfig_is_not_alive() {
+        assert!(!KubeconfigRecord { deleting: true, ..record(Some(100)) }.is_alive(at(0)));
+    }
+
+    #[test]
+    fn token_with_an_exp_beyond_the_calendar_never_dies() {
+        let token = RecordedToken { jti: "j".into(), expires_at: DateTime::<Utc>::MAX_UTC, from: None };
+        assert!(token.is_alive(DateTime::<Utc>::MAX_UTC) && token.outlives(DateTime::<Utc>::MAX_UTC));
+    }
+
+    #[test]
+    fn only_a_kubeconfig_of_the_member_and_its_credential_is_wanted() {
+        let wanted = |record: KubeconfigRecord| record.is_wanted(&member(), at(5));
+        assert!(wanted(record(Some(HOUR - 70))));
+        assert!(!wanted(record(Some(HOUR - 69))), "outlives the member");
+        assert!(!wanted(record(Some(-65))), "is dead");
+        assert!(!wanted(KubeconfigRecord { member_uid: Some("m0".into()), ..record(Some(100)) }));
+        assert!(!wanted(KubeconfigRecord { member_uid: None, ..record(Some(100)) }));
+        assert!(!wanted(KubeconfigRecord { credential: Some(hash(2).fingerprint().into()), ..record(Some(100)) }));
+        assert!(!wanted(KubeconfigRecord { credential: None, ..record(Some(100)) }));
+        let none = Member { status: RecordedStatus::default(), ..member() };
+        assert!(!KubeconfigRecord { credential: None, ..record(Some(100)) }.is_wanted(&none, at(5)));
+    }
+
+    #[test]
+    fn pending_kubeconfig_is_wanted_for_two_minutes() {
+        assert!(record(None).is_wanted(&member(), at(119)));
+        assert!(!record(None).is_wanted(&member(), at(120)));
+    }
+
+    #[test]
+    fn member_has_ten_slots() {
+        let names: Vec<String> = slot_names(&member().id).collect();
+        assert_eq!((names.len(), names[0].as_str(), names[9].as_str()), (10, "a.0", "a.9"));
+    }
+
+    #[test]
+    fn token_needs_670_seconds_of_membership() {
+        assert_eq!(token_window(at(669), at(0)), Err(MembershipTooShort));
+        let window = token_window(at(670), at(0)).unwrap();
+        assert_eq!((window.latest_exp, window.lifetime), (at(600), TimeDelta::seconds(600)));
+        assert_eq!(token_window(at(0), at(10)), Err(MembershipTooShort));
+        assert_eq!(token_window(DateTime::<Utc>::MIN_UTC, at(0)), Err(MembershipTooShort));
+    }
+
+    #[test]
+    fn retry_margin_is_at_most_11_seconds() {
+        assert_eq!(retry_margin(TimeDelta::days(365)), TimeDelta::seconds(11));
+        assert_eq!(retry_margin(TimeDelta::seconds(2)), TimeDelta::seconds(3));
+        assert_eq!(retry_margin(TimeDelta::seconds(-5)), TimeDelta::seconds(1));
+    }
+
+    #[test]
+    fn token_must_end_70_seconds_before_the_member() {
+        assert!(dies_in_time(at(30), at(100)));
+        assert!(!dies_in_time(at(31), at(100)));
+        assert!(!dies_in_time(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC));
+    }
+
+    proptest! {
+        #[test]
+        fn wanted_kubeconfig_is_dead_when_its_member_ends(exp in -HOUR..2 * HOUR, now in 0..2 * HOUR) {
+            let (record, end) = (record(Some(exp)), member().expires_at());
+            prop_assert!(record.is_alive(at(now)) != record.is_dead(at(now)));
+            if record.is_wanted(&member(), at(now)) {
+                prop_assert!(record.is_alive(at(now)) && record.is_dead(end));
+            }
+            prop_assert_eq!(record.outlives(end), record.is_alive(end));
+        }
+
+        #[test]
+        fn token_of_a_window_dies_in_time(end in -HOUR..48 * HOUR, now in 0..48 * HOUR) {
+            match token_window(at(end), at(now)) {
+                Ok(window) => {
+                    prop_assert!(dies_in_time(at(now) + window.lifetime, at(end)));
+                    prop_assert!(window.lifetime >= MIN_TOKEN_LIFETIME);
+                }
+                Err(MembershipTooShort) => prop_assert!(end - now < 670),
+            }
+        }
+    }
+}
