@@ -20,8 +20,8 @@ use crate::domain::secret::{SecretHash, SecretSubject as _};
     shortname = "dpt",
     namespaced,
     status = "AccessTokenStatus",
-    doc = "A personal access token for Daypass's REST API, or a session of one. Only Daypass writes it: use its \
-           REST API or `daypass token`.",
+    doc = "A personal access token for Daypass's REST API, or a session of one. Create it with that API or \
+           `daypass token`; only Daypass writes this object.",
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.username"),
     printcolumn(name = "Title", type_ = "string", json_path = ".spec.name", description = "The token's display name"),
     printcolumn(name = "Scopes", type_ = "string", json_path = ".spec.scopes"),

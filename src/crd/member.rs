@@ -18,7 +18,7 @@ use crate::domain::secret::SecretHash;
 /// reports the member itself, and the controller leaves that alone. It never delays an end.
 pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
 
-/// A temporary member of this cluster: one role (its namespace) for at most 48 hours from creation.
+/// A temporary member of this cluster with one role (its namespace) for at most 48 hours from creation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
 #[kube(
     group = "daypass.dev",
@@ -28,7 +28,7 @@ pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
     shortname = "dpm",
     namespaced,
     status = "MemberStatus",
-    doc = "A temporary member of this cluster: one role (its namespace) for at most 48 hours from creation.",
+    doc = "A temporary member of this cluster with one role (its namespace) for at most 48 hours from creation.",
     printcolumn(name = "Role", type_ = "string", json_path = ".metadata.namespace",
         description = "The role's namespace"),
     printcolumn(name = "Username", type_ = "string", json_path = ".spec.username"),
