@@ -57,8 +57,8 @@ pub struct AccessTokenSpec {
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub expires_at: DateTime<Utc>,
-    /// When the token got its present secret; absent if at creation. The operator's limit on its lifetime counts from
-    /// then.
+    /// When the token got its present secret; absent if at creation. The operator's limit on its lifetime
+    /// counts from then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub rotated_at: Option<DateTime<Utc>>,
@@ -133,8 +133,8 @@ pub struct AccessTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When Daypass ended the token. Daypass sets this before it deletes the object, to tell its own deletions from
-    /// others.
+    /// When Daypass ended the token. Daypass sets this before it deletes the object, to tell its own
+    /// deletions from others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     pub ended_at: Option<DateTime<Utc>>,

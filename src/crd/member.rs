@@ -47,14 +47,15 @@ pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MemberSpec {
-    /// How long the membership lasts, always measured from the creation of this object: hours, minutes and seconds,
-    /// for example 4h or 1h30m; more than zero and at most 48h. Change it to extend or shorten the membership.
+    /// How long the membership lasts, always measured from the creation of this object: hours, minutes and
+    /// seconds, for example 4h or 1h30m; more than zero and at most 48h. Change it to extend or shorten the
+    /// membership.
     #[schemars(schema_with = "duration_schema")]
     #[x_kube(validation = Rule::new("duration(self) > duration('0s') && duration(self) <= duration('48h')")
         .message("must be more than zero and at most 48h"))]
     pub duration: MembershipDuration,
-    /// The membership ends at this time even if the duration is longer. It keeps a restored or re-applied object from
-    /// starting its time again.
+    /// The membership ends at this time even if the duration is longer. It keeps a restored or re-applied
+    /// object from starting its time again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
@@ -89,8 +90,8 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub phase: Option<String>,
-    /// Ready: the service account exists. RoleWidened: the role has gained rights since the membership was granted.
-    /// ClockSkewed: the clocks of Daypass and the API server disagree by more than 5 s.
+    /// Ready: the service account exists. RoleWidened: the role has gained rights since the membership was
+    /// granted. ClockSkewed: the clocks of Daypass and the API server disagree by more than 5 s.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Fingerprint of the role's rights when the membership was granted or last checked.

@@ -43,7 +43,8 @@ pub struct SessionOrigin {
 pub enum Standing {
     /// It may be used.
     Live,
-    /// It is refused because its owner may not own tokens now. It works again once the operator allows that.
+    /// It is refused because its owner may have no token now, for example because the operator disabled users' tokens.
+    /// It works again once the owner may have one.
     Suspended,
     /// It has ended for good.
     Ended,
@@ -198,6 +199,7 @@ impl AccessToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
@@ -308,6 +310,27 @@ mod tests {
         assert_eq!(of_user.standing(&on, at(1)), Standing::Live);
         assert_eq!(of_user.standing(&on, at(0) + TimeDelta::days(3)), Standing::Suspended);
         assert_eq!(of_user.standing(&rules(), at(1)), Standing::Suspended, "disabled: existing tokens stop working");
+    }
+
+    proptest! {
+        #[test]
+        fn ended_token_never_comes_back(
+            used in proptest::option::of(0i64..200_000), a in 0i64..200_000, b in 0i64..200_000,
+        ) {
+            let token = AccessToken { last_used_at: used.map(at), ..token() };
+            let (earlier, later) = (at(a.min(b)), at(a.max(b)));
+            prop_assert!(!token.has_ended(&rules(), earlier) || token.has_ended(&rules(), later));
+            prop_assert_eq!(token.is_live(&rules(), later), later < token.ends_at(&rules()));
+            prop_assert!(token.ends_at(&rules()) <= token.expires_at);
+        }
+
+        #[test]
+        fn bounded_token_never_outlasts_its_rules(limit in 1i64..500, rotated in proptest::option::of(0i64..100_000)) {
+            let token = AccessToken { rotated_at: rotated.map(at), ..token() };
+            let rules = TokenRules { max_lifetime: TimeDelta::days(limit), ..rules() };
+            let end = token.clone().bounded(&rules).expires_at;
+            prop_assert!(end <= token.expires_at && end <= at(rotated.unwrap_or(0)) + rules.max_lifetime);
+        }
     }
 
     #[test]
