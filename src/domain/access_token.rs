@@ -199,48 +199,11 @@ impl AccessToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::examples::{token, token_rules as rules};
     use proptest::prelude::*;
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
-    }
-
-    fn rules() -> TokenRules {
-        TokenRules {
-            max_lifetime: TimeDelta::days(365),
-            max_idle: TimeDelta::days(15),
-            max_per_owner: 104,
-            max_user_lifetime: None,
-        }
-    }
-
-    fn token() -> AccessToken {
-        let id = TokenId::new(&format!("{}-7", owner_key("system:serviceaccount:a:b")), b"abcdef");
-        AccessToken {
-            hash: TokenSecret::new(id.clone(), &[1; 32]).hash(),
-            id,
-            uid: "u".into(),
-            resource_version: "1".into(),
-            created_at: at(0),
-            deleting: false,
-            ended: false,
-            name: "ci".into(),
-            owner: Owner {
-                username: "system:serviceaccount:a:b".into(),
-                uid: Some("v".into()),
-                groups: None,
-                extra: None,
-            },
-            created_by: "alice".into(),
-            scopes: vec![Scope::MembersRead],
-            expires_at: at(60 * 24 * 100),
-            rotated_at: None,
-            rotated: vec![],
-            identity: "i".into(),
-            session: None,
-            last_used_at: None,
-            stale_since: None,
-        }
     }
 
     #[test]

@@ -155,54 +155,11 @@ pub fn retry_margin(late: TimeDelta) -> TimeDelta {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::domain::lifetime::MembershipDuration;
-    use crate::domain::member::{Credential, RecordedStatus};
-    use crate::domain::secret::SecretHash;
     use proptest::prelude::*;
 
-    const HOUR: i64 = 3600;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
-
-    fn hash(byte: u8) -> SecretHash {
-        Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
-    }
-
-    /// A member created at zero, for an hour, with a credential.
-    fn member() -> Member {
-        Member {
-            id: MemberId::parse("view.a").unwrap(),
-            uid: "m1".into(),
-            resource_version: "1".into(),
-            generation: 1,
-            created_at: at(0),
-            deleting: false,
-            duration: MembershipDuration::hours(1).unwrap(),
-            not_after: None,
-            username: None,
-            description: None,
-            created_by: None,
-            claimed_until: None,
-            status: RecordedStatus { credential: Some(hash(1)), ..RecordedStatus::default() },
-        }
-    }
-
-    /// The member's kubeconfig with a token of this `exp`.
-    fn record(exp: Option<i64>) -> KubeconfigRecord {
-        KubeconfigRecord {
-            name: "a.0".into(),
-            uid: "k".into(),
-            member: Some("a".into()),
-            member_uid: Some("m1".into()),
-            credential: Some(hash(1).fingerprint().into()),
-            created_at: at(0),
-            deleting: false,
-            issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
-        }
-    }
+    use super::*;
+    use crate::domain::examples::{HOUR, at, hash, kubeconfig as record, member};
+    use crate::domain::member::RecordedStatus;
 
     #[test]
     fn token_is_alive_until_70_seconds_after_its_exp() {

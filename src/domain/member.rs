@@ -163,33 +163,14 @@ pub fn check_text(text: &str, max: usize) -> Result<(), InvalidText> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
+    use super::*;
+    use crate::domain::examples::{self, HOUR, at};
 
-    /// A member created at zero, for an hour.
     fn member(not_after: Option<i64>) -> Member {
-        Member {
-            id: MemberId::parse("view.a").unwrap(),
-            uid: "m1".into(),
-            resource_version: "1".into(),
-            generation: 1,
-            created_at: at(0),
-            deleting: false,
-            duration: MembershipDuration::hours(1).unwrap(),
-            not_after: not_after.map(at),
-            username: None,
-            description: None,
-            created_by: None,
-            claimed_until: None,
-            status: RecordedStatus::default(),
-        }
+        Member { not_after: not_after.map(at), ..examples::member() }
     }
-
-    const HOUR: i64 = 3600;
 
     #[test]
     fn member_ends_without_grace() {

@@ -2,6 +2,8 @@
 
 pub mod access_token;
 mod escapes;
+#[cfg(test)]
+pub(crate) mod examples;
 pub mod id;
 pub mod kubeconfig;
 pub mod lifetime;

@@ -1,0 +1,100 @@
+//! Objects for unit tests: a member, its kubeconfig and an access token. Tests change what they are about.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret, owner_key};
+use super::id::MemberId;
+use super::kubeconfig::{KubeconfigRecord, RecordedToken};
+use super::lifetime::MembershipDuration;
+use super::member::{Credential, Member, Phase, RecordedStatus};
+use super::secret::SecretHash;
+
+pub(crate) const HOUR: i64 = 3600;
+
+/// So many seconds after everything here was created.
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+/// The hash of a credential of [`member`].
+pub(crate) fn hash(byte: u8) -> SecretHash {
+    Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
+}
+
+/// A member for one hour, recorded, with the credential of `hash(1)`.
+pub(crate) fn member() -> Member {
+    Member {
+        id: MemberId::parse("view.a").unwrap(),
+        uid: "m1".into(),
+        resource_version: "1".into(),
+        generation: 1,
+        created_at: at(0),
+        deleting: false,
+        duration: MembershipDuration::hours(1).unwrap(),
+        not_after: None,
+        username: None,
+        description: None,
+        created_by: None,
+        claimed_until: None,
+        status: RecordedStatus {
+            credential: Some(hash(1)),
+            expires_at: Some(at(HOUR)),
+            phase: Some(Phase::Active),
+            observed_generation: Some(1),
+            ready_since: None,
+            clock_skewed: false,
+            role_hash: None,
+            role_widened: None,
+        },
+    }
+}
+
+/// The member's kubeconfig, with a token of this `exp`; `None`: the token is pending.
+pub(crate) fn kubeconfig(exp: Option<i64>) -> KubeconfigRecord {
+    KubeconfigRecord {
+        name: "a.0".into(),
+        uid: "k".into(),
+        member: Some("a".into()),
+        member_uid: Some("m1".into()),
+        credential: Some(hash(1).fingerprint().into()),
+        created_at: at(0),
+        deleting: false,
+        issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
+    }
+}
+
+/// A service account's token for 100 days.
+pub(crate) fn token() -> AccessToken {
+    let username = "system:serviceaccount:a:b".to_owned();
+    let id = TokenId::new(&format!("{}-7", owner_key(&username)), b"abcdef");
+    AccessToken {
+        hash: TokenSecret::new(id.clone(), &[1; 32]).hash(),
+        id,
+        uid: "u".into(),
+        resource_version: "1".into(),
+        created_at: at(0),
+        deleting: false,
+        ended: false,
+        name: "ci".into(),
+        owner: Owner { username, uid: Some("v".into()), groups: None, extra: None },
+        created_by: "alice".into(),
+        scopes: vec![Scope::MembersRead],
+        expires_at: at(100 * 24 * HOUR),
+        rotated_at: None,
+        rotated: vec![],
+        identity: "i".into(),
+        session: None,
+        last_used_at: None,
+        stale_since: None,
+    }
+}
+
+/// The rules that an installation has by default.
+pub(crate) fn token_rules() -> TokenRules {
+    TokenRules {
+        max_lifetime: TimeDelta::days(365),
+        max_idle: TimeDelta::days(15),
+        max_per_owner: 104,
+        max_user_lifetime: None,
+    }
+}
