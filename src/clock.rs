@@ -1,4 +1,4 @@
-//! Time and randomness, the only places where they are read.
+//! The clock and the source of randomness. Nothing else reads either.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,54 +6,54 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Over this the clocks' disagreement is reported.
+/// Daypass warns if its clock and the API server's differ by more than this.
 pub const SKEW_WARNING: TimeDelta = TimeDelta::seconds(5);
-/// Over this Daypass is not ready.
+/// Daypass is not ready if the clocks differ by more than this.
 pub const SKEW_LIMIT: TimeDelta = TimeDelta::seconds(30);
 
-/// The API server's clock: the local one plus the offset learnt from the `Date` headers of its answers.
+/// The API server's clock: the local clock plus an offset learned from the `Date` headers of its answers.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     offset_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// Now, by the API server's clock.
+    /// The current time by the API server's clock.
     pub fn now(&self) -> DateTime<Utc> {
         let local = self.local();
         local.checked_add_signed(self.offset()).unwrap_or(local)
     }
 
-    /// Now, by the clock of this machine.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    /// The current time by the local clock.
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
     pub fn local(&self) -> DateTime<Utc> {
         Utc::now()
     }
 
-    /// What the API server's clock is ahead of this machine's.
+    /// How far the API server's clock is ahead of the local one; negative if it is behind.
     pub fn offset(&self) -> TimeDelta {
         TimeDelta::milliseconds(self.offset_ms.load(Ordering::Relaxed))
     }
 
-    /// Learns from an answer whose `Date` header said `date` (whole seconds, cut off), by the local times between which it
-    /// was stamped. The offset is moved only as far as the answer proves it wrong, so many answers make it exact although
-    /// each knows the second only.
+    /// Corrects the offset by the `Date` header of an answer (RFC 9110: whole seconds, truncated), which the API
+    /// server set between the local times `sent` and `received`. Moves the offset only as far as the answer proves it
+    /// wrong: so many answers make it exact, although each only has the second.
     pub fn learn(&self, date: DateTime<Utc>, sent: DateTime<Utc>, received: DateTime<Utc>) {
         let least = (date - received).num_milliseconds();
         let most = (date + TimeDelta::seconds(1) - sent).num_milliseconds();
         let learn = |offset: i64| (least <= most).then(|| offset.clamp(least, most));
-        // Err means that there was nothing to learn: the local clock was set back between sending and receiving.
+        // On Err the local clock was set back between sending and receiving: learn nothing.
         let _ = self.offset_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, learn);
     }
 }
 
-/// The source of random bits (the operating system's, by aws-lc).
+/// The operating system's random number generator, through aws-lc.
 #[derive(Debug, Clone)]
 pub struct Entropy(SystemRandom);
 
-/// The operating system gave no random bits.
+/// The operating system's random number generator failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the operating system gave no random bits")]
+#[error("the operating system's random number generator failed")]
 pub struct NoEntropy;
 
 impl Default for Entropy {
@@ -66,7 +66,7 @@ impl Entropy {
     /// `N` random bytes.
     ///
     /// # Errors
-    /// [`NoEntropy`]; then nothing may be made that should have been random.
+    /// [`NoEntropy`] if the generator fails. Never fall back to a fixed value for anything secret.
     pub fn bytes<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
         let mut bytes = [0; N];
         self.0.fill(&mut bytes).map_err(|_| NoEntropy)?;
@@ -76,12 +76,12 @@ impl Entropy {
     /// A random UUID (RFC 9562, version 4).
     ///
     /// # Errors
-    /// [`NoEntropy`].
+    /// [`NoEntropy`] if the generator fails.
     pub fn uuid(&self) -> Result<uuid::Uuid, NoEntropy> {
         Ok(uuid::Builder::from_random_bytes(self.bytes()?).into_uuid())
     }
 
-    /// A number from zero to one, for jitter; one half where randomness fails, since jitter is no secret.
+    /// A random number from 0 to 1, for jitter; 0.5 if the generator fails, since jitter is not secret.
     pub fn fraction(&self) -> f64 {
         self.bytes().map_or(0.5, |bytes| f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX))
     }
@@ -93,9 +93,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// However far off the local clock is, answers from a true server bring the offset to within the round trip.
+        /// However wrong the local clock is, the answers bring the offset close to the truth.
         #[test]
-        fn many_coarse_dates_make_an_exact_offset(truth in -100_000i64..100_000, start in 0i64..1_000_000) {
+        fn many_dates_in_seconds_give_a_precise_offset(truth in -100_000i64..100_000, start in 0i64..1_000_000) {
             let clock = Clock::default();
             let local = |ms| DateTime::from_timestamp_millis(1_800_000_000_000 + start + ms).unwrap();
             for step in 0..200 {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_clock_is_left_alone() {
+    fn correct_local_clock_has_no_offset() {
         let clock = Clock::default();
         for ms in (0..3000).step_by(7) {
             let at = DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap();

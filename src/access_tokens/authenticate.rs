@@ -1,4 +1,4 @@
-//! Who presents a token.
+//! Authenticating access tokens and sessions, and detecting the reuse of old secrets.
 
 use std::sync::PoisonError;
 
@@ -9,20 +9,21 @@ use crate::cluster::{Error, Identity};
 use crate::domain::access_token::{AccessToken, TokenSecret};
 use crate::observability::audit::{Actor, Cause, Kind, Origin};
 
-/// A token, or a session of it, that was presented and stands.
+/// The result of authenticating with a live token, or a live session of one.
 #[derive(Debug)]
 pub struct AuthenticatedToken {
-    /// The token.
+    /// The access token.
     pub token: AccessToken,
-    /// The session, where that was presented.
+    /// The session, if the secret was a session's.
     pub session: Option<AccessToken>,
-    /// The token's owner as it is now.
+    /// The current identity of the token's owner.
     pub identity: Identity,
 }
 
 impl AccessTokens {
-    /// Decides, on live reads, on a secret that was presented, and on the user name where one came with it: that of the token's owner, or the
-    /// token's id. Its use is written down.
+    /// Authenticates a token or session by live reads, and records the use. A `username`, if given, must be the
+    /// owner's user name or the id of the token or session. `None` if anything does not match, or the token or session
+    /// is not live.
     pub async fn authenticate(
         &self,
         secret: &TokenSecret,
@@ -52,8 +53,8 @@ impl AccessTokens {
         Ok(Some(AuthenticatedToken { token, session, identity: owner }))
     }
 
-    /// Ends a token one of whose earlier secrets is presented: either its thief or its owner has an old one, and nobody can tell which.
-    /// Whether that was so.
+    /// Revokes a token if `secret` is one that a rotation has replaced, since either a thief or the owner is using it
+    /// and Daypass cannot tell which. `true` if this call revoked the token.
     pub async fn revoke_on_reuse(&self, secret: &TokenSecret, origin: &Origin) -> Result<bool, Error> {
         let Some(token) = self.find(secret.subject()).await?.filter(|token| token.was(secret)) else {
             return Ok(false);
@@ -61,20 +62,22 @@ impl AccessTokens {
         self.end(&token, Kind::TokenReused, Cause { actor: &Actor::Anonymous, owner: None, origin }).await
     }
 
-    /// Writes the use of a token down, once in ten minutes: of any number of requests on any number of replicas one write is accepted,
-    /// since each names the version that it read. One that cannot be written is no reason to refuse: the token only seems less used.
+    /// Records the use of a token at most once in ten minutes. Each write names the version that it read, so of many
+    /// concurrent requests on all replicas only one succeeds. A failed write is no reason to refuse the token: only
+    /// its recorded last use stays older.
     async fn record_use(&self, token: AccessToken) -> AccessToken {
         let recording = || self.recording.lock().unwrap_or_else(PoisonError::into_inner);
-        if !token.is_use_due(self.clock.now()) || !recording().insert(token.uid.clone()) {
+        let now = self.clock.now();
+        if !token.is_use_due(now) || !recording().insert(token.uid.clone()) {
             return token;
         }
-        let written = self.cluster.set_token_last_used(&token, self.clock.now()).await.map(|token| self.bounded(token));
+        let written = self.cluster.set_token_last_used(&token, now).await.map(|token| self.bounded(token));
         recording().remove(&token.uid);
         match written {
             Ok(newer) => newer,
             Err(error) => {
                 if !error.is_conflict() && !error.is_gone() {
-                    tracing::warn!(%error, "the use of an access token could not be written down");
+                    tracing::warn!(%error, "could not record the use of an access token");
                 }
                 token
             }

@@ -1,4 +1,6 @@
-//! Making tokens under numbered names: that the API server creates a name once is the lock that keeps their number.
+//! Creating tokens and sessions under numbered names.
+//!
+//! The API server creates each name only once, and that enforces the limits on tokens and sessions.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
@@ -10,32 +12,32 @@ use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSp
 use crate::domain::access_token::{AccessToken, MAX_SESSIONS, Owner, SessionOrigin, TokenId, TokenSecret, owner_key};
 use crate::observability::audit::{Actor, Cause, Kind};
 
-/// Label of a token: its owner, as [`owner_key`] says.
+/// Label on a token: its owner's [`owner_key`].
 const OWNER_LABEL: &str = "daypass.dev/token-owner";
-/// Label of a session: the UID of its token.
+/// Label on a session: its token's UID.
 const SESSION_LABEL: &str = "daypass.dev/session-of";
 
-/// Why no token was made.
+/// Why no token or session was created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateTokenError {
-    /// There are as many as there may be.
-    #[error("too many live ones")]
+    /// The owner or token already has the maximum number of live tokens or sessions.
+    #[error("too many live tokens or sessions")]
     TooMany,
     /// A call failed.
     #[error(transparent)]
     Cluster(#[from] Error),
 }
 
-/// Where tokens are made: as many names as there may be tokens, and what belongs on their objects.
+/// The numbered names for an owner's tokens or a token's sessions, and the metadata of their objects.
 struct Slots {
     prefix: String,
     most: usize,
     label: (&'static str, String),
-    owner: Option<OwnerReference>,
+    object_owner: Option<OwnerReference>,
 }
 
 impl AccessTokens {
-    /// The tokens of an owner, dead ones among them, no sessions.
+    /// Lists the tokens of an owner, including ended ones but no sessions.
     pub async fn of_owner(&self, username: &str) -> Result<Vec<AccessToken>, Error> {
         let mut tokens = self.list(Some((OWNER_LABEL, &owner_key(username)))).await?;
         tokens.retain(|token| token.owner.username == username && token.session.is_none());
@@ -48,7 +50,7 @@ impl AccessTokens {
             prefix: format!("{key}-"),
             most: self.rules.max_per_owner,
             label: (OWNER_LABEL, key),
-            owner: self.cluster.own_account().await,
+            object_owner: self.cluster.own_account().await,
         };
         self.create_in(&slots, &new, None).await
     }
@@ -70,7 +72,7 @@ impl AccessTokens {
             prefix: format!("{}-s", of.token),
             most: MAX_SESSIONS,
             label: (SESSION_LABEL, of.token_uid.clone()),
-            owner: Some(token),
+            object_owner: Some(token),
         };
         self.create_in(&slots, &new, Some(&of)).await
     }
@@ -82,14 +84,14 @@ impl AccessTokens {
         session: Option<&SessionOrigin>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let identity = self.identity_now().await?;
-        // Each name that is lost to another request is a token more, so there are no more tries than names; and a few
-        // more for those that somebody else is just removing.
+        // Losing a name to another request means one more token, so there are never more lost tries than names. The
+        // extra ones are for names that another request is just freeing.
         for _ in 0..=slots.most + CONFLICT_RETRIES {
             let Some(name) = self.free_name(slots, &new.owner, session).await? else { continue };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());
             let spec = spec(&secret, new, &identity, session);
-            match self.cluster.create_access_token(secret.subject(), label, slots.owner.as_ref(), &spec).await {
+            match self.cluster.create_access_token(secret.subject(), label, slots.object_owner.as_ref(), &spec).await {
                 Err(error) if error.kind == ErrorKind::AlreadyExists => {}
                 result => return Ok((self.bounded(result?), secret)),
             }
@@ -97,7 +99,8 @@ impl AccessTokens {
         Err(CreateTokenError::TooMany)
     }
 
-    /// One of the names that are free, any, so that requests at the same time seldom want the same. `None` when one was made free.
+    /// A random free name, so that concurrent requests seldom choose the same one. `None` if none was free but one is
+    /// now: try again.
     async fn free_name(
         &self,
         slots: &Slots,
@@ -105,7 +108,8 @@ impl AccessTokens {
         session: Option<&SessionOrigin>,
     ) -> Result<Option<String>, CreateTokenError> {
         let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
-        // A session of an earlier secret has ended too, and a token of an earlier account of the same name.
+        // Sessions of an earlier secret have ended too, and so have tokens of an earlier account with the owner's
+        // name.
         let is_live = |token: &AccessToken| {
             self.has_not_ended(token) && token.session.as_ref() == session && token.owner.uid == owner.uid
         };
@@ -117,37 +121,43 @@ impl AccessTokens {
         let mut free: Vec<String> = (0..slots.most).map(|number| format!("{}{number}", slots.prefix)).collect();
         free.retain(|name| !is_taken(name));
         if free.is_empty() {
-            // Those that have ended are as good as gone, swept or not; one of the names is theirs.
-            let (mut is_free, mut failed) = (false, Ok(None));
-            for token in dead {
-                let kind = match (&token.session, self.has_not_ended(&token)) {
-                    (Some(_), _) => Kind::SessionEnded,
-                    (None, false) => Kind::TokenExpired,
-                    (None, true) => Kind::TokenRevoked,
-                };
-                // One name is enough: one that cannot be deleted keeps no other from being free.
-                match self.end_as_seen(&token, kind, Cause::internal(&Actor::Daypass)).await {
-                    Ok(_) => is_free = true,
-                    // It has changed: the next look sees what it is now.
-                    Err(error) if error.is_conflict() => is_free = true,
-                    Err(error) => failed = Err(error.into()),
-                }
-            }
-            return if is_free { Ok(None) } else { failed };
+            return self.remove_dead(dead).await.map(|()| None).map_err(CreateTokenError::from);
         }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             clippy::cast_precision_loss,
-            reason = "of some hundred names one"
+            reason = "there are at most a few hundred names"
         )]
         let any = (self.entropy.fraction() * free.len() as f64) as usize;
         Ok(Some(free.swap_remove(any.min(free.len() - 1))))
     }
+
+    /// Ends tokens or sessions that no longer count but that the sweep has not removed yet, to free their names.
+    ///
+    /// # Errors
+    /// The last failure, if no name was freed.
+    async fn remove_dead(&self, dead: Vec<AccessToken>) -> Result<(), Error> {
+        let (mut is_freed, mut failed) = (false, Ok(()));
+        for token in dead {
+            let kind = match (&token.session, self.has_not_ended(&token)) {
+                (Some(_), _) => Kind::SessionEnded,
+                (None, false) => Kind::TokenExpired,
+                (None, true) => Kind::TokenRevoked,
+            };
+            match self.end_as_seen(&token, kind, Cause::internal(&Actor::Daypass)).await {
+                Ok(_) => is_freed = true,
+                // It has changed: the caller's next list shows its new state.
+                Err(error) if error.is_conflict() => is_freed = true,
+                Err(error) => failed = Err(error),
+            }
+        }
+        if is_freed { Ok(()) } else { failed }
+    }
 }
 
 fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SessionOrigin>) -> AccessTokenSpec {
-    let owner = &new.owner;
+    let (owner, session) = (&new.owner, session.cloned());
     AccessTokenSpec {
         id: secret.subject().to_string(),
         name: new.name.clone(),
@@ -164,6 +174,6 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
         token_hash: secret.hash().as_hex().to_owned(),
         rotated_hashes: Vec::new(),
         identity: identity.to_owned(),
-        session: session.cloned().map(|of| SessionSpec { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+        session: session.map(|of| SessionSpec { token: of.token, token_uid: of.token_uid, secret: of.secret }),
     }
 }

@@ -1,4 +1,4 @@
-//! Ending access tokens and sessions, and suspending those of another identity configuration.
+//! Ending access tokens and sessions, and suspending tokens of another identity configuration.
 
 use super::{AccessTokens, CONFLICT_RETRIES};
 use crate::cluster::{Error, ErrorKind};
@@ -6,8 +6,11 @@ use crate::domain::access_token::AccessToken;
 use crate::observability::audit::{Cause, Kind};
 
 impl AccessTokens {
-    /// Ends a token, or a session, whatever else is changed on it at the same time; whether it was this call that did.
-    /// Its sessions end with it.
+    /// Ends a token or a session, even if other fields change at the same time; `true` if this call ended it. A
+    /// token's sessions end with it.
+    ///
+    /// # Errors
+    /// A conflict if it keeps changing, or any other failed call.
     pub async fn end(&self, token: &AccessToken, kind: Kind, cause: Cause<'_>) -> Result<bool, Error> {
         let mut current = token.clone();
         for _ in 0..CONFLICT_RETRIES {
@@ -22,12 +25,12 @@ impl AccessTokens {
         Err(Error::new("patch_access_token_status", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
     }
 
-    /// Ends exactly this version of a token; whether it was this call that did. First it is marked, so that one of all
-    /// who end it reports it, and so that a deletion by `kubectl` can be told from these. A mark that cannot be
-    /// written holds nothing up.
+    /// Ends exactly this version of a token; `true` if this call ended it. Marks it as ended before deleting it: so
+    /// only one of several concurrent calls reports the end, and a deletion without the mark came from `kubectl`. If
+    /// the mark cannot be written, deletes the token anyway.
     ///
     /// # Errors
-    /// A conflict when it was changed meanwhile: then it is as it was.
+    /// A conflict if the token has changed meanwhile; then this does nothing.
     pub async fn end_as_seen(&self, token: &AccessToken, kind: Kind, cause: Cause<'_>) -> Result<bool, Error> {
         let marked = if token.ended || token.deleting {
             Ok(false)
@@ -40,7 +43,7 @@ impl AccessTokens {
             Err(error) if error.is_gone() => return Ok(false),
             Err(error) if error.is_conflict() => return marked,
             Err(error) => {
-                tracing::warn!(%error, "the end of an access token could not be marked; it is ended all the same")
+                tracing::warn!(%error, "could not mark an access token as ended; ending it anyway")
             }
         }
         let deleted = self.cluster.delete_access_token(token).await?;
@@ -50,12 +53,12 @@ impl AccessTokens {
         Ok(marked.unwrap_or(deleted))
     }
 
-    /// Records that a token is refused from now on because it was made under another identity configuration.
+    /// Records that Daypass refuses a token from now on because another identity configuration issued it.
     pub async fn suspend(&self, token: &AccessToken) -> Result<(), Error> {
         self.cluster.set_token_stale(token, Some(self.clock.now())).await.map(drop)
     }
 
-    /// Records that a suspended token is accepted again.
+    /// Records that Daypass accepts a suspended token again.
     pub async fn restore(&self, token: &AccessToken) -> Result<(), Error> {
         self.cluster.set_token_stale(token, None).await.map(drop)
     }

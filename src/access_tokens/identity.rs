@@ -1,4 +1,4 @@
-//! What the identities behind tokens rest on: the API server's issuer and Daypass's audience.
+//! The identity configuration that a token is valid for: data plane, issuer and accepted audiences.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -8,26 +8,26 @@ use sha2::{Digest as _, Sha256};
 use super::AccessTokens;
 use crate::cluster::Error;
 
-/// How long the API server's issuer is believed, so that many requests cost few questions: it changes only when the API server is restarted.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// How long to cache the API server's issuer, which changes only when the API server restarts.
+const ISSUER_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// Daypass's part of the identity configuration.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// The data plane: a token that was restored into another is none there.
+    /// The data plane's id. A token restored from a backup into another data plane is refused there.
     pub data_plane_id: String,
     /// The audience of callers' tokens.
     pub token_audience: String,
-    /// Whether those for the API server are accepted too.
+    /// Whether callers' tokens for the API server's own audience are accepted too.
     pub accept_api_server_audience: bool,
 }
 
-/// The issuer of the API server's tokens, as it was last seen.
+/// The cached issuer of the API server's tokens, and when it was read.
 #[derive(Debug, Default)]
 pub(super) struct KnownIssuer(Option<(Instant, String)>);
 
 impl IdentityConfig {
-    /// Names the whole configuration.
+    /// A hash of the whole configuration: 16 hex digits of SHA-256.
     fn fingerprint(&self, issuer: &str) -> String {
         let mut hash = Sha256::new();
         let accepts = if self.accept_api_server_audience { "accepts the API server's" } else { "" };
@@ -40,14 +40,14 @@ impl IdentityConfig {
 }
 
 impl AccessTokens {
-    /// Names the identity configuration in force. A token that was made under another is refused.
+    /// The fingerprint of the current identity configuration. Daypass refuses tokens created under another one.
     ///
     /// # Errors
-    /// When the API server does not say who issues its tokens: then no token can be decided on.
+    /// If the API server's issuer is unknown; then Daypass can neither accept nor refuse a token.
     pub async fn identity_now(&self) -> Result<String, Error> {
-        // Not held while the API server is asked: where it hangs, no request waits for another's question.
+        // Do not hold the lock during the call: if the API server hangs, requests must not wait for each other.
         let known = || self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = known().0.clone().filter(|(seen, _)| seen.elapsed() < BELIEVED);
+        let fresh = known().0.clone().filter(|(seen, _)| seen.elapsed() < ISSUER_CACHE_TTL);
         let issuer = match fresh {
             Some((_, issuer)) => issuer,
             None => {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_part_of_the_configuration_counts() {
+    fn fingerprint_covers_the_whole_configuration() {
         let config = IdentityConfig {
             data_plane_id: "a".into(),
             token_audience: "daypass".into(),

@@ -1,4 +1,7 @@
-//! Access tokens: who presents one, and every change of one. Reads are live, so that what one replica revokes is refused by all.
+//! The use cases of access tokens: creating, authenticating, changing and ending tokens and their sessions.
+//!
+//! Reads go to the API server, so every replica refuses a token as soon as one replica has revoked it. Every function
+//! returns the [`Error`] of a failed call; only further reasons are documented.
 
 mod authenticate;
 mod create;
@@ -25,7 +28,7 @@ use crate::domain::access_token::{
 };
 use crate::observability::audit::{Audit, Cause, Kind};
 
-/// How often a change that somebody else's overtook is tried again on the newer version.
+/// How often to retry a change on the newer version after a conflict.
 const CONFLICT_RETRIES: usize = 5;
 
 /// The access tokens of this data plane.
@@ -35,26 +38,26 @@ pub struct AccessTokens {
     clock: Clock,
     entropy: Entropy,
     audit: Audit,
-    /// What tokens may be.
+    /// The limits on tokens.
     pub rules: TokenRules,
     identity: IdentityConfig,
     issuer: Arc<Mutex<KnownIssuer>>,
-    /// The UIDs of the tokens whose use this process is writing down.
+    /// The UIDs of the tokens with a use that this process is recording.
     recording: Arc<Mutex<HashSet<String>>>,
 }
 
-/// A token to be made.
+/// The fields of a new token.
 #[derive(Debug)]
 pub struct NewToken {
-    /// Name for people.
+    /// A name for people to read.
     pub name: String,
-    /// On whose rights it acts.
+    /// The owner, with whose rights it acts.
     pub owner: Owner,
     /// The caller that creates it.
     pub created_by: String,
-    /// What it may be used for.
+    /// The operations that it allows.
     pub scopes: Vec<Scope>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -73,7 +76,7 @@ impl AccessTokens {
         }
     }
 
-    /// The same tokens, for calls of this lane.
+    /// The same tokens, with calls in this lane.
     pub fn in_lane(&self, lane: Lane) -> Self {
         Self { cluster: self.cluster.in_lane(lane), ..self.clone() }
     }
@@ -83,18 +86,18 @@ impl AccessTokens {
         self.audit.record(&cause.event(kind).about_token(token));
     }
 
-    /// All tokens and sessions as they are, then each change.
+    /// Lists all tokens and sessions, then streams each change. Skips unreadable ones.
     pub fn watch(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
         let tokens = self.clone();
         self.cluster.watch_access_tokens().map(move |event| event.map(|token| tokens.bounded(token)))
     }
 
-    /// The token or session of this id, live from the API server, ended or not.
+    /// Reads the token or session with this id from the API server, ended or not.
     pub async fn find(&self, id: &TokenId) -> Result<Option<AccessToken>, Error> {
         Ok(self.read(id.object_name()).await?.filter(|token| token.id == *id))
     }
 
-    /// All tokens and sessions, ended ones included.
+    /// Lists all tokens and sessions, including ended ones.
     pub async fn all(&self) -> Result<Vec<AccessToken>, Error> {
         self.list(None).await
     }
@@ -108,20 +111,20 @@ impl AccessTokens {
         Ok(found.into_iter().map(|token| self.bounded(token)).collect())
     }
 
-    /// The token with the end that the rules in force allow.
+    /// The token with its end as the current rules limit it.
     fn bounded(&self, token: AccessToken) -> AccessToken {
         token.bounded(&self.rules)
     }
 
-    /// Whether it has not ended. Whether it is refused for another reason, and may come back, is another question.
+    /// Whether the token has not ended for good. It may still be suspended.
     pub fn has_not_ended(&self, token: &AccessToken) -> bool {
         !token.has_ended(&self.rules, self.clock.now())
     }
 
-    /// Makes a token, in the first of the owner's numbered names that is free.
+    /// Creates a token.
     ///
     /// # Errors
-    /// [`CreateTokenError::TooMany`] when the owner has as many as it may have.
+    /// [`CreateTokenError::TooMany`] if the owner already has the maximum number of live tokens.
     pub async fn create(
         &self,
         new: NewToken,
@@ -132,10 +135,10 @@ impl AccessTokens {
         Ok((token, secret))
     }
 
-    /// Makes a session of a token that was just presented.
+    /// Creates a session for a token that has just been authenticated.
     ///
     /// # Errors
-    /// [`CreateTokenError::TooMany`] when the token has as many as it may have.
+    /// [`CreateTokenError::TooMany`] if the token already has the maximum number of live sessions.
     pub async fn sign_in(
         &self,
         token: &AccessToken,
@@ -159,17 +162,18 @@ impl AccessTokens {
         Ok((session, secret))
     }
 
-    /// Gives a token another name.
+    /// Renames a token.
     pub async fn rename(&self, token: &AccessToken, name: &str, cause: Cause<'_>) -> Result<AccessToken, Error> {
         let renamed = self.bounded(self.cluster.set_token_name(token, name).await?);
         self.report(Kind::TokenRenamed, &renamed, cause);
         Ok(renamed)
     }
 
-    /// Gives a token a new secret and a new end; the old secret, and every session that was had for it, is dead when this returns.
+    /// Gives a token a new secret and a new expiry. When this returns, the old secret and all sessions issued for it
+    /// have stopped working.
     ///
     /// # Errors
-    /// A conflict when somebody else rotates it at the same time: only one gets a secret.
+    /// A conflict if someone else rotates it at the same time: only one of the two gets a secret.
     pub async fn rotate(
         &self,
         token: &AccessToken,
@@ -186,7 +190,8 @@ impl AccessTokens {
                     return Ok((rotated, secret));
                 }
                 Err(error) if error.is_conflict() => {
-                    // Its last use may have been written down, or its name; another secret is somebody else's rotation.
+                    // Retry if only the name or the last use has changed. A new secret means that someone else rotated
+                    // the token.
                     let newer = self.find(&token.id).await?.filter(|newer| newer.uid == token.uid);
                     current = newer.filter(|newer| newer.hash == token.hash).ok_or(error)?;
                 }

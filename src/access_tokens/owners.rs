@@ -1,4 +1,4 @@
-//! The owners of tokens, as they are now.
+//! The owners of tokens: who can own one, and their current identity.
 
 use super::AccessTokens;
 use crate::cluster::{Error, Identity};
@@ -8,14 +8,15 @@ use crate::domain::access_token::{
 use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
 
-/// The longest name of a user or a group that the CRD takes, in characters.
+/// The longest user or group name that the CRD allows, in characters.
 const MAX_KUBERNETES_USERNAME: usize = 1024;
-/// The most groups that it takes.
+/// The most groups that the CRD allows.
 const MAX_GROUPS: usize = 1000;
 
 impl AccessTokens {
-    /// The identity of a token's owner; `None` where it is not there any more. SubjectAccessReview does not notice that a service account
-    /// was deleted, or made anew by somebody else.
+    /// The current identity of a token's owner; `None` if its service account no longer exists or has been recreated:
+    /// SubjectAccessReview does not check that. Always `Some` for a user, whose groups are those stored with the
+    /// token.
     pub async fn identity_of(&self, owner: &Owner) -> Result<Option<Identity>, Error> {
         let extra = owner.extra.clone().unwrap_or_default();
         if let Some((namespace, name)) = owner.service_account() {
@@ -28,10 +29,10 @@ impl AccessTokens {
         Ok(groups.map(|groups| Identity { extra, ..Identity::of_user(&owner.username, &groups.names) }))
     }
 
-    /// The owner that an identity, which Kubernetes has just vouched for, makes. `None` where it can own no tokens.
+    /// The token owner for an identity that Kubernetes has just authenticated; `None` if it cannot own tokens.
     pub fn owner_of(&self, identity: &Identity) -> Option<Owner> {
         let (username, extra) = (identity.username.clone(), lasting(&identity.extra));
-        // A part of it would be an identity that may do more.
+        // Never store only some of the attributes: an authorizer may restrict the identity because of any of them.
         if !fits(&extra) {
             return None;
         }
@@ -43,8 +44,8 @@ impl AccessTokens {
         self.user(username, names, extra)
     }
 
-    /// The owner of this user name. `None` where there is none, or it can own no tokens. Of a user that is no service account no groups are
-    /// known.
+    /// The token owner with this user name; `None` if its service account does not exist or it cannot own tokens. An
+    /// owner that is not a service account gets no groups, since they are unknown.
     pub async fn owner_named(&self, username: &str) -> Result<Option<Owner>, Error> {
         let username = username.to_owned();
         if let Some((namespace, name)) = service_account(&username) {
@@ -54,18 +55,16 @@ impl AccessTokens {
         Ok(self.user(username, Vec::new(), Extra::new()))
     }
 
+    /// A user as the owner; `None` if a name is invalid or reserved, or if only service accounts can own tokens.
     fn user(&self, username: String, names: Vec<String>, extra: Extra) -> Option<Owner> {
-        let fits = |name: &String| !name.is_empty() && check_text(name, MAX_KUBERNETES_USERNAME).is_ok();
-        let is_name = fits(&username) && !is_reserved(&username) && names.len() <= MAX_GROUPS && names.iter().all(fits);
-        (is_name && self.rules.max_user_lifetime.is_some()).then(|| Owner {
-            username,
-            uid: None,
-            groups: Some(Groups { names, at: self.clock.now() }),
-            extra: Some(extra),
-        })
+        let is_name = |name: &String| !name.is_empty() && check_text(name, MAX_KUBERNETES_USERNAME).is_ok();
+        let are_groups = names.len() <= MAX_GROUPS && names.iter().all(is_name);
+        (are_groups && is_name(&username) && !is_reserved(&username) && self.rules.max_user_lifetime.is_some()).then(
+            || Owner { username, uid: None, groups: Some(Groups { names, at: self.clock.now() }), extra: Some(extra) },
+        )
     }
 
-    /// The UID of a service account that exists and is no member.
+    /// The UID of a service account; `None` if it does not exist or is a member's, since members cannot own tokens.
     async fn account_uid(&self, namespace: &str, name: &str) -> Result<Option<String>, Error> {
         if namespace.starts_with(NAMESPACE_PREFIX) {
             return Ok(None);
@@ -74,11 +73,11 @@ impl AccessTokens {
     }
 }
 
-/// Whether the CRD takes these attributes.
+/// Whether the attributes fit within the CRD's limits.
 fn fits(extra: &Extra) -> bool {
     let is_short = |value: &String| check_text(value, MAX_EXTRA_VALUE as usize).is_ok();
-    let is_taken = |(name, values): (&String, &Vec<String>)| {
+    let is_short_entry = |(name, values): (&String, &Vec<String>)| {
         is_short(name) && values.len() <= MAX_EXTRA_VALUES && values.iter().all(is_short)
     };
-    extra.len() <= MAX_EXTRA && extra.iter().all(is_taken)
+    extra.len() <= MAX_EXTRA && extra.iter().all(is_short_entry)
 }

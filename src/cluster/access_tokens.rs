@@ -1,4 +1,4 @@
-//! Reading and writing AccessTokens.
+//! Calls on AccessToken objects: read, watch, create, patch, delete.
 
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -20,19 +20,19 @@ impl Cluster {
         self.objects::<crd::AccessToken>(Some(&self.namespace))
     }
 
-    /// All tokens and sessions as they are, then each change.
+    /// Lists all tokens and sessions, then streams each change. Skips unreadable ones.
     pub(crate) fn watch_access_tokens(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
         let calls = WatchCalls { list: "list_access_tokens", watch: "watch_access_tokens" };
         self.access_tokens().watch(calls, readable)
     }
 
-    /// The token or session in the object of this name, live from the API server. An unreadable one counts as none.
+    /// Reads the token or session with this object name from the API server. Treats an unreadable one as missing.
     pub(crate) async fn access_token(&self, name: &str) -> Result<Option<AccessToken>, Error> {
         let object = self.access_tokens().get("get_access_token", name, name).await?;
         Ok(object.as_ref().and_then(readable))
     }
 
-    /// All tokens and sessions, or those with this label. Unreadable ones are left out.
+    /// Lists all tokens and sessions, or those with this label. Skips unreadable ones.
     pub(crate) async fn list_access_tokens(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
         let selector = label.map(|(key, value)| format!("{key}={value}"));
         let read = |object: Object| readable(&object);
@@ -40,7 +40,7 @@ impl Cluster {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Creates the object of a token or a session.
+    /// Creates a token or a session.
     pub(crate) async fn create_access_token(
         &self,
         id: &TokenId,
@@ -58,12 +58,12 @@ impl Cluster {
         read("create_access_token", id, &created)
     }
 
-    /// Renames exactly this token, whatever else has changed on it.
+    /// Renames exactly this token, even if other fields have changed.
     pub(crate) async fn set_token_name(&self, token: &AccessToken, name: &str) -> Result<AccessToken, Error> {
         self.patch_token(token, json!({ "metadata": { "uid": token.uid }, "spec": { "name": name } })).await
     }
 
-    /// Replaces the secret and the end of exactly this version of a token.
+    /// Replaces the secret and the expiry of exactly this version of a token.
     pub(crate) async fn set_token_secret(
         &self,
         token: &AccessToken,
@@ -91,7 +91,7 @@ impl Cluster {
         self.patch_token_status(token, json!({ "lastUsedAt": rfc3339(at) })).await
     }
 
-    /// Records since when a token is refused for its identity configuration; `None`: it is accepted again.
+    /// Records since when Daypass refuses a token because of its identity configuration; `None`: it accepts it again.
     pub(crate) async fn set_token_stale(
         &self,
         token: &AccessToken,
@@ -100,12 +100,12 @@ impl Cluster {
         self.patch_token_status(token, json!({ "staleSince": since.map(rfc3339) })).await
     }
 
-    /// Records that exactly this version of a token has ended. Only one of several that do so at once succeeds.
+    /// Marks exactly this version of a token as ended. Of several concurrent calls, only one succeeds.
     pub(crate) async fn set_token_ended(&self, token: &AccessToken, at: DateTime<Utc>) -> Result<AccessToken, Error> {
         self.patch_token_status(token, json!({ "endedAt": rfc3339(at) })).await
     }
 
-    /// Deletes exactly this token; `true` if this call did it.
+    /// Deletes exactly this token; `true` if this call deleted it.
     pub(crate) async fn delete_access_token(&self, token: &AccessToken) -> Result<bool, Error> {
         let (name, of) = (token.id.object_name(), token.id.to_string());
         match self.access_tokens().delete("delete_access_token", &of, name, &token.uid).await {
@@ -132,7 +132,7 @@ impl Cluster {
 fn readable(object: &Object) -> Option<AccessToken> {
     read_access_token(object)
         .inspect_err(|why| {
-            tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read and is refused");
+            tracing::warn!(object = object.name(), %why, "an AccessToken cannot be read; refusing it");
         })
         .ok()
 }

@@ -1,10 +1,9 @@
-//! The client of the Kubernetes API: it sends Daypass's own token, learns from every answer, and sends again what
-//! was not carried out.
+//! The Kubernetes client: sends Daypass's own token, tracks the API server's clock and retries 401 and 429.
 //!
-//! It speaks HTTP/1.1, one connection for each call under way; [`Lanes`](super::lanes::Lanes) bounds those. Idle
-//! connections are kept, and a new one resumes its TLS session. With HTTP/2 all calls would share one connection:
-//! it would queue beyond 100 to 250 streams, stay with one API server of several, and a packet lost on it would
-//! hold up the Lease with everything else.
+//! It speaks HTTP/1.1 with one connection per call in flight; [`Lanes`](super::lanes::Lanes) limits the number. It
+//! keeps idle connections, and new ones resume their TLS session. HTTP/2 would put all calls on one connection: calls
+//! beyond 100 to 250 streams would queue, all would go to the same one of several API servers, and a lost packet would
+//! delay the Lease along with everything else.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,31 +17,31 @@ use kube::{Client, Config};
 use super::own_token::OwnToken;
 use crate::clock::Clock;
 
-/// What becomes of a call that the API server has no room for (429).
+/// How to retry a call that the API server is too busy for (429).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// How often it is sent again.
-    retries: usize,
-    /// The longest wait before that, whatever the API server asks for.
+pub(super) struct RetryPolicy {
+    /// The most retries of one call.
+    most: usize,
+    /// The longest wait before a retry, even if the API server asks for more.
     longest_wait: Duration,
 }
 
-impl Patience {
-    /// Of calls that a client waits for.
-    pub(super) const CALLS: Self = Self { retries: 2, longest_wait: Duration::from_secs(1) };
-    /// Of ends, which nothing should hold up.
-    pub(super) const ENDS: Self = Self { retries: 5, longest_wait: Duration::from_secs(1) };
-    /// Of the Lease: one small call now and then, and many tries before it runs out.
-    pub(super) const LEASE: Self = Self { retries: 8, longest_wait: Duration::from_millis(250) };
+impl RetryPolicy {
+    /// For calls that a client waits for.
+    pub(super) const REQUESTS: Self = Self { most: 2, longest_wait: Duration::from_secs(1) };
+    /// For ending memberships, which nothing should delay.
+    pub(super) const ENDS: Self = Self { most: 5, longest_wait: Duration::from_secs(1) };
+    /// For the Lease: a small call every few seconds, which needs many tries before the Lease expires.
+    pub(super) const LEASE: Self = Self { most: 8, longest_wait: Duration::from_millis(250) };
 
-    /// How long the API server asks to wait, within bounds.
+    /// The wait that the API server asks for in `Retry-After` (seconds, RFC 9110), at most `longest_wait`.
     fn wait(self, headers: &HeaderMap) -> Duration {
         let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         seconds.map_or(self.longest_wait, Duration::from_secs).min(self.longest_wait)
     }
 }
 
-/// When the API server last answered, and what time it is there.
+/// When the API server last answered, and what time its clock shows.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pulse {
     clock: Clock,
@@ -54,15 +53,15 @@ impl Pulse {
         Self { clock, last_answer: Arc::default() }
     }
 
-    /// How long ago the API server last answered; `None` when it never has.
+    /// The time since the API server last answered; `None` if it never has.
     pub(super) fn silence(&self) -> Option<Duration> {
         self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
-    /// Learns from an answer to what was sent at this local time. A refusal is an answer too, and so is 429:
-    /// the API server works, and says when to come back. Not where it fails, nor where it refuses Daypass's
-    /// own token: then Daypass can do nothing.
-    fn feel(&self, status: StatusCode, headers: &HeaderMap, sent: DateTime<Utc>) {
+    /// Records an answer to a request sent at the local time `sent`. A refusal or a 429 shows that the API server
+    /// works. An error of its own (5xx) does not count, nor does 401: if it refuses Daypass's token, Daypass can do
+    /// nothing.
+    fn observe(&self, status: StatusCode, headers: &HeaderMap, sent: DateTime<Utc>) {
         let date = headers.get(DATE).and_then(|value| value.to_str().ok());
         if let Some(date) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) {
             self.clock.learn(date.to_utc(), sent, self.clock.local());
@@ -73,29 +72,30 @@ impl Pulse {
     }
 }
 
-/// A client that sends this token, where Daypass has one; else what kube makes of the configuration
-/// (certificates, plugins).
+/// A client that sends `token`; without one, it authenticates by the rest of the configuration (certificates,
+/// plugins).
 pub(super) fn client(
     config: Config,
     token: Option<Arc<OwnToken>>,
     pulse: Pulse,
-    patience: Patience,
+    retries: RetryPolicy,
 ) -> kube::Result<Client> {
     let namespace = config.default_namespace.clone();
-    let wire = Wire { client: Client::try_from(config)?, token, pulse, patience };
-    Ok(Client::new(tower::service_fn(move |request| wire.clone().send(request)), namespace))
+    let sender = Sender { client: Client::try_from(config)?, token, pulse, retries };
+    Ok(Client::new(tower::service_fn(move |request| sender.clone().send(request)), namespace))
 }
 
 #[derive(Clone)]
-struct Wire {
+struct Sender {
     client: Client,
     token: Option<Arc<OwnToken>>,
     pulse: Pulse,
-    patience: Patience,
+    retries: RetryPolicy,
 }
 
-impl Wire {
-    /// 401 and 429 come before anything is carried out, so that even a creation may be sent again. Nothing else is.
+impl Sender {
+    /// Sends a request, and again after a 401 or 429: the API server answers these before it does anything, so even a
+    /// creation is safe to repeat. Retries nothing else.
     async fn send(self, mut request: Request<Body>) -> kube::Result<Response<Body>> {
         let (mut renewed, mut busy) = (false, 0);
         loop {
@@ -106,7 +106,7 @@ impl Wire {
             let again = copy(&request);
             let sent = self.pulse.clock.local();
             let answer = self.client.send(request).await?;
-            self.pulse.feel(answer.status(), answer.headers(), sent);
+            self.pulse.observe(answer.status(), answer.headers(), sent);
             let Some(again) = again else { return Ok(answer) };
             match answer.status() {
                 StatusCode::UNAUTHORIZED if !renewed => {
@@ -116,9 +116,9 @@ impl Wire {
                     }
                     renewed = true;
                 }
-                StatusCode::TOO_MANY_REQUESTS if busy < self.patience.retries => {
+                StatusCode::TOO_MANY_REQUESTS if busy < self.retries.most => {
                     busy += 1;
-                    tokio::time::sleep(self.patience.wait(answer.headers())).await;
+                    tokio::time::sleep(self.retries.wait(answer.headers())).await;
                 }
                 _ => return Ok(answer),
             }
@@ -127,7 +127,7 @@ impl Wire {
     }
 }
 
-/// The same request once more; `None` where its body cannot be sent twice.
+/// A copy of the request; `None` if its body can be sent only once.
 fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
@@ -144,22 +144,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn api_server_is_waited_for_within_bounds() {
+    fn retry_after_is_capped() {
         let wait = |text: Option<&'static str>| {
             let headers = text.map(|text| (RETRY_AFTER, HeaderValue::from_static(text)));
-            Patience::CALLS.wait(&headers.into_iter().collect()).as_millis()
+            RetryPolicy::REQUESTS.wait(&headers.into_iter().collect()).as_millis()
         };
-        let told = [Some("0"), Some("1"), Some("3600"), Some("18446744073709551615"), Some("soon"), None];
-        assert_eq!(told.map(wait), [0, 1000, 1000, 1000, 1000, 1000]);
+        let values = [Some("0"), Some("1"), Some("3600"), Some("18446744073709551615"), Some("soon"), None];
+        assert_eq!(values.map(wait), [0, 1000, 1000, 1000, 1000, 1000]);
     }
 
     #[test]
-    fn refusal_and_429_are_signs_of_life() {
+    fn refusals_and_429_count_as_answers() {
         for (status, alive) in
             [(200, true), (403, true), (404, true), (429, true), (401, false), (500, false), (504, false)]
         {
             let pulse = Pulse::default();
-            pulse.feel(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), DateTime::default());
+            pulse.observe(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), DateTime::default());
             assert_eq!(pulse.silence().is_some(), alive, "{status}");
         }
     }

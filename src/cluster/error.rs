@@ -1,8 +1,8 @@
-//! Errors of calls to the Kubernetes API, sorted by what a caller does about them.
+//! Errors of calls to the Kubernetes API, classified by how a caller reacts.
 
 use std::error::Error as StdError;
 
-/// Why a call failed, as far as a caller acts on it.
+/// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are HTTP's and Kubernetes'")]
 pub enum ErrorKind {
@@ -16,7 +16,7 @@ pub enum ErrorKind {
     Invalid,
     /// The API server was too busy (429), and still was after the retries.
     Busy,
-    /// Not sent: Daypass has as many calls in flight as it allows itself.
+    /// Not sent: Daypass has reached its own limit of calls in flight.
     NoRoom,
     Timeout,
     Unreachable,
@@ -45,13 +45,13 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an error that the API server answered with.
+    /// Classifies an error response of the API server.
     fn of_status(code: u16, reason: &str, message: &str) -> Self {
         match (code, reason) {
             (404, _) => Self::NotFound,
             (409, "AlreadyExists") => Self::AlreadyExists,
             (409, _) => Self::Conflict,
-            // ResourceQuota answers Forbidden, as a missing right does; only the message tells them apart.
+            // ResourceQuota answers 403, as RBAC does; only the message tells them apart.
             (403, _) if message.contains("exceeded quota") => Self::QuotaExceeded,
             (403, _) if message.contains("status unknown for quota") => Self::QuotaUnknown,
             (401, _) => Self::Unauthorized,
@@ -63,13 +63,13 @@ impl ErrorKind {
     }
 }
 
-/// A failed call to the Kubernetes API. It is for the log; no client of Daypass sees it.
+/// A failed call to the Kubernetes API. This text goes to the log and never to a client of Daypass.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} {object}: {}: {detail}", kind.label())]
 pub struct Error {
     /// The call's name.
     pub call: &'static str,
-    /// The object that the call was about.
+    /// The object of the call.
     pub object: String,
     /// The kind of failure.
     pub kind: ErrorKind,
@@ -88,10 +88,8 @@ impl Error {
                 let kind = ErrorKind::of_status(status.code, &status.reason, &status.message);
                 Self::new(call, object, kind, &status.message)
             }
-            // serde's message can quote the answer, and an answer can hold a token: neither is kept.
-            kube::Error::SerdeError(_) => {
-                Self::new(call, object, ErrorKind::UnreadableAnswer, "the answer is not of the expected form")
-            }
+            // serde's message can quote the answer, and the answer can contain a token: keep neither.
+            kube::Error::SerdeError(_) => Self::new(call, object, ErrorKind::UnreadableAnswer, "malformed response"),
             other => {
                 let detail = chain(&other);
                 Self { source: Some(other.into()), ..Self::new(call, object, ErrorKind::Unreachable, &detail) }
@@ -104,13 +102,13 @@ impl Error {
         self.kind == ErrorKind::NotFound
     }
 
-    /// Whether the object was changed or replaced since it was read.
+    /// Whether the object has changed or been replaced since it was read.
     pub fn is_conflict(&self) -> bool {
         self.kind == ErrorKind::Conflict
     }
 }
 
-/// An error and its sources, of which the last often is the only one that says what happened ("connection refused").
+/// The text of an error and its sources. Often only the last one says what happened ("connection refused").
 fn chain(error: &dyn StdError) -> String {
     let (mut text, mut next) = (error.to_string(), error.source());
     while let Some(source) = next {
@@ -133,7 +131,7 @@ pub(super) fn optional<T>(result: Result<T, Error>) -> Result<Option<T>, Error> 
     }
 }
 
-/// Turns "not found" and "replaced by another object" into success: the object to delete does not exist any more.
+/// Turns "not found" and "replaced by another object" into success: the object to delete no longer exists.
 pub(super) fn gone<T>(result: Result<T, Error>) -> Result<(), Error> {
     match result {
         Err(error) if !error.is_gone() && !error.is_conflict() => Err(error),

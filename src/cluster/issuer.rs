@@ -1,4 +1,4 @@
-//! The issuer of the API server's service account tokens.
+//! Finds the issuer of the API server's service account tokens.
 
 use serde::Deserialize;
 
@@ -8,11 +8,12 @@ const CALL: &str = "get_openid_configuration";
 const PATH: &str = "/.well-known/openid-configuration";
 
 impl Cluster {
-    /// The issuer, by OpenID Connect Discovery 1.0, section 4. An API server whose issuer is no https URL has no such
-    /// document; then the token that it has just accepted from Daypass names the issuer.
+    /// The issuer from the discovery document (OpenID Connect Discovery 1.0, section 4). An API server whose issuer is
+    /// not an https URL serves no such document; then Daypass takes the issuer from its own token, which the API
+    /// server has just accepted.
     ///
     /// # Errors
-    /// When neither names one.
+    /// If neither names an issuer, or the call fails.
     pub(crate) async fn issuer(&self) -> Result<String, Error> {
         #[derive(Deserialize)]
         struct Configuration {
@@ -26,7 +27,7 @@ impl Cluster {
             Some(answer) => Ok(answer.issuer),
             None => self.own_claims().and_then(|claims| claims.issuer).ok_or_else(|| {
                 let why = "the API server names no issuer, and Daypass has no service account token that names one";
-                // Not NotFound: the object that the client asked for may well exist.
+                // Not NotFound: that would tell the client that the object it asked for does not exist.
                 Error::new(CALL, PATH, ErrorKind::Server, why)
             }),
         }

@@ -1,4 +1,4 @@
-//! The Secrets that kubeconfigs' tokens are bound to, one each. They hold no data; deleting one revokes its kubeconfig.
+//! The Secrets behind kubeconfigs: each token is bound to one empty Secret, and deleting it revokes the kubeconfig.
 
 use chrono::DateTime;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -24,17 +24,17 @@ const EXPIRES_ANNOTATION: &str = "daypass.dev/expires-at";
 const FROM_ANNOTATION: &str = "daypass.dev/from";
 
 impl Cluster {
-    /// Metadata only: Daypass has no business with what a Secret holds.
+    /// A role's Secrets, metadata only: Daypass has no need for a Secret's data.
     fn secrets(&self, role: &RoleId) -> Objects<'_> {
         self.objects::<Secret>(Some(&role.namespace())).metadata()
     }
 
-    /// The Secrets of all members of a name.
+    /// Lists the Secrets of all members of this name, past ones included.
     pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigRecord>, Error> {
         self.list_secrets(&id.role, Some(&format!("{MEMBER_LABEL}={}", id.name()))).await
     }
 
-    /// All Secrets of a role.
+    /// Lists all Secrets of a role.
     pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigRecord>, Error> {
         self.list_secrets(role, None).await
     }
@@ -43,7 +43,7 @@ impl Cluster {
         self.secrets(role).list("list_secrets", role.as_str(), selector, |secret| read(&secret)).await
     }
 
-    /// Takes the slot of this name for a kubeconfig. The conflict of names is the lock that keeps their number.
+    /// Claims the slot of this name for a kubeconfig. Creating a taken name fails, and that enforces the limit.
     pub(crate) async fn create_kubeconfig_secret(
         &self,
         member: &Member,
@@ -66,7 +66,7 @@ impl Cluster {
         Ok(read(&created))
     }
 
-    /// Records on the Secret what was issued on it.
+    /// Records the token's `jti`, expiry and client address on its Secret.
     pub(crate) async fn record_issued(
         &self,
         role: &RoleId,
@@ -75,7 +75,7 @@ impl Cluster {
         from: Option<&str>,
     ) -> Result<(), Error> {
         let patch = json!({ "metadata": {
-            // A UID that is not the object's is a conflict: the Secret was replaced meanwhile.
+            // If the Secret has been replaced meanwhile, its UID differs and the patch conflicts.
             "uid": secret.uid,
             "labels": { JTI_LABEL: claims.jti },
             "annotations": { EXPIRES_ANNOTATION: claims.exp, FROM_ANNOTATION: from },
@@ -84,14 +84,14 @@ impl Cluster {
         self.secrets(role).patch("patch_secret", &of, &secret.name, &patch).await.map(drop)
     }
 
-    /// Deletes exactly this Secret; with it dies the token that is bound to it.
+    /// Deletes exactly this Secret. That ends the token bound to it.
     pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
         let of = format!("{role}.{}", secret.name);
         gone(self.secrets(role).delete("delete_secret", &of, &secret.name, &secret.uid).await)
     }
 
-    /// Deletes all Secrets of a member in one call; with `keep`, all but those of that credential. The API server stops
-    /// at the first that it cannot delete.
+    /// Deletes all Secrets of a member in one call; with `keep`, all but those of that credential. The API server
+    /// stops at the first Secret that it cannot delete.
     pub(crate) async fn delete_secrets(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
         let mut selector = format!("{MEMBER_UID_LABEL}={}", member.uid);
         if let Some(hash) = keep {
@@ -100,7 +100,8 @@ impl Cluster {
         self.secrets(&member.id.role).delete_all("delete_secrets", &member.id.to_string(), &selector).await
     }
 
-    /// Has the role's quota counted again, by deleting something in its namespace (see [`crate::controller`]'s quota watch).
+    /// Makes Kubernetes recount the role's quota: it does so when an object in the namespace is deleted, so this
+    /// creates and deletes an empty Secret.
     pub async fn nudge_quota(&self, role: &RoleId) -> Result<(), Error> {
         let name = format!("quota-{}", u64::from_be_bytes(self.entropy.bytes().unwrap_or_default()));
         let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
@@ -109,7 +110,8 @@ impl Cluster {
         self.delete_secret(role, &read(&created)).await
     }
 
-    /// Asks for a token of the member's service account for the API server itself, bound to the Secret.
+    /// Requests a token of the member's service account, for the API server's own audience and bound to the Secret.
+    /// The API server may return one that lives longer than `lifetime`.
     pub(crate) async fn request_token(
         &self,
         id: &MemberId,
@@ -118,7 +120,7 @@ impl Cluster {
     ) -> Result<SecretString, Error> {
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                // None: the API server's own audience.
+                // Empty: the API server's own audience.
                 audiences: Vec::new(),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
@@ -134,7 +136,7 @@ impl Cluster {
         let answer = accounts.create_token("create_token", &of, id.name(), &request).await?;
         let answer: TokenRequest = decode("create_token", &of, &answer)?;
         let missing =
-            || Error::new("create_token", &id.to_string(), ErrorKind::UnreadableAnswer, "no token in the answer");
+            || Error::new("create_token", &id.to_string(), ErrorKind::UnreadableAnswer, "no token in the response");
         answer.status.map(|status| status.token.into()).ok_or_else(missing)
     }
 }
@@ -147,7 +149,7 @@ fn read(secret: &Object) -> KubeconfigRecord {
         member: secret.label(MEMBER_LABEL),
         member_uid: secret.label(MEMBER_UID_LABEL),
         credential: secret.label(CREDENTIAL_LABEL),
-        // One without a date counts as old.
+        // Treat a Secret without a date as old.
         created_at: secret.created_at().unwrap_or_default(),
         deleting: secret.is_deleting(),
         issued: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| RecordedToken {

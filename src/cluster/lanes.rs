@@ -1,4 +1,4 @@
-//! How many calls may be under way, so that no flood of requests takes the API server's time from what must not wait.
+//! Limits on calls in flight, so that a flood of REST requests does not delay ending members or renewing the Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,78 +6,90 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::client::Patience;
+use super::client::RetryPolicy;
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Requests of the REST API. Whoever asks may be anybody.
+    /// REST API requests. Anybody may send them.
     Requests,
-    /// Ends: what the controller does, and what a request revokes once it was decided that it may.
+    /// Ending memberships: the controller's calls, and those of an authorized request to revoke something.
     Ends,
     /// The Lease: one call at a time, in one task.
     Lease,
 }
 
-/// How many calls of a lane may be under way at this replica.
+/// The most calls in flight per lane and replica.
 const REQUESTS: usize = 32;
 const ENDS: usize = 32;
 
-/// The calls under way at this replica, and what makes them: each lane has connections of its own.
+/// The slots and the client of each lane. Lanes share no connections.
 #[derive(Clone)]
 pub(super) struct Lanes {
-    requests: (Arc<Semaphore>, Client),
-    ends: (Arc<Semaphore>, Client),
+    requests: LimitedClient,
+    ends: LimitedClient,
     lease: Client,
 }
 
+#[derive(Clone)]
+struct LimitedClient {
+    slots: Arc<Semaphore>,
+    client: Client,
+}
+
+impl LimitedClient {
+    fn new(most: usize, client: Client) -> Self {
+        Self { slots: Arc::new(Semaphore::new(most)), client }
+    }
+}
+
 impl Lanes {
-    /// With clients of these kinds.
-    pub(super) fn new(client: impl Fn(Patience) -> kube::Result<Client>) -> kube::Result<Self> {
+    /// Builds one client per lane with `client`.
+    pub(super) fn new(client: impl Fn(RetryPolicy) -> kube::Result<Client>) -> kube::Result<Self> {
         Ok(Self {
-            requests: (Arc::new(Semaphore::new(REQUESTS)), client(Patience::CALLS)?),
-            ends: (Arc::new(Semaphore::new(ENDS)), client(Patience::ENDS)?),
-            lease: client(Patience::LEASE)?,
+            requests: LimitedClient::new(REQUESTS, client(RetryPolicy::REQUESTS)?),
+            ends: LimitedClient::new(ENDS, client(RetryPolicy::ENDS)?),
+            lease: client(RetryPolicy::LEASE)?,
         })
     }
 
-    /// What the calls of a lane are made with.
+    /// The client for the calls of a lane.
     pub(super) fn client(&self, lane: Lane) -> Client {
         match lane {
-            Lane::Requests => self.requests.1.clone(),
-            Lane::Ends => self.ends.1.clone(),
+            Lane::Requests => self.requests.client.clone(),
+            Lane::Ends => self.ends.client.clone(),
             Lane::Lease => self.lease.clone(),
         }
     }
 
-    /// Waits for room for one more call; `None` when there is none for too long. First come, first served.
-    pub(super) async fn enter(&self, lane: Lane) -> Option<Room<'_>> {
-        let room = match lane {
-            Lane::Requests => &self.requests.0,
-            Lane::Ends => &self.ends.0,
-            Lane::Lease => return Some(Room(None)),
+    /// Waits for a free slot, first come, first served; `None` if none frees up in time.
+    pub(super) async fn acquire(&self, lane: Lane) -> Option<Slot<'_>> {
+        let slots = match lane {
+            Lane::Requests => &self.requests.slots,
+            Lane::Ends => &self.ends.slots,
+            Lane::Lease => return Some(Slot(None)),
         };
-        let permit = tokio::time::timeout(lane.patience(), room.acquire()).await.ok()?.ok()?;
-        Some(Room(Some(permit)))
+        let permit = tokio::time::timeout(lane.longest_wait(), slots.acquire()).await.ok()?.ok()?;
+        Some(Slot(Some(permit)))
     }
 }
 
 impl Lane {
-    /// How long a call waits for room: a client, not for long; what ends a membership, rather than fail.
-    fn patience(self) -> Duration {
+    /// How long a call waits for a slot. A REST request fails soon; ending a membership rather waits.
+    fn longest_wait(self) -> Duration {
         Duration::from_secs(if self == Self::Ends { 30 } else { 5 })
     }
 
-    /// How long a call may take once it is sent. A Lease that is asked for too long is lost: it must be asked
-    /// for more than once.
+    /// The timeout of a call once it is sent. It is short for the Lease, to leave time for another try before the
+    /// Lease expires.
     pub(super) fn timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Lease { 4 } else { 10 })
     }
 }
 
-/// Room for one call, given back when dropped.
+/// The right to make one call; dropping it frees the slot.
 #[derive(Debug)]
-pub(super) struct Room<'a>(#[expect(dead_code, reason = "held for its drop")] Option<SemaphorePermit<'a>>);
+pub(super) struct Slot<'a>(#[expect(dead_code, reason = "dropping it frees the slot")] Option<SemaphorePermit<'a>>);
 
 #[cfg(test)]
 mod tests {
@@ -87,19 +99,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn full_lane_leaves_the_others_free() {
-        // Never called.
-        let nothing = || tower::service_fn(|_| async { Ok::<_, kube::Error>(http::Response::new(Body::empty())) });
-        let lanes = Lanes::new(|_| Ok(Client::new(nothing(), "default"))).unwrap();
+    async fn full_lane_does_not_block_the_others() {
+        let unused = || tower::service_fn(|_| async { Ok::<_, kube::Error>(http::Response::new(Body::empty())) });
+        let lanes = Lanes::new(|_| Ok(Client::new(unused(), "default"))).unwrap();
         let mut taken = Vec::new();
         for _ in 0..REQUESTS {
-            taken.push(lanes.enter(Lane::Requests).await.unwrap());
+            taken.push(lanes.acquire(Lane::Requests).await.unwrap());
         }
-        assert!(lanes.enter(Lane::Requests).now_or_never().is_none(), "it waits");
+        assert!(lanes.acquire(Lane::Requests).now_or_never().is_none(), "waits for a slot");
         for lane in [Lane::Ends, Lane::Lease] {
-            assert!(lanes.enter(lane).now_or_never().flatten().is_some(), "{lane:?}");
+            assert!(lanes.acquire(lane).now_or_never().flatten().is_some(), "{lane:?}");
         }
         drop(taken.pop());
-        assert!(lanes.enter(Lane::Requests).now_or_never().flatten().is_some());
+        assert!(lanes.acquire(Lane::Requests).now_or_never().flatten().is_some(), "slot freed");
     }
 }

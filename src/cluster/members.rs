@@ -1,4 +1,4 @@
-//! Reading and writing Members.
+//! Calls on Member objects: read, watch, create, patch, delete.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::Stream;
@@ -16,28 +16,28 @@ use crate::domain::member::Member;
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
 
-/// What is found under a member's id.
+/// The result of reading a member by its id.
 #[derive(Debug, Clone)]
 pub enum Lookup {
-    /// A Member.
+    /// A readable Member.
     Found(Box<Member>),
-    /// An object that cannot be read; treated as ended.
+    /// An unreadable object. Treat it as ended.
     Unreadable(Unreadable),
-    /// Nothing.
+    /// No such object.
     Missing,
 }
 
-/// A Member as a watch tells it.
+/// A Member from a watch.
 #[derive(Debug)]
 pub struct WatchedMember {
-    /// Its id. Whether its namespace is a role is another question.
+    /// Its id, from its namespace's name alone: the namespace may lack the role's label.
     pub id: MemberId,
-    /// The Member, or why it cannot be read.
+    /// The Member, or why it is unreadable.
     pub member: Result<Member, Unreadable>,
 }
 
 impl WatchedMember {
-    /// `None` for an object outside role namespaces, and for one whose name no member can have.
+    /// `None` for an object outside role namespaces, or with a name that no member can have.
     fn of(object: &Object) -> Option<Self> {
         let role = RoleId::parse(object.namespace()?.strip_prefix(NAMESPACE_PREFIX)?)?;
         let id = MemberId::new(role, &object.name())?;
@@ -45,7 +45,7 @@ impl WatchedMember {
     }
 }
 
-/// A change of a Member's status. A field that is `None` stays as it is.
+/// A change to a Member's status. A field that is `None` stays unchanged.
 #[derive(Debug)]
 pub struct StatusUpdate<'a> {
     /// The phase.
@@ -54,16 +54,16 @@ pub struct StatusUpdate<'a> {
     pub credential: Option<&'a SecretHash>,
     /// The fingerprint of what the role can do.
     pub role_hash: Option<&'a str>,
-    /// All conditions; they replace those that were recorded.
+    /// All conditions. They replace the recorded ones.
     pub conditions: Vec<Condition>,
 }
 
 /// The Members of a role.
 #[derive(Debug, Default)]
 pub struct Listed {
-    /// Those that can be read.
+    /// The readable ones.
     pub members: Vec<Member>,
-    /// The names of those that cannot, and why.
+    /// The names of the unreadable ones, and why they are unreadable.
     pub unreadable: Vec<(String, Unreadable)>,
 }
 
@@ -72,7 +72,7 @@ impl Cluster {
         self.objects::<crd::Member>(Some(&role.namespace()))
     }
 
-    /// The Member of this id, live from the API server.
+    /// Reads the Member with this id from the API server.
     pub async fn member(&self, id: &MemberId) -> Result<Lookup, Error> {
         let object = self.members(&id.role).get("get_member", &id.to_string(), id.name()).await?;
         Ok(object.map_or(Lookup::Missing, |object| match read_member(&id.role, &object) {
@@ -81,7 +81,7 @@ impl Cluster {
         }))
     }
 
-    /// All Members of a role, live from the API server, each read by itself.
+    /// Lists all Members of a role from the API server. An unreadable one does not hide the others.
     pub async fn list_members(&self, role: &RoleId) -> Result<Listed, Error> {
         let read = |object: Object| read_member(role, &object).map_err(|why| (object.name(), why));
         let mut listed = Listed::default();
@@ -94,13 +94,13 @@ impl Cluster {
         Ok(listed)
     }
 
-    /// All Members as they are, then each change.
+    /// Lists all Members, then streams each change.
     pub fn watch_members(&self) -> impl Stream<Item = WatchEvent<WatchedMember>> + use<> {
         let calls = WatchCalls { list: "list_members", watch: "watch_members" };
         self.objects::<crd::Member>(None).watch(calls, WatchedMember::of)
     }
 
-    /// Creates a Member, claimed until then by the request that provisions it.
+    /// Creates a Member. The controller leaves it to the request that provisions it until `claimed_until`.
     pub(crate) async fn create_member(
         &self,
         id: &MemberId,
@@ -113,7 +113,8 @@ impl Cluster {
         readable("create_member", &id.role, &created)
     }
 
-    /// Whether a Member could be created as far as the quota is concerned, even if only to be refused by it.
+    /// Whether the role's quota counts Members yet; until it does, it refuses every creation. `true` also if the quota
+    /// is exhausted.
     pub async fn is_quota_counted(&self, role: &RoleId) -> Result<bool, Error> {
         let probe = member_object(&json!({ "name": "quota-probe" }), &json!({ "duration": "1s" }));
         match self.members(role).dry_run("probe_quota", role.as_str(), &probe).await {
@@ -123,7 +124,10 @@ impl Cluster {
         }
     }
 
-    /// Sets the duration of exactly this version of a Member; a conflict when it has changed since.
+    /// Sets the duration of exactly this version of a Member.
+    ///
+    /// # Errors
+    /// A conflict if it has changed since.
     pub(crate) async fn set_duration(
         &self,
         member: &Member,
@@ -142,8 +146,11 @@ impl Cluster {
         readable("patch_member", &member.id.role, &patched)
     }
 
-    /// Writes the status of exactly this version of a Member; a conflict when it has changed since. Whoever succeeds in
-    /// recording a change is the one who reports it, so that each is in the audit trail once.
+    /// Writes the status of exactly this version of a Member. Whoever records a change also reports it, so that the
+    /// audit trail has it once.
+    ///
+    /// # Errors
+    /// A conflict if the Member has changed since.
     pub(crate) async fn write_status(&self, member: &Member, update: &StatusUpdate<'_>) -> Result<Member, Error> {
         let mut status = json!({
             "phase": update.phase,
@@ -163,7 +170,7 @@ impl Cluster {
         readable("patch_member_status", &member.id.role, &patched)
     }
 
-    /// Deletes exactly this Member, not a later one of its name.
+    /// Deletes exactly this Member, not a later one of the same name.
     pub(crate) async fn delete_member(&self, member: &Member) -> Result<(), Error> {
         let (members, id) = (self.members(&member.id.role), &member.id);
         gone(members.delete("delete_member", &id.to_string(), id.name(), &member.uid).await)

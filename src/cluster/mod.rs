@@ -1,4 +1,7 @@
-//! Kubernetes I/O: every call has a name, a timeout and a counter. What to call is decided elsewhere.
+//! All calls to the Kubernetes API. Each has a name, a timeout and a counter; the callers decide what to call.
+//!
+//! A function that returns [`Error`] does so if the API server refuses the call, cannot be reached, does not answer in
+//! time or answers malformed data, or if Daypass has too many calls in flight. Only further reasons are documented.
 
 mod access_tokens;
 mod client;
@@ -39,7 +42,7 @@ use std::time::Duration;
 use kube::{Client, Config};
 use secrecy::ExposeSecret as _;
 
-use self::client::{Patience, Pulse, client};
+use self::client::{Pulse, RetryPolicy, client};
 use self::error::{gone, optional};
 use self::lanes::Lanes;
 use self::own_token::OwnToken;
@@ -47,88 +50,89 @@ use crate::clock::{Clock, Entropy};
 use crate::domain::token::{OwnClaims, decode_own_claims};
 use crate::observability::metrics::{CallLabels, Metrics};
 
-/// Label on what belongs to a member: its name.
+/// Label on a member's objects: the member's name.
 pub const MEMBER_LABEL: &str = "daypass.dev/member";
-/// Label on what belongs to a member: its UID. Owner references carry it too, but `--cascade=orphan` strips those.
+/// Label on a member's objects: the Member's UID. `kubectl delete --cascade=orphan` strips owner references, but not
+/// this label.
 pub const MEMBER_UID_LABEL: &str = "daypass.dev/member-uid";
 
-/// The cluster that this Daypass serves. Cheap to clone.
+/// A client of the cluster that this Daypass serves. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    /// Watches have connections of their own, since they have no timeout.
+    /// Watches have no timeout, so they get their own connections.
     watch_client: Client,
     /// Daypass's own namespace.
     namespace: String,
-    /// The token that Daypass calls with, where it has one.
+    /// Daypass's own token; `None` if it authenticates in another way.
     own_token: Option<Arc<OwnToken>>,
     pulse: Pulse,
-    /// What the calls of this handle are for.
+    /// The lane that this handle's calls use.
     lane: Lane,
     lanes: Lanes,
     /// The last check of the walls, shared by all handles.
-    last_look: walls::LastLook,
-    /// For the times that the Lease records.
+    last_wall_check: walls::LastCheck,
+    /// For the times in the Lease.
     clock: Clock,
-    /// For jitter, and for the names of objects that live for a moment.
+    /// For jitter and the names of short-lived objects.
     entropy: Entropy,
     metrics: Metrics,
 }
 
 impl Cluster {
-    /// Prepares the clients. It calls nothing yet.
+    /// Builds the clients. Makes no call yet.
     ///
     /// # Errors
-    /// When the configuration holds an unreadable certificate or credential.
+    /// If the configuration contains an unreadable certificate or credential.
     pub fn new(mut config: Config, namespace: String, clock: Clock, metrics: Metrics) -> kube::Result<Self> {
-        // kube's own retries replay a POST for minutes: a create that was answered by a timeout would happen later.
+        // kube itself would retry a POST for minutes, so a creation reported as timed out could still happen later.
         config.default_retry = false;
         let own_token = OwnToken::take(&mut config)?.map(Arc::new);
         let pulse = Pulse::new(clock.clone());
-        let lanes = Lanes::new(|patience| client(config.clone(), own_token.clone(), pulse.clone(), patience))?;
+        let lanes = Lanes::new(|retries| client(config.clone(), own_token.clone(), pulse.clone(), retries))?;
         Ok(Self {
             client: lanes.client(Lane::Requests),
-            watch_client: client(config, own_token.clone(), pulse.clone(), Patience::CALLS)?,
+            watch_client: client(config, own_token.clone(), pulse.clone(), RetryPolicy::REQUESTS)?,
             namespace,
             own_token,
             pulse,
             lane: Lane::Requests,
             lanes,
-            last_look: Arc::default(),
+            last_wall_check: Arc::default(),
             clock,
             entropy: Entropy::default(),
             metrics,
         })
     }
 
-    /// The same cluster, for calls of this lane.
+    /// The same cluster, with calls in this lane.
     pub fn in_lane(&self, lane: Lane) -> Self {
         Self { lane, client: self.lanes.client(lane), ..self.clone() }
     }
 
-    /// What Daypass's own token says of itself, where it has one.
+    /// The claims of Daypass's own token; `None` if it has no token or the token is not a JWT.
     pub fn own_claims(&self) -> Option<OwnClaims> {
         decode_own_claims(self.own_token.as_ref()?.secret().expose_secret())
     }
 
-    /// How long ago the API server last answered; `None` when it never has.
+    /// The time since the API server last answered; `None` if it never has.
     pub fn silence(&self) -> Option<Duration> {
         self.pulse.silence()
     }
 
-    /// Runs a call once there is room for it, under its timeout, and counts how it ended.
+    /// Waits for a free slot in the lane, runs the call under the lane's timeout and counts the outcome.
     async fn call<T>(
         &self,
         name: &'static str,
         object: &str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Error> {
-        let result = match self.lanes.enter(self.lane).await {
-            Some(_room) => match tokio::time::timeout(self.lane.timeout(), call).await {
+        let result = match self.lanes.acquire(self.lane).await {
+            Some(_slot) => match tokio::time::timeout(self.lane.timeout(), call).await {
                 Ok(answer) => answer.map_err(|error| Error::of(name, object, error)),
-                Err(_) => Err(Error::new(name, object, ErrorKind::Timeout, "no answer in time")),
+                Err(_) => Err(Error::new(name, object, ErrorKind::Timeout, "no response within the timeout")),
             },
-            None => Err(Error::new(name, object, ErrorKind::NoRoom, "too many calls are under way")),
+            None => Err(Error::new(name, object, ErrorKind::NoRoom, "too many calls in flight")),
         };
         let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
         self.metrics.kubernetes_calls.get_or_create(&CallLabels { call: name, outcome }).inc();

@@ -1,5 +1,6 @@
-//! Objects of one type in one place: what kube's `Api` does, but for how answers are read. Those are bounded in size, and
-//! decoded so that one hostile object never hides another ([`crate::crd::Object`]).
+//! Requests on the objects of one type, as with kube's `Api`, but with bounded and tolerant reading of the answers.
+//!
+//! An answer has a size limit, and one hostile object in it never hides another ([`crate::crd::Object`]).
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,18 +17,18 @@ use serde_json::Value;
 use super::{Cluster, Error, ErrorKind, optional};
 use crate::crd::{Object, Page};
 
-/// The largest answer about one object, in bytes. etcd keeps objects of up to 1.5 MiB; JSON escapes some characters.
+/// The largest answer about one object, in bytes. etcd stores up to 1.5 MiB per object; JSON escapes make it larger.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
-/// The largest page of a list, in bytes: several are read at the same time.
+/// The largest page of a list, in bytes. Daypass reads several at the same time.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
-/// How many objects a page may have. Fewer are asked for where these are larger than [`MAX_PAGE`].
+/// The most objects in a page. If a page is larger than [`MAX_PAGE`], Daypass asks for half as many.
 const PAGE: u32 = 500;
 
-/// Between two tries of a creation that conflicts over a quota.
+/// The waits between the tries of a creation that conflicts over a quota.
 const QUOTA_PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 
-/// A request that kube built, or why it could not.
+/// A request from kube, or the reason why kube could not build it.
 type Built = Result<http::Request<Vec<u8>>, request::Error>;
 
 /// The objects of a type, in one namespace or in the whole cluster.
@@ -38,27 +39,27 @@ pub(super) struct Objects<'a> {
 }
 
 impl Cluster {
-    /// The objects of a type in a namespace; in all of them, and those in none, where that is `None`.
+    /// The objects of a type in a namespace; `None` for all namespaces, and for cluster-scoped types.
     pub(super) fn objects<K: Resource<DynamicType = ()>>(&self, namespace: Option<&str>) -> Objects<'_> {
         Objects { cluster: self, request: Request::new(K::url_path(&(), namespace)), metadata_only: false }
     }
 }
 
 impl Objects<'_> {
-    /// The same objects, of which the API server sends the metadata alone.
+    /// The same objects, but the API server sends only their metadata.
     pub(super) fn metadata(self) -> Self {
         Self { metadata_only: true, ..self }
     }
 
-    /// The object of this name, live from the API server; `None` where there is none.
+    /// Reads the object of this name from the API server; `None` if it does not exist.
     pub(super) async fn get(&self, call: &'static str, of: &str, name: &str) -> Result<Option<Object>, Error> {
         let params = GetParams::default();
         let get = if self.metadata_only { Request::get_metadata } else { Request::get };
         optional(self.ask(call, of, get(&self.request, name, &params)).await)
     }
 
-    /// What `read` makes of each object. Objects are asked for in pages, so that a list of any length, and of objects of
-    /// any size, takes bounded memory besides what `read` keeps.
+    /// Lists all objects and converts each with `read`. Fetches them in pages: apart from what `read` keeps, this
+    /// takes bounded memory, however many or large the objects are.
     pub(super) async fn list<T>(
         &self,
         call: &'static str,
@@ -69,7 +70,7 @@ impl Objects<'_> {
         self.list_at(call, of, selector, read).await.map(|(found, _)| found)
     }
 
-    /// [`Self::list`], and the version that the list is of.
+    /// Like [`Self::list`], and returns the list's resource version too.
     pub(super) async fn list_at<T>(
         &self,
         call: &'static str,
@@ -82,7 +83,7 @@ impl Objects<'_> {
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = selector.map(str::to_owned);
         loop {
-            // A single object is read whatever its size.
+            // A single object may be as large as any answer.
             let limit = params.limit.unwrap_or(1);
             let most = if limit == 1 { MAX_ANSWER } else { MAX_PAGE };
             let Some(text) = self.read(call, of, list(&self.request, &params), most).await? else {
@@ -109,14 +110,14 @@ impl Objects<'_> {
         self.create_with(call, of, object, &PostParams::default()).await
     }
 
-    /// Has an object admitted as if it were created; nothing is stored.
+    /// Runs admission for an object as on creation, but stores nothing.
     pub(super) async fn dry_run(&self, call: &'static str, of: &str, object: &impl Serialize) -> Result<(), Error> {
         let params = PostParams { dry_run: true, ..PostParams::default() };
         self.create_with(call, of, object, &params).await.map(drop)
     }
 
-    /// A creation conflicts only over the namespace's quota, of which the API server's copy can be old, after an outage
-    /// of etcd above all. Nothing was created then, so it is tried again.
+    /// A creation conflicts only when the API server's copy of the namespace's quota is stale, mostly after an etcd
+    /// outage. Nothing was created then, so a retry is safe.
     async fn create_with(
         &self,
         call: &'static str,
@@ -134,7 +135,7 @@ impl Objects<'_> {
         create().await
     }
 
-    /// Creates a token of the service account of this name.
+    /// Creates a token for the service account of this name.
     pub(super) async fn create_token(
         &self,
         call: &'static str,
@@ -160,8 +161,8 @@ impl Objects<'_> {
     }
 
     /// Changes the object of this name by a JSON merge patch (RFC 7396).
-    pub(super) async fn patch(&self, call: &'static str, of: &str, name: &str, patch: &Value) -> Result<Object, Error> {
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    pub(super) async fn patch(&self, call: &'static str, of: &str, name: &str, body: &Value) -> Result<Object, Error> {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(body));
         let request = match self.metadata_only {
             true => self.request.patch_metadata(name, &params, &patch),
             false => self.request.patch(name, &params, &patch),
@@ -175,14 +176,14 @@ impl Objects<'_> {
         call: &'static str,
         of: &str,
         name: &str,
-        patch: &Value,
+        body: &Value,
     ) -> Result<Object, Error> {
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let (params, patch) = (PatchParams::default(), Patch::Merge(body));
         self.ask(call, of, self.request.patch_subresource("status", name, &params, &patch)).await
     }
 
-    /// Deletes the object of this name, if it still has this UID. Kubernetes' garbage collector takes its dependents in
-    /// the background.
+    /// Deletes the object of this name if it still has this UID. Kubernetes' garbage collector deletes its dependents
+    /// in the background.
     pub(super) async fn delete(&self, call: &'static str, of: &str, name: &str, uid: &str) -> Result<(), Error> {
         let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams::background().preconditions(only);
@@ -200,7 +201,7 @@ impl Objects<'_> {
         Object::parse(&text).map_err(|_| unreadable(call, of))
     }
 
-    /// The answer; `None` for one of more than `most` bytes.
+    /// Sends the request and reads the answer; `None` if it has more than `most` bytes.
     fn read(
         &self,
         call: &'static str,
@@ -215,8 +216,8 @@ impl Objects<'_> {
         self.cluster.call(call, of, ask)
     }
 
-    /// Reads the answer to its end, so that the connection can be used again, and forgets it. That of a deletion holds
-    /// whatever the object, or each of them, held.
+    /// Sends the request and discards the answer. Reads it to the end, so that the connection can be reused. The
+    /// answer to a deletion contains the deleted objects and can be of any size.
     async fn ask_and_ignore(&self, call: &'static str, of: &str, request: Built) -> Result<(), Error> {
         let ask = async {
             let answer = self.cluster.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
@@ -226,8 +227,8 @@ impl Objects<'_> {
     }
 }
 
-/// The text of an answer; `None` for one of more than `most` bytes. What is not UTF-8 is replaced: the API server hands
-/// out `managedFields` byte for byte.
+/// The text of an answer; `None` if it has more than `most` bytes. Replaces invalid UTF-8: the API server returns
+/// `managedFields` byte for byte.
 async fn read_to(answer: &mut (impl AsyncRead + Unpin), most: u64) -> std::io::Result<Option<String>> {
     let mut bytes = Vec::new();
     answer.take(most + 1).read_to_end(&mut bytes).await?;
@@ -235,7 +236,7 @@ async fn read_to(answer: &mut (impl AsyncRead + Unpin), most: u64) -> std::io::R
     Ok(fits.then(|| text_of(bytes)))
 }
 
-/// The text in these bytes; what is not UTF-8 is replaced.
+/// Decodes UTF-8 and replaces invalid bytes.
 pub(super) fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
@@ -244,15 +245,15 @@ fn json(object: &impl Serialize) -> Result<Vec<u8>, request::Error> {
     serde_json::to_vec(object).map_err(request::Error::SerializeBody)
 }
 
-/// An answer as its type.
+/// Decodes an answer as its type.
 pub(super) fn decode<K: DeserializeOwned>(call: &'static str, of: &str, object: &Object) -> Result<K, Error> {
     object.decode().map_err(|why| Error::new(call, of, ErrorKind::UnreadableAnswer, &why.to_string()))
 }
 
 fn unreadable(call: &'static str, of: &str) -> Error {
-    Error::new(call, of, ErrorKind::UnreadableAnswer, "the answer is not of the expected form")
+    Error::new(call, of, ErrorKind::UnreadableAnswer, "malformed response")
 }
 
 fn too_large(call: &'static str, of: &str) -> Error {
-    Error::new(call, of, ErrorKind::UnreadableAnswer, "the answer is too large")
+    Error::new(call, of, ErrorKind::UnreadableAnswer, "response too large")
 }

@@ -1,5 +1,7 @@
-//! Daypass's own service account, the owner of what Daypass makes in its own namespace: what the chart did not make, `helm uninstall`
-//! does not delete, but it deletes the account, and then Kubernetes deletes what that owns.
+//! Finds Daypass's own service account, which owns the objects that Daypass creates in its own namespace.
+//!
+//! `helm uninstall` deletes only what the chart created. That includes the service account, and Kubernetes then
+//! deletes what the account owns.
 
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -8,13 +10,14 @@ use super::Cluster;
 use super::objects::decode;
 
 impl Cluster {
-    /// The service account that Daypass runs as, to own an object that is about to be *created* in Daypass's namespace. Every identity
-    /// may ask who it is, so this takes no right. A later change of owners would take the right to delete the object
-    /// where the admission plugin `OwnerReferencesPermissionEnforcement` is on, and Daypass has none.
+    /// An owner reference to the service account that Daypass runs as. Set it when you *create* an object in Daypass's
+    /// namespace: where the admission plugin `OwnerReferencesPermissionEnforcement` is on, adding an owner later takes
+    /// the right to delete the object, which Daypass lacks. The call needs no right, since every identity may ask who
+    /// it is (SelfSubjectReview).
     ///
-    /// `None`, with a warning, where Daypass does not run as a service account of its own namespace, or cannot find out: then the object
-    /// stays after an uninstall, which is no reason not to make it. Never remembered: an account that was made anew has another
-    /// UID, and what names an owner that is not there is deleted at once.
+    /// `None`, with a warning, if Daypass does not run as a service account of its own namespace, or cannot find out.
+    /// Create the object anyway; it stays after an uninstall. Do not cache the reference: a recreated account has
+    /// another UID, and Kubernetes deletes an object at once if its owner does not exist.
     pub async fn own_account(&self) -> Option<OwnerReference> {
         const CALL: &str = "create_self_subject_review";
         let reviews = self.objects::<SelfSubjectReview>(None);
@@ -22,7 +25,10 @@ impl Cluster {
         let answer = match answer.and_then(|answer| decode::<SelfSubjectReview>(CALL, "-", &answer)) {
             Ok(answer) => answer.status.and_then(|status| status.user_info),
             Err(error) => {
-                tracing::warn!(%error, "Daypass's own account is unknown: what it makes in its namespace stays after an uninstall");
+                tracing::warn!(
+                    %error,
+                    "cannot determine own account; what Daypass creates in its namespace stays after an uninstall"
+                );
                 return None;
             }
         };
@@ -32,7 +38,7 @@ impl Cluster {
             tracing::warn!(
                 username = user.username,
                 namespace = self.namespace,
-                "not run as a service account of its namespace: what Daypass makes there stays after an uninstall"
+                "Daypass is not a service account of its namespace; what it creates there stays after an uninstall"
             );
         }
         owner
@@ -56,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_service_account_of_the_namespace_itself_is_an_owner() {
+    fn only_service_account_of_own_namespace_is_an_owner() {
         let of = |username: &str, uid: &str| {
             let user =
                 UserInfo { username: Some(username.to_owned()), uid: Some(uid.to_owned()), ..UserInfo::default() };

@@ -1,4 +1,4 @@
-//! Daypass's own token, which the kubelet renews in its file.
+//! Daypass's own token: reads it again from its file, where the kubelet renews it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,15 +10,15 @@ use kube::Config;
 use kube::client::AuthError;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// How often the file is read again, as client-go does.
+/// How often Daypass reads the file again, as client-go does.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
-/// How soon it is read again when the API server refuses what was in it.
+/// The least time between two reads of the file when the API server refuses the token.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// The token that Daypass calls the API server with.
+/// The token that Daypass sends to the API server.
 #[derive(Debug)]
 pub(super) struct OwnToken {
-    /// Where it is renewed; `None` for one that a kubeconfig holds.
+    /// The file that holds it; `None` if the token is inline in a kubeconfig.
     file: Option<PathBuf>,
     state: Mutex<State>,
 }
@@ -26,19 +26,19 @@ pub(super) struct OwnToken {
 #[derive(Debug)]
 struct State {
     token: SecretString,
-    /// When it was read from the file.
+    /// When the file was last read.
     read: Option<Instant>,
 }
 
 impl OwnToken {
-    /// Takes the token out of the configuration, so that kube does not send one of its own; `None` where
-    /// there is none.
+    /// Takes the token out of the configuration, so that kube does not send it too; `None` if the configuration has no
+    /// token.
     ///
     /// # Errors
-    /// When its file cannot be read, or it cannot be sent in a header.
+    /// If the file is unreadable, or the token is not a valid header value.
     pub(super) fn take(config: &mut Config) -> kube::Result<Option<Self>> {
         let auth = &mut config.auth_info;
-        // kube takes the user name and the inline token first.
+        // As in kube, a user name and password come first, then an inline token.
         if auth.username.is_some() && auth.password.is_some() {
             return Ok(None);
         }
@@ -55,25 +55,25 @@ impl OwnToken {
         Ok(Some(Self { file, state: Mutex::new(State { token, read: Some(Instant::now()) }) }))
     }
 
-    /// The token itself, for what it says.
+    /// The token itself, to read its claims.
     pub(super) fn secret(&self) -> SecretString {
         self.fresh(REREAD_INTERVAL).token.clone()
     }
 
     /// The header to send now.
     pub(super) fn current(&self) -> HeaderValue {
-        // Whatever is kept can be sent: what cannot is not taken over from the file.
+        // The fallback never happens: only tokens that are valid header values are kept.
         header(&self.fresh(REREAD_INTERVAL).token).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
     }
 
-    /// Whether there is another token than the one that was sent and refused. The file is read at once, but
-    /// not with every one of many calls that are refused at the same time.
+    /// Whether there is a newer token than the refused one. Reads the file again unless it was read within
+    /// [`REREAD_PAUSE`], so that many refusals at the same time cause one read.
     pub(super) fn is_newer_than(&self, refused: &HeaderValue) -> bool {
         self.current() != refused || header(&self.fresh(REREAD_PAUSE).token).is_ok_and(|header| header != refused)
     }
 
-    /// The token, read again where it was last read so long ago. Where the file cannot be read, the last one
-    /// goes on: it may still be good.
+    /// The token, read again if the last read is older than `age`. If the file is unreadable, keeps the last token,
+    /// which may still be valid.
     fn fresh(&self, age: Duration) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = state.read.is_none_or(|read| read.elapsed() >= age);
@@ -109,26 +109,26 @@ mod tests {
         let mut config = Config::new(http::Uri::from_static("https://localhost"));
         config.auth_info.token_file = Some(file.display().to_string());
         let token = OwnToken::take(&mut config).unwrap().unwrap();
-        assert!(config.auth_info.token_file.is_none(), "kube sends none");
+        assert!(config.auth_info.token_file.is_none(), "kube would send it too");
         token
     }
 
     #[test]
-    fn renewed_token_is_read_as_soon_as_the_old_one_is_refused() {
+    fn refused_token_is_read_again() {
         let file = std::env::temp_dir().join(format!("daypass-own-token-{}", std::process::id()));
         fs::write(&file, "old\n").unwrap();
         let token = of_file(&file);
         let old = token.current();
         assert_eq!(old, "Bearer old");
         fs::write(&file, "new").unwrap();
-        assert_eq!(token.current(), old, "not read with every call");
-        assert!(!token.is_newer_than(&old), "nor at once after it was read");
+        assert_eq!(token.current(), old, "does not read the file on every call");
+        assert!(!token.is_newer_than(&old), "read less than a second ago");
         token.state.lock().unwrap().read = None;
         assert!(token.is_newer_than(&old));
         assert_eq!(token.current(), "Bearer new");
         assert!(!token.is_newer_than(&token.current()));
-        assert!(token.is_newer_than(&old), "another call has read it meanwhile");
-        // Half a write, or none: the last one goes on.
+        assert!(token.is_newer_than(&old), "another call has read the new token meanwhile");
+        // After an incomplete write, keep the last token.
         for bad in ["a\nb", ""] {
             fs::write(&file, bad).unwrap();
             token.state.lock().unwrap().read = None;
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn token_of_a_kubeconfig_stays() {
+    fn inline_token_is_never_renewed() {
         let mut config = Config::new(http::Uri::from_static("https://localhost"));
         config.auth_info.token = Some("inline".into());
         let token = OwnToken::take(&mut config).unwrap().unwrap();
         assert!(!token.is_newer_than(&token.current()));
         assert_eq!(token.secret().expose_secret(), "inline");
         let mut config = Config::new(http::Uri::from_static("https://localhost"));
-        assert!(OwnToken::take(&mut config).unwrap().is_none(), "a certificate, a plugin");
+        assert!(OwnToken::take(&mut config).unwrap().is_none(), "other authentication");
     }
 }

@@ -1,4 +1,4 @@
-//! Certificates in PEM (RFC 7468), as configuration files and kubeconfigs hold them.
+//! Converts certificates between PEM (RFC 7468) and DER.
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -6,19 +6,19 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// All certificates of a PEM text.
+/// The certificates (DER) in a PEM text.
 ///
 /// # Errors
-/// When one cannot be read, or there is none.
+/// If one is malformed, or there is none.
 pub fn certificates(pem: &str) -> anyhow::Result<Vec<Vec<u8>>> {
     let all: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| der.map(|der| der.to_vec())).collect();
-    let all = all.context("a certificate is not PEM")?;
-    anyhow::ensure!(!all.is_empty(), "there is no certificate");
+    let all = all.context("a certificate is not valid PEM")?;
+    anyhow::ensure!(!all.is_empty(), "no certificate found");
     Ok(all)
 }
 
-/// Certificates (DER) as PEM (RFC 7468).
+/// Encodes certificates (DER) as PEM.
 pub fn to_pem(certificates: &[Vec<u8>]) -> String {
     let encode = |der: &Vec<u8>| {
         let text = STANDARD.encode(der);

@@ -1,4 +1,4 @@
-//! What a role can do, read from the cluster's RBAC.
+//! Computes what a role can do from the cluster's RBAC objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,21 +15,21 @@ use crate::domain::rights::Rule;
 use crate::domain::role::RoleId;
 use crate::domain::walls::OwnAccount;
 
-/// What Kubernetes labels the bindings with that it makes itself at every start.
+/// The label of the default bindings that the API server creates at every start.
 const BOOTSTRAP_LABEL: &str = "kubernetes.io/bootstrapping";
 
-/// What a role is granted.
+/// What RBAC grants to a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// All rules that hold for its members.
+    /// All rules that apply to its members.
     pub rules: Vec<Rule>,
-    /// The namespaces its bindings reach; `None` is all of them.
+    /// The namespaces of its RoleBindings; `None` if a ClusterRoleBinding makes the role cluster-wide.
     pub namespaces: Option<BTreeSet<String>>,
-    /// Whether a binding names a role whose rules are not told.
+    /// Whether a binding names a role with unknown rules. Only possible with partial RBAC.
     pub unknown: bool,
 }
 
-/// All of a cluster's RBAC, read at one time, or that of a set of manifests.
+/// All RBAC objects of a cluster, or of a set of manifests.
 #[derive(Debug, Default)]
 pub struct Rbac {
     /// ClusterRoleBindings.
@@ -40,12 +40,12 @@ pub struct Rbac {
     pub cluster_roles: Vec<ClusterRole>,
     /// Roles.
     pub roles: Vec<RbacRole>,
-    /// Whether there are more, as in the cluster that manifests are for.
+    /// Whether more may exist, as when manifests are read without the cluster that they are for.
     pub is_partial: bool,
 }
 
 impl Cluster {
-    /// The cluster's RBAC.
+    /// Lists all RBAC objects of the cluster.
     pub async fn rbac(&self) -> Result<Rbac, Error> {
         let (cluster_bindings, bindings, cluster_roles, roles) = tokio::try_join!(
             self.list_all("list_cluster_role_bindings"),
@@ -56,7 +56,7 @@ impl Cluster {
         Ok(Rbac { cluster_bindings, bindings, cluster_roles, roles, is_partial: false })
     }
 
-    /// All objects of a type. One that cannot be read fails the whole: it may be the one that grants something.
+    /// Lists all objects of a type. Fails if one is unreadable, since it may grant something.
     async fn list_all<K>(&self, call: &'static str) -> Result<Vec<K>, Error>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
@@ -68,7 +68,7 @@ impl Cluster {
 }
 
 impl Rbac {
-    /// Daypass's own account, by the chart's binding in this role's namespace.
+    /// Daypass's own account: the subject of the chart's `daypass` RoleBinding in this role's namespace.
     pub fn own_account(&self, role: &RoleId) -> Option<OwnAccount> {
         let namespace = role.namespace();
         let is_it = |meta: &ObjectMeta| {
@@ -79,54 +79,56 @@ impl Rbac {
         Some(OwnAccount { namespace: account.namespace.clone()?, name: account.name.clone() })
     }
 
-    /// What this role is granted.
+    /// Computes what this role is granted.
     pub fn grants(&self, role: &RoleId) -> Grants {
         let own = format!("system:serviceaccounts:{}", role.namespace());
-        let roles = Roles::of(self);
+        let roles = RulesByRole::of(self);
         let mut grants = Grants::default();
         let mut everywhere = false;
         let mut namespaces = BTreeSet::new();
         for binding in &self.cluster_bindings {
-            if let Some(whose) = Whose::of(binding.subjects.as_ref(), &own) {
-                everywhere |= whose == Whose::Roles;
-                grants.add(roles.rules(&binding.role_ref, None), whose, &binding.metadata);
+            if let Some(group) = BoundGroup::of(binding.subjects.as_ref(), &own) {
+                everywhere |= group == BoundGroup::Own;
+                grants.add(roles.rules(&binding.role_ref, None), group, &binding.metadata);
             }
         }
         for binding in &self.bindings {
-            if let Some(whose) = Whose::of(binding.subjects.as_ref(), &own) {
+            if let Some(group) = BoundGroup::of(binding.subjects.as_ref(), &own) {
                 let namespace = binding.metadata.namespace.clone().unwrap_or_default();
-                grants.add(roles.rules(&binding.role_ref, Some(&namespace)), whose, &binding.metadata);
-                if whose == Whose::Roles {
+                grants.add(roles.rules(&binding.role_ref, Some(&namespace)), group, &binding.metadata);
+                if group == BoundGroup::Own {
                     namespaces.insert(namespace);
                 }
             }
         }
-        Grants { namespaces: (!everywhere).then_some(namespaces), unknown: grants.unknown && self.is_partial, ..grants }
+        let unknown = grants.unknown && self.is_partial;
+        Grants { namespaces: (!everywhere).then_some(namespaces), unknown, ..grants }
     }
 }
 
 impl Grants {
-    fn add(&mut self, rules: Option<Vec<Rule>>, whose: Whose, binding: &ObjectMeta) {
+    fn add(&mut self, rules: Option<Vec<Rule>>, group: BoundGroup, binding: &ObjectMeta) {
         self.unknown |= rules.is_none();
-        // A binding of the role's own group is never one of Kubernetes', however it is labelled.
-        let excepted = whose == Whose::Everyones && is_default(binding);
-        self.rules.extend(rules.into_iter().flatten().filter(|rule| !(excepted && is_default_rule(rule))));
+        // Never ignore a binding of the role's own group, even if it has the label: Kubernetes creates none.
+        let is_default = group == BoundGroup::Shared && is_default_binding(binding);
+        self.rules.extend(rules.into_iter().flatten().filter(|rule| !(is_default && is_default_rule(rule))));
     }
 }
 
-/// The rules of roles by namespace (empty for ClusterRoles) and name.
-struct Roles<'a>(BTreeMap<(&'a str, &'a str), &'a [PolicyRule]>);
+/// The rules of Roles and ClusterRoles, by namespace (empty for ClusterRoles) and name.
+struct RulesByRole<'a>(BTreeMap<(&'a str, &'a str), &'a [PolicyRule]>);
 
-impl<'a> Roles<'a> {
+impl<'a> RulesByRole<'a> {
     fn of(rbac: &'a Rbac) -> Self {
-        // A controller fills in the rules of an aggregated role: in manifests they are not told.
-        let told = rbac.cluster_roles.iter().filter(|role| !rbac.is_partial || role.aggregation_rule.is_none());
-        let cluster_roles = told.map(|role| entry(&role.metadata, role.rules.as_ref()));
+        // A controller fills in the rules of an aggregated ClusterRole, so manifests do not contain them.
+        let known = rbac.cluster_roles.iter().filter(|role| !rbac.is_partial || role.aggregation_rule.is_none());
+        let cluster_roles = known.map(|role| entry(&role.metadata, role.rules.as_ref()));
         let roles = rbac.roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
         Self(cluster_roles.chain(roles).collect())
     }
 
-    /// The rules behind a binding; `None` where the role it names is not there. In a cluster that grants nothing.
+    /// The rules of the role that a binding names; `None` if it does not exist. In a cluster, such a binding grants
+    /// nothing.
     fn rules(&self, role: &RoleRef, namespace: Option<&str>) -> Option<Vec<Rule>> {
         let home = if role.kind == "ClusterRole" { "" } else { namespace.unwrap_or_default() };
         let rules = self.0.get(&(home, role.name.as_str()))?;
@@ -151,29 +153,31 @@ fn read(rule: &PolicyRule, namespace: Option<&str>) -> Rule {
     }
 }
 
-/// Through which group a binding reaches a role's members.
+/// The group through which a binding reaches a role's members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// The role's own.
-    Roles,
-    /// One that they share with others.
-    Everyones,
+enum BoundGroup {
+    /// The role's own group, `system:serviceaccounts:<namespace>`.
+    Own,
+    /// `system:serviceaccounts` or `system:authenticated`.
+    Shared,
 }
 
-impl Whose {
+impl BoundGroup {
     fn of(subjects: Option<&Vec<Subject>>, own: &str) -> Option<Self> {
         let names = |group: &str| subjects.into_iter().flatten().any(|it| it.kind == "Group" && it.name == group);
-        let everyones = names("system:serviceaccounts") || names("system:authenticated");
-        if names(own) { Some(Self::Roles) } else { everyones.then_some(Self::Everyones) }
+        let is_shared = names("system:serviceaccounts") || names("system:authenticated");
+        if names(own) { Some(Self::Own) } else { is_shared.then_some(Self::Shared) }
     }
 }
 
-fn is_default(binding: &ObjectMeta) -> bool {
-    binding.labels.as_ref().and_then(|labels| labels.get(BOOTSTRAP_LABEL)).is_some_and(|value| value == "rbac-defaults")
+fn is_default_binding(binding: &ObjectMeta) -> bool {
+    let label = binding.labels.as_ref().and_then(|labels| labels.get(BOOTSTRAP_LABEL));
+    label.is_some_and(|value| value == "rbac-defaults")
 }
 
-/// Whether this is something that Kubernetes lets everyone do: ask about oneself, and read what describes the API. Since anyone's
-/// binding can bear the label, and anything can be added to Kubernetes' own roles, nothing else is excepted.
+/// Whether this rule is one that Kubernetes grants to everyone: reviews of oneself, and reading non-resource URLs
+/// (discovery, version, health). Ignore no other rule: any binding can carry the label, and an administrator can add
+/// rules to Kubernetes' own roles.
 fn is_default_rule(rule: &Rule) -> bool {
     let all = |set: &BTreeSet<String>, known: &[&str]| set.iter().all(|it| known.contains(&it.as_str()));
     if rule.resources.is_empty() {
@@ -189,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_kubernetes_lets_everyone_do_is_a_default() {
+    fn only_self_reviews_and_reading_urls_are_default_rules() {
         let rule = |group: &str, resource: &str, verb: &str, url: &str| {
             let set = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
             let rule = PolicyRule {

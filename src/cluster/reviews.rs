@@ -1,4 +1,6 @@
-//! Who a caller is (TokenReview) and what it may do (SubjectAccessReview). Anything that fails to be decided is refused.
+//! Asks the API server who a caller is (TokenReview) and what it may do (SubjectAccessReview).
+//!
+//! Without a clear yes, the answer is no.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -10,21 +12,21 @@ use crate::crd::GROUP;
 use crate::domain::access_token::Extra;
 use crate::domain::role::RoleId;
 
-/// An identity that Kubernetes has vouched for.
+/// An identity that Kubernetes has authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user name.
+    /// The Kubernetes user name.
     pub username: String,
     /// A service account's UID.
     pub uid: Option<String>,
     /// The groups.
     pub groups: Vec<String>,
-    /// What else is said of it: an authorizer may let it do less for that.
+    /// Further attributes. An authorizer may restrict the identity because of them.
     pub extra: Extra,
 }
 
 impl Identity {
-    /// A service account, in the groups that the API server puts it into.
+    /// A service account with the groups that the API server gives it.
     pub fn of_account(namespace: &str, name: &str, uid: Option<String>) -> Self {
         let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), AUTHENTICATED];
         Self {
@@ -35,26 +37,26 @@ impl Identity {
         }
     }
 
-    /// A user in these groups, and in that of everybody.
+    /// A user in these groups and in `system:authenticated`.
     pub fn of_user(username: &str, groups: &[String]) -> Self {
         let groups = groups.iter().cloned().chain([AUTHENTICATED.to_owned()]).collect();
         Self { username: username.to_owned(), uid: None, groups, extra: Extra::new() }
     }
 }
 
-/// The group of everybody whom the API server knows.
+/// The group of all authenticated users.
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// What is asked for.
+/// A verb on a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// The verb.
     pub verb: Verb,
-    /// On what.
+    /// The resource.
     pub resource: Resource,
 }
 
-/// A verb of RBAC.
+/// An RBAC verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "Kubernetes' own names")]
 pub enum Verb {
@@ -65,17 +67,18 @@ pub enum Verb {
     Delete,
 }
 
-/// A right on access tokens: a verb on the resource `personalaccesstokens` in Daypass's own namespace. No type has that name, so no right
-/// on objects comes with it: whoever could create AccessTokens could write any owner into one.
+/// A right on access tokens: a verb on the resource `personalaccesstokens` in Daypass's own namespace. No type has
+/// that name, so the right includes none on objects: with the right to create AccessTokens, a caller could put any
+/// owner into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
-    /// "Generate Personal Access Tokens": tokens of one's own.
+    /// "Generate Personal Access Tokens": the caller's own tokens.
     Generate,
-    /// "Manage All Access Tokens": those of others.
+    /// "Manage All Access Tokens": other owners' tokens too.
     Manage,
 }
 
-/// What callers are given rights on; the subresources exist only as names in RBAC.
+/// A resource that RBAC gives callers rights on. The subresources exist only as names in RBAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Resource {
@@ -110,7 +113,8 @@ impl Access {
 }
 
 impl Cluster {
-    /// Whose token this is, if it is one for `audience` (for the API server's own where that is `None`).
+    /// Authenticates a token for `audience`, or for the API server's own audience without one. Returns `None` if the
+    /// token is invalid or for another audience.
     pub async fn review_token(&self, token: &SecretString, audience: Option<&str>) -> Result<Option<Identity>, Error> {
         let audiences = audience.map(|audience| vec![audience.to_owned()]);
         let spec = TokenReviewSpec { audiences, token: Some(token.expose_secret().to_owned()) };
@@ -120,7 +124,7 @@ impl Cluster {
         let Some(status) = answer.status.filter(|status| status.authenticated == Some(true)) else {
             return Ok(None);
         };
-        // An authenticator that does not know audiences answers "authenticated" without naming ours.
+        // An authenticator without audience support answers "authenticated" but does not name our audience.
         let for_us = audience.is_none_or(|ours| status.audiences.iter().flatten().any(|granted| granted == ours));
         let user = status.user.filter(|_| for_us);
         Ok(user.and_then(|user| {
@@ -133,7 +137,7 @@ impl Cluster {
         }))
     }
 
-    /// Whether `identity` may do this in a role, or in all of them where `role` is `None`.
+    /// Whether `identity` has this access in a role's namespace, or in all namespaces if `role` is `None`.
     pub async fn is_allowed(&self, identity: &Identity, access: Access, role: Option<&RoleId>) -> Result<bool, Error> {
         self.review_access(identity, access.attributes(role.map(RoleId::namespace))).await
     }

@@ -1,4 +1,4 @@
-//! Role namespaces.
+//! Reads role namespaces.
 
 use k8s_openapi::api::core::v1::Namespace;
 
@@ -7,10 +7,10 @@ use super::{Cluster, Error};
 use crate::crd::Object;
 use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
 
-/// All role namespaces, and what looks like one.
+/// All role namespaces, and the namespaces that only look like one.
 #[derive(Debug, Default)]
 pub struct RoleNamespaces {
-    /// The roles, by id.
+    /// The roles, sorted by id.
     pub roles: Vec<Role>,
     /// Namespaces with only the name or only the label.
     pub ignored: Vec<String>,
@@ -21,18 +21,18 @@ impl Cluster {
         self.objects::<Namespace>(None).metadata()
     }
 
-    /// The role of this id, if there is one.
+    /// Reads the role with this id; `None` if it does not exist or is being deleted.
     pub async fn role(&self, id: &RoleId) -> Result<Option<Role>, Error> {
         let found = self.namespaces().get("get_namespace", id.as_str(), &id.namespace()).await?;
         Ok(found.as_ref().and_then(read))
     }
 
-    /// All roles.
+    /// Lists all roles, sorted by id.
     pub async fn roles(&self) -> Result<Vec<Role>, Error> {
         Ok(self.list_namespaces(Some(ROLE_LABEL)).await?.roles)
     }
 
-    /// All roles, and the namespaces that only look like one.
+    /// Lists all roles, and the namespaces that only look like one.
     pub async fn role_namespaces(&self) -> Result<RoleNamespaces, Error> {
         self.list_namespaces(None).await
     }
@@ -51,7 +51,7 @@ impl Cluster {
     }
 }
 
-/// The role of a namespace, or the name of one that only looks like a role's.
+/// The role of a namespace, or the namespace's name if it only looks like a role's.
 fn role_or_name(namespace: &Object) -> Option<Result<Role, String>> {
     let name = namespace.name();
     let looks = name.starts_with(NAMESPACE_PREFIX) || namespace.label(ROLE_LABEL).is_some();
@@ -61,7 +61,7 @@ fn role_or_name(namespace: &Object) -> Option<Result<Role, String>> {
     }
 }
 
-/// A namespace that is being deleted takes its members with it and is no role any more.
+/// The role of a namespace. One that is being deleted is not a role any more: its members go with it.
 fn read(namespace: &Object) -> Option<Role> {
     let id = RoleId::of_namespace(&namespace.name(), namespace.label(ROLE_LABEL).as_deref())?;
     (!namespace.is_deleting()).then(|| Role {

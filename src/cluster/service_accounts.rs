@@ -1,4 +1,4 @@
-//! The service accounts of members.
+//! Calls on service accounts: read, list, create, delete.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -19,16 +19,16 @@ pub struct Account {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// The UID of the Member it was made for; `None` for one that Daypass did not make.
+    /// The UID of its Member; `None` if Daypass did not create the account.
     pub member_uid: Option<String>,
-    /// When it was made, by the API server's clock; `None` where that cannot be read.
+    /// When it was created, by the API server's clock; `None` if that is unreadable.
     pub created_at: Option<DateTime<Utc>>,
-    /// Whether it is being deleted: its tokens are dead, a finalizer may hold the object.
+    /// Whether it is being deleted. Its tokens stop working, but a finalizer may keep the object.
     pub deleting: bool,
 }
 
 impl Account {
-    /// Whether it was made for this very member, not for another one of its name.
+    /// Whether it is this member's, not another one's of the same name.
     pub fn belongs_to(&self, member: &Member) -> bool {
         member.owns(self.member_uid.as_deref())
     }
@@ -39,13 +39,13 @@ impl Cluster {
         self.objects::<ServiceAccount>(Some(&role.namespace()))
     }
 
-    /// The service account of a member's name, whosever it is.
+    /// Reads the service account with a member's name. It may belong to another member: see [`Account::belongs_to`].
     pub async fn account(&self, id: &MemberId) -> Result<Option<Account>, Error> {
         let accounts = self.accounts(&id.role).metadata();
         Ok(accounts.get("get_service_account", &id.to_string(), id.name()).await?.as_ref().map(read))
     }
 
-    /// All service accounts of a role, `default` among them, which Kubernetes makes.
+    /// Lists all service accounts of a role, including `default`, which Kubernetes creates.
     pub async fn list_accounts(&self, role: &RoleId) -> Result<Vec<Account>, Error> {
         let accounts = self.accounts(role).metadata();
         accounts.list("list_service_accounts", role.as_str(), None, |account| read(&account)).await
@@ -67,14 +67,14 @@ impl Cluster {
         accounts.create("create_service_account", &member.id.to_string(), &account).await.map(drop)
     }
 
-    /// The UID of a service account in any namespace; `None` where there is none, or it is being deleted.
+    /// The UID of a service account in any namespace; `None` if it does not exist or is being deleted.
     pub(crate) async fn account_uid(&self, namespace: &str, name: &str) -> Result<Option<String>, Error> {
         let accounts = self.objects::<ServiceAccount>(Some(namespace)).metadata();
         let found = accounts.get("get_owner", &format!("{namespace}/{name}"), name).await?;
         Ok(found.filter(|account| !account.is_deleting()).and_then(|account| account.uid()))
     }
 
-    /// Deletes exactly this service account; with it die all tokens of it.
+    /// Deletes exactly this service account. That ends all its tokens.
     pub async fn delete_account(&self, role: &RoleId, account: &Account) -> Result<(), Error> {
         let (accounts, of) = (self.accounts(role), format!("{role}.{}", account.name));
         gone(accounts.delete("delete_service_account", &of, &account.name, &account.uid).await)
@@ -91,14 +91,15 @@ fn read(account: &Object) -> Account {
     }
 }
 
-/// What marks an object as the member's. No user name or description: whoever lists service accounts may not list Members.
+/// The labels of a member's objects. They leave out the member's user name and description: someone who may list
+/// service accounts is not necessarily allowed to list Members.
 pub(super) fn owned_labels(member: &Member) -> std::collections::BTreeMap<String, String> {
     [(MEMBER_LABEL, member.id.name()), (MEMBER_UID_LABEL, &member.uid)]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
 }
 
-/// Lets Kubernetes' garbage collector finish the job when Daypass is gone.
+/// The owner of a member's objects. It lets Kubernetes' garbage collector delete them even without Daypass.
 pub(super) fn owner_reference(member: &Member) -> OwnerReference {
     OwnerReference {
         api_version: crd::Member::api_version(&()).into_owned(),

@@ -1,4 +1,6 @@
-//! The self-signed pair that Daypass serves with when it is given none: one Secret, shared by all replicas.
+//! Stores the self-signed serving certificate in a Secret that all replicas share.
+//!
+//! Only installations without a certificate of their own use it.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -9,21 +11,24 @@ use super::objects::{Objects, decode};
 use super::{Cluster, Error, ErrorKind};
 use crate::crd::Object;
 
-/// The Secret: Daypass has rights on no other.
+/// The Secret's name. Daypass has rights on no other Secret in its namespace.
 const NAME: &str = "daypass-tls";
 
-/// A certificate and its key, PEM.
+/// A certificate and its private key, in PEM.
 #[derive(Debug, Clone)]
 pub struct KeyPair {
-    /// The certificate, its chain behind it.
+    /// The certificate, followed by its chain.
     pub certificate: String,
     /// The private key.
     pub key: SecretString,
 }
 
 impl Cluster {
-    /// The pair of the Secret; made by `make` and stored where there is none. Of several replicas that make one at the
-    /// same time, the first wins and the others use its pair.
+    /// Reads the key pair from the Secret. If there is no Secret, creates a pair with `make` and stores it; if several
+    /// replicas do so at the same time, the first one wins and the others use its pair.
+    ///
+    /// # Errors
+    /// If `make` or a call fails, or the Secret has no certificate and key.
     pub async fn shared_key_pair(&self, make: impl Fn() -> Result<KeyPair, String>) -> Result<KeyPair, Error> {
         if let Some(secret) = self.tls_secrets().get("get_tls_secret", NAME, NAME).await? {
             return read(&secret);
@@ -58,6 +63,6 @@ fn read(secret: &Object) -> Result<KeyPair, Error> {
     let mut text = |key: &str| data.remove(key).and_then(|bytes| String::from_utf8(bytes.0).ok());
     match (text("tls.crt"), text("tls.key")) {
         (Some(certificate), Some(key)) => Ok(KeyPair { certificate, key: key.into() }),
-        _ => Err(Error::new("get_tls_secret", NAME, ErrorKind::UnreadableAnswer, "it has no tls.crt and tls.key")),
+        _ => Err(Error::new("get_tls_secret", NAME, ErrorKind::UnreadableAnswer, "tls.crt or tls.key is missing")),
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the walls stand: each policy is read and compared with what this version ships, and one of them is asked.
+//! Checks the walls: compares each admission policy with what this version ships, and tests one with a dry run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::crd::Object;
 use crate::domain::role::RoleId;
 use crate::domain::walls::{OwnAccount, WALLS};
 
-/// What a look at the walls found.
+/// The result of a check of the walls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Walls {
-    /// What is wrong, each with the policy's name. Empty: all of them stand.
+    /// What is wrong, with the policy's name in each entry. Empty if all walls are in force.
     pub faults: Vec<String>,
-    /// When the youngest policy or binding was made, by the API server's clock.
+    /// When the newest policy or binding was created, by the API server's clock.
     pub made_at: Option<DateTime<Utc>>,
 }
 
 impl Walls {
-    /// Whether all of them stand.
+    /// Whether all walls are in force.
     pub fn stand(&self) -> bool {
         self.faults.is_empty()
     }
@@ -35,14 +35,14 @@ impl Walls {
     }
 }
 
-/// The last look, and when it was. Whoever wants one waits here for the one that is under way.
-pub(super) type LastLook = Arc<Mutex<Option<(Instant, Walls)>>>;
+/// The last check and its time. The lock makes everyone who wants a check wait for the running one.
+pub(super) type LastCheck = Arc<Mutex<Option<(Instant, Walls)>>>;
 
 impl Cluster {
-    /// Looks at the walls unless somebody has within `max_age`. A look takes two calls a policy and two more; all who
-    /// ask share it. What cannot be read counts as a fault.
+    /// Checks the walls, or returns the last check if it is younger than `max_age`. A check takes two calls per policy
+    /// and two more, so concurrent callers share it. Treats an unreadable policy as a fault.
     pub async fn walls(&self, role: &RoleId, max_age: Duration) -> Walls {
-        let mut last = self.last_look.lock().await;
+        let mut last = self.last_wall_check.lock().await;
         if let Some((at, walls)) = last.as_ref()
             && at.elapsed() < max_age
         {
@@ -53,7 +53,7 @@ impl Cluster {
                 let own = OwnAccount { namespace: self.namespace.clone(), name: own.name };
                 self.look_at_walls(&own, role).await
             }
-            None => Ok(Walls { faults: vec!["Daypass's own account is unknown".to_owned()], made_at: None }),
+            None => Ok(Walls { faults: vec!["could not find out Daypass's own account".to_owned()], made_at: None }),
         };
         let walls = found.unwrap_or_else(|error| Walls { faults: vec![error.to_string()], made_at: None });
         if !walls.stand() && last.as_ref().is_none_or(|(_, before)| before.faults != walls.faults) {
@@ -63,11 +63,11 @@ impl Cluster {
         walls
     }
 
-    /// Reads every policy and its binding, and asks one by a dry run of what it exists to refuse: that shows that the
-    /// API server enforces policies at all.
+    /// Reads every policy and its binding and compares them with what this version ships. If all match, tests by a dry
+    /// run that one of them refuses what it should, which shows that the API server enforces policies at all.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// If a policy or binding is unreadable, or the dry run fails for another reason.
     pub async fn look_at_walls(&self, own: &OwnAccount, role: &RoleId) -> Result<Walls, Error> {
         let mut walls = Walls::default();
         for wall in WALLS {
@@ -76,7 +76,7 @@ impl Cluster {
             for object in [&policy, &binding].into_iter().flatten() {
                 walls.made_at = walls.made_at.max(object.created_at());
             }
-            // One that cannot be read is none that this version ships.
+            // An unreadable spec counts as one that differs.
             let spec = |object: &Option<Object>| object.as_ref().map(|it| it.part("spec").unwrap_or_default());
             if let Some(fault) = wall.fault(own, spec(&policy).as_ref(), spec(&binding).as_ref()) {
                 walls.note(wall.name, fault);
@@ -88,7 +88,7 @@ impl Cluster {
         Ok(walls)
     }
 
-    /// A policy or a binding; one that is being deleted is none.
+    /// Reads a policy or a binding; `None` if it does not exist or is being deleted.
     async fn read_wall<K>(&self, call: &'static str, name: &str) -> Result<Option<Object>, Error>
     where
         K: Resource<DynamicType = ()>,
@@ -96,6 +96,7 @@ impl Cluster {
         Ok(self.objects::<K>(None).get(call, name, name).await?.filter(|object| !object.is_deleting()))
     }
 
+    /// Whether the walls refuse a service account that belongs to no member.
     async fn is_stray_account_refused(&self, role: &RoleId) -> Result<bool, Error> {
         let metadata = ObjectMeta { name: Some("walls-probe".to_owned()), ..ObjectMeta::default() };
         let stray = ServiceAccount { metadata, ..ServiceAccount::default() };

@@ -1,7 +1,7 @@
-//! Watches: every object of a type, then each change, without end.
+//! Endless watches: a list of all objects of a type, then every change.
 //!
-//! kube's own watcher decodes a list whole and drops an event that it cannot decode, so one hostile object would hide
-//! changes of others, or its own end.
+//! kube's own watcher decodes a list as a whole and drops an event that it cannot decode, so one hostile object could
+//! hide changes to others, or its own deletion.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,27 +17,27 @@ use super::objects::{Objects, text_of};
 use super::{Cluster, Error, ErrorKind};
 use crate::crd::{Object, WatchLine};
 
-/// How long one request watches, in seconds; the next begins where it ended.
+/// How long one watch request lasts, in seconds. The next one continues where it ended.
 const WATCH_SECONDS: u32 = 290;
-/// How long the API server may send nothing, bookmarks included, until the connection counts as dead. Kubernetes sends a
-/// bookmark about once a minute.
+/// The connection counts as dead if the API server sends nothing for this long. Kubernetes sends a bookmark about once
+/// a minute.
 const MAX_SILENCE: Duration = Duration::from_secs(150);
 /// The longest wait after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Debug)]
 pub enum WatchEvent<T> {
-    /// All objects are told anew. What was deleted while nothing was watched is not.
+    /// A new list follows. Objects deleted while the watch was down get no event: they are missing from the list.
     Restarted,
-    /// An object that is there.
+    /// An object that exists: listed, added or changed.
     Present(T),
-    /// An object as it was when it was deleted.
+    /// The last state of a deleted object.
     Deleted(T),
 }
 
 impl<T> WatchEvent<T> {
-    /// The same event about what `read` makes of its object.
+    /// Converts the event's object with `read`.
     pub(crate) fn map<U>(self, read: impl FnOnce(T) -> U) -> WatchEvent<U> {
         match self {
             Self::Restarted => WatchEvent::Restarted,
@@ -61,29 +61,31 @@ struct Watch<T, R> {
     request: Request,
     calls: WatchCalls,
     read: R,
-    at: At,
+    position: Position,
+    /// Events to deliver before the next step.
     pending: VecDeque<WatchEvent<T>>,
-    /// How many tries in a row failed.
+    /// The number of failures in a row.
     failures: u32,
 }
 
-enum At {
-    /// Nothing is known.
+enum Position {
+    /// The list is next.
     Start,
-    /// What happened up to this version is known.
+    /// All changes up to this version are known; a watch from there is next.
     Version(String),
-    /// The same, and later changes are being sent.
+    /// All changes up to this version are known, and the API server is sending later ones.
     Watching(String, Lines),
 }
 
 impl Objects<'_> {
-    /// Watches all of these objects. Those of which `read` makes nothing are passed over.
+    /// Watches these objects. Skips those for which `read` returns `None`.
     pub(super) fn watch<T, R>(self, calls: WatchCalls, read: R) -> impl Stream<Item = WatchEvent<T>> + use<T, R>
     where
         R: Fn(&Object) -> Option<T>,
     {
         let (cluster, request) = (self.cluster.clone(), self.request);
-        let watch = Watch { cluster, request, calls, read, at: At::Start, pending: VecDeque::new(), failures: 0 };
+        let (position, pending) = (Position::Start, VecDeque::new());
+        let watch = Watch { cluster, request, calls, read, position, pending, failures: 0 };
         stream::unfold(watch, |mut watch| async move {
             let event = watch.next().await;
             Some((event, watch))
@@ -100,8 +102,8 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
             match self.advance().await {
                 Ok(()) => self.failures = 0,
                 Err(error) => {
-                    tracing::warn!(%error, "a watch was interrupted; it is started again");
-                    self.at = At::Start;
+                    tracing::warn!(%error, "a watch was interrupted; restarting it");
+                    self.position = Position::Start;
                     let wait = Duration::from_millis(250).saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
                     self.failures = self.failures.saturating_add(1);
                     tokio::time::sleep(wait.mul_f64(0.5 + self.cluster.entropy.fraction() / 2.0)).await;
@@ -110,25 +112,25 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
         }
     }
 
-    /// One step: a list, the start of a watch, or a line of it.
+    /// Takes one step: a list, the start of a watch, or one line of it.
     async fn advance(&mut self) -> Result<(), Error> {
-        self.at = match std::mem::replace(&mut self.at, At::Start) {
-            At::Start => {
+        self.position = match std::mem::replace(&mut self.position, Position::Start) {
+            Position::Start => {
                 let (cluster, request) = (&self.cluster, self.request.clone());
                 let objects = Objects { cluster, request, metadata_only: false };
                 let (found, version) =
                     objects.list_at(self.calls.list, "-", None, |object| (self.read)(&object)).await?;
                 self.pending.push_back(WatchEvent::Restarted);
                 self.pending.extend(found.into_iter().flatten().map(WatchEvent::Present));
-                At::Version(version)
+                Position::Version(version)
             }
-            At::Version(version) => {
+            Position::Version(version) => {
                 let lines = self.open(&version).await?;
-                At::Watching(version, lines)
+                Position::Watching(version, lines)
             }
-            At::Watching(version, mut lines) => match self.next_line(&mut lines).await? {
-                Some(line) => At::Watching(self.take(&line)?.unwrap_or(version), lines),
-                None => At::Version(version),
+            Position::Watching(version, mut lines) => match self.next_line(&mut lines).await? {
+                Some(line) => Position::Watching(self.take(&line)?.unwrap_or(version), lines),
+                None => Position::Version(version),
             },
         };
         Ok(())
@@ -144,28 +146,28 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
         self.cluster.call(self.calls.watch, "-", open).await
     }
 
-    /// The next line; `None` at the end.
+    /// The next line; `None` at the end of the request.
     async fn next_line(&mut self, lines: &mut Lines) -> Result<Option<String>, Error> {
         let mut line = Vec::new();
         match tokio::time::timeout(MAX_SILENCE, lines.read_until(b'\n', &mut line)).await {
             Ok(Ok(_)) if line.ends_with(b"\n") => Ok(Some(text_of(line))),
-            // Half a line is none: the watch goes on from the last whole one.
+            // Ignore a partial line: the next request continues after the last complete one.
             Ok(Ok(_)) => Ok(None),
             Ok(Err(error)) => Err(self.failed(ErrorKind::Unreachable, &error.to_string())),
-            Err(_) => Err(self.failed(ErrorKind::Timeout, "nothing was sent for too long")),
+            Err(_) => Err(self.failed(ErrorKind::Timeout, "the API server sent nothing for too long")),
         }
     }
 
-    /// Takes an event in; the version that it tells.
+    /// Queues the event in this line and returns its resource version.
     fn take(&mut self, line: &str) -> Result<Option<String>, Error> {
-        let not_expected = |_| self.failed(ErrorKind::UnreadableAnswer, "an event is not of the expected form");
-        let event = WatchLine::parse(line).map_err(not_expected)?;
-        let object = event.object().map_err(not_expected)?;
+        let malformed = |_| self.failed(ErrorKind::UnreadableAnswer, "malformed watch event");
+        let event = WatchLine::parse(line).map_err(malformed)?;
+        let object = event.object().map_err(malformed)?;
         match &*event.kind {
             "ADDED" | "MODIFIED" => self.pending.extend((self.read)(&object).map(WatchEvent::Present)),
             "DELETED" => self.pending.extend((self.read)(&object).map(WatchEvent::Deleted)),
             "BOOKMARK" => {}
-            // Most often 410: the version is too old to go on from.
+            // Usually 410 Gone: the version is too old to continue from.
             _ => return Err(self.failed(ErrorKind::Server, &message(&object))),
         }
         Ok(object.resource_version())
@@ -176,7 +178,7 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
     }
 }
 
-/// The message of a `Status`.
+/// The message of a Kubernetes `Status` object.
 fn message(object: &Object) -> String {
     #[derive(Default, Deserialize)]
     struct Status {

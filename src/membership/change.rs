@@ -1,15 +1,18 @@
-//! Changing a member: its duration, its credential, and what is recorded of its role.
+//! Changing a member: its duration, its credential, and the recorded rights of its role.
 
 use super::create::CLAIM;
 use super::{Membership, status};
 use crate::cluster::Error;
 use crate::domain::lifetime::MembershipDuration;
-use crate::domain::member::Credential;
-use crate::domain::member::Member;
+use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Cause, Kind};
 
 impl Membership {
-    /// Changes the duration of exactly this version of a member. When this returns, no kubeconfig outlives the new end.
+    /// Changes the duration of exactly this version of a member. When this succeeds, no kubeconfig outlives the new
+    /// end.
+    ///
+    /// # Errors
+    /// A conflict if the member has changed since it was read.
     pub async fn change_duration(
         &self,
         member: &Member,
@@ -17,7 +20,7 @@ impl Membership {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let changed = self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?;
-        // A Secret that cannot be deleted does not save the others.
+        // If one Secret cannot be deleted, still delete the others.
         let mut deleted = Ok(());
         for secret in self.cluster.list_kubeconfigs(&changed.id).await? {
             if secret.outlives(changed.expires_at()) && secret.belongs_to(&changed) {
@@ -42,7 +45,7 @@ impl Membership {
         Ok(renewed)
     }
 
-    /// Records that the role of a live member can do something else now. After a conflict the next sweep does it.
+    /// Records that the rights of a live member's role have changed. After a conflict, the next sweep does this.
     pub async fn record_role_change(
         &self,
         member: &Member,

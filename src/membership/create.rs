@@ -10,23 +10,23 @@ use super::{CONFLICT_RETRIES, EndReason, Membership, status};
 use crate::cluster::{Error, ErrorKind, Lookup};
 use crate::crd::MemberSpec;
 use crate::domain::id::MemberId;
-use crate::domain::member::Credential;
-use crate::domain::member::Member;
+use crate::domain::member::{Credential, Member};
 use crate::domain::rights::fingerprint;
 use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
 use crate::observability::audit::{Cause, Kind};
 
-/// How long a request claims the member that it is changing. Meanwhile the controller leaves it alone.
+/// How long a request claims the member that it is changing. Until then, the controller leaves the member alone.
 pub(super) const CLAIM: TimeDelta = TimeDelta::seconds(10);
 
-/// How often, and how long apart, a creation is retried because the quota had not been counted.
+/// The number of retries, and the wait before each, for a creation that fails because Kubernetes has not counted the
+/// role's quota yet.
 const QUOTA_RETRIES: usize = 5;
 const QUOTA_PAUSE: Duration = Duration::from_millis(500);
 
 impl Membership {
-    /// Creates a member with its credential. If a step fails, the member is ended; if the process is killed, it stays
-    /// as a member without a credential.
+    /// Creates a member with its credential. If a step fails, ends the member again. If the process is killed in
+    /// between, a member without a credential stays.
     pub async fn create(
         &self,
         id: &MemberId,
@@ -39,14 +39,14 @@ impl Membership {
             Ok(member) => Ok(member),
             Err(error) => {
                 if let Err(error) = self.end(&member, EndReason::Revoked, cause).await {
-                    tracing::warn!(%error, "a half-created member could not be removed; the sweep retries");
+                    tracing::warn!(%error, "could not remove a half-created member; the sweep will retry");
                 }
                 Err(error)
             }
         }
     }
 
-    /// Creates the Member, and has the role's quota counted first where Kubernetes has not done so yet.
+    /// Creates the Member. If Kubernetes has not counted the role's quota yet, gets it counted and retries.
     async fn create_counted(&self, id: &MemberId, spec: &MemberSpec) -> Result<Member, Error> {
         for _ in 0..QUOTA_RETRIES {
             match self.cluster.create_member(id, spec, self.clock.now() + CLAIM).await {
@@ -58,8 +58,8 @@ impl Membership {
         self.cluster.create_member(id, spec, self.clock.now() + CLAIM).await
     }
 
-    /// Makes sure that a live member has its service account and that its status is recorded; with `credential`, as its
-    /// new credential. Reports what the record shows to be new.
+    /// Makes sure that a live member has its service account and a current status; `credential` becomes its new
+    /// credential. Reports a creation or a new duration that the status had not recorded.
     pub async fn provision(
         &self,
         member: &Member,
@@ -96,7 +96,7 @@ impl Membership {
     /// [`ErrorKind::Conflict`] if the account belongs to another Member. It is never adopted: the controller removes
     /// it first.
     async fn ensure_account(&self, member: &Member) -> Result<(), Error> {
-        // Read first: the namespace's quota counts every attempt to create until Kubernetes counts again.
+        // Read first: each attempt to create counts against the namespace's quota until Kubernetes recounts.
         let mut found = self.cluster.account(&member.id).await?;
         if found.is_none() {
             match self.cluster.create_account(member).await {
@@ -113,27 +113,27 @@ impl Membership {
         Err(Error::new("create_service_account", &id, ErrorKind::Conflict, "the account belongs to another Member"))
     }
 
-    /// The fingerprint of what a role can do now. `None` if it cannot be read: that delays no member, and the next
-    /// sweep records it.
+    /// The fingerprint of what a role can do now; `None` if RBAC is unreadable. That delays no member: the next sweep
+    /// records the fingerprint.
     async fn role_hash(&self, role: &RoleId) -> Option<String> {
         match self.cluster.rbac().await {
             Ok(rbac) => Some(fingerprint(&rbac.grants(role).rules)),
             Err(error) => {
-                tracing::warn!(%error, "the rights of a role cannot be read");
+                tracing::warn!(%error, "could not read the rights of a role");
                 None
             }
         }
     }
 
-    /// The member as it is now, if it is still the same one and live.
+    /// The current version of the member, if it is still the same one and live.
     async fn reread(&self, member: &Member) -> Result<Member, Error> {
         match self.cluster.member(&member.id).await? {
             Lookup::Found(now) if now.uid == member.uid && now.is_live(self.clock.now()) => Ok(*now),
-            _ => Err(Error::new("get_member", &member.id.to_string(), ErrorKind::NotFound, "it has ended meanwhile")),
+            _ => Err(Error::new("get_member", &member.id.to_string(), ErrorKind::NotFound, "the member has ended")),
         }
     }
 
-    /// Reports what the status did not record before.
+    /// Reports a creation, extension or shortening that the status had not recorded before.
     fn report_transition(&self, before: &Member, cause: Cause<'_>) {
         let end = before.expires_at();
         let kind = match before.status.expires_at {

@@ -1,4 +1,4 @@
-//! Ending a member: the Member first, which is the durable decision, then everything that could still be used.
+//! Ending a member: deletes the Member first, which makes the decision durable, then its account and Secrets.
 
 use chrono::{DateTime, Utc};
 
@@ -32,7 +32,7 @@ impl Membership {
         if let Some(member) = unmarked {
             self.report_end(&member, reason, cause);
         }
-        // Either of the two ends the member's tokens, so a failure of one must not keep the other.
+        // Deleting either one ends the member's tokens, so a failure of one must not prevent the other.
         let account = self.delete_own_account(member).await;
         let secrets = self.delete_kubeconfigs(member, None).await;
         account.and(secrets)
@@ -47,9 +47,9 @@ impl Membership {
         self.report(kind, member, cause, None);
     }
 
-    /// Records in the status that the member has ended. If several end it at the same time, the one whose mark is
-    /// accepted reports it. A mark that cannot be written delays nothing: the member is returned, to be reported once
-    /// it is deleted.
+    /// Records in the status that the member has ended. If several replicas do so at the same time, the one that
+    /// succeeds reports the end. If the record cannot be written, returns the member: the caller reports the end after
+    /// deleting it.
     async fn mark_ended(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> Option<Member> {
         let mut current = member.clone();
         for _ in 0..CONFLICT_RETRIES {
@@ -68,7 +68,7 @@ impl Membership {
                     _ => break,
                 },
                 Err(error) => {
-                    tracing::warn!(%error, "the end of a member could not be recorded; ending it anyway");
+                    tracing::warn!(%error, "could not record the end of a member; ending it anyway");
                     break;
                 }
             }
@@ -78,7 +78,7 @@ impl Membership {
 
     async fn delete_own_account(&self, member: &Member) -> Result<(), Error> {
         match self.cluster.account(&member.id).await? {
-            Some(account) if account.belongs_to(member) => self.cluster.delete_account(&member.id.role, &account).await,
+            Some(own) if own.belongs_to(member) => self.cluster.delete_account(&member.id.role, &own).await,
             _ => Ok(()),
         }
     }
@@ -86,11 +86,11 @@ impl Membership {
     /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
     pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
         let Err(error) = self.cluster.delete_secrets(member, keep).await else { return Ok(()) };
-        // The API server stopped at the first that it could not delete; try each of the others.
+        // The API server stopped at the first Secret that it could not delete; try each of the others.
         for secret in self.cluster.list_kubeconfigs(&member.id).await? {
             let is_kept = keep.is_some_and(|hash| secret.credential.as_deref() == Some(hash.fingerprint()));
             if !is_kept && secret.belongs_to(member) {
-                // The first error is the one that is reported, and the sweep retries.
+                // This returns the first error, and the sweep retries.
                 let _ = self.cluster.delete_secret(&member.id.role, &secret).await;
             }
         }

@@ -1,6 +1,7 @@
-//! Issuing, listing and revoking kubeconfigs. Issuing takes a Secret, a token bound to it, and a last live read.
+//! Issuing, listing and revoking kubeconfigs.
 //!
-//! The calls of a download: LIST Secrets, POST Secret, POST token, PATCH Secret, GET Member.
+//! Issuing creates a Secret and a token bound to it, then reads the Member once more. The calls: LIST Secrets, POST
+//! Secret, POST token, PATCH Secret, GET Member.
 
 use chrono::TimeDelta;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -13,30 +14,30 @@ use crate::domain::secret::SecretHash;
 use crate::domain::token::{TokenClaims, decode_claims};
 use crate::observability::audit::{Cause, Kind};
 
-/// How often a token is asked for again: the API server counts its lifetime from when it handles the request, so a slow answer
-/// can end later than asked.
+/// How often to request a token. The API server counts the lifetime from when it handles the request, so a token from
+/// a slow API server can expire too late.
 const TOKEN_TRIES: usize = 3;
 
-/// A token for a kubeconfig.
+/// A kubeconfig's token.
 #[derive(Debug)]
 pub struct IssuedKubeconfig {
     /// The token.
     pub token: SecretString,
-    /// What it says of itself.
+    /// The token's claims.
     pub claims: TokenClaims,
 }
 
 /// Why no kubeconfig was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// Less is left of the membership than the shortest token lives.
-    #[error("too little is left of the membership")]
+    /// The membership ends before the shortest possible token would.
+    #[error("the membership ends too soon for a token")]
     TooLate,
-    /// The member has as many as it may have.
+    /// The member already has the maximum number of kubeconfigs.
     #[error("too many live kubeconfigs")]
     TooMany,
-    /// The member has ended, or has another credential now.
-    #[error("the credential was taken back meanwhile")]
+    /// The member has ended or has a new credential.
+    #[error("the credential was revoked meanwhile")]
     Ended,
     /// A call failed.
     #[error(transparent)]
@@ -44,9 +45,9 @@ pub enum IssueError {
 }
 
 impl Membership {
-    /// Issues a token for a kubeconfig of `member`, which was authenticated by `credential`.
+    /// Issues a token for a kubeconfig of `member`, which `credential` has authenticated.
     ///
-    /// A token that would outlive the member dies with its Secret and is asked for again, that much shorter.
+    /// If a token would outlive the member, revokes it by deleting its Secret and requests a shorter one.
     pub async fn issue_kubeconfig(
         &self,
         member: &Member,
@@ -64,7 +65,7 @@ impl Membership {
                 Err(_) => TimeDelta::zero(),
             };
             if issued.is_err() || late > TimeDelta::zero() {
-                // Whatever was signed meanwhile was given to nobody, and is dead with this.
+                // Nobody has received the token, and this revokes it.
                 self.cluster.delete_secret(&member.id.role, &secret).await?;
             }
             if late <= TimeDelta::zero() {
@@ -83,13 +84,13 @@ impl Membership {
         .into())
     }
 
-    /// Creates a Secret in a free slot. If two requests choose the same one, the second gets a conflict and looks again.
+    /// Creates a Secret in a free slot. If two requests choose the same slot, the second gets a conflict and retries.
     async fn take_slot(&self, member: &Member, credential: &SecretHash) -> Result<KubeconfigRecord, IssueError> {
         for _ in 0..=MAX_KUBECONFIGS {
             let taken = self.cluster.list_kubeconfigs(&member.id).await?;
             let is_free = |name: &String| taken.iter().all(|secret| secret.name != *name);
             let Some(name) = slot_names(&member.id).find(is_free) else {
-                // Reuse the slot of a dead one, which the sweep has not removed yet.
+                // Reuse the slot of a dead kubeconfig that the sweep has not removed yet.
                 let dead = taken.iter().find(|secret| secret.is_dead(self.clock.now())).ok_or(IssueError::TooMany)?;
                 self.cluster.delete_secret(&member.id.role, dead).await?;
                 continue;
@@ -102,6 +103,7 @@ impl Membership {
         Err(IssueError::TooMany)
     }
 
+    /// Requests a token bound to `secret`, records it there and checks that the member may still have it.
     async fn issue_on(
         &self,
         member: &Member,
@@ -114,15 +116,15 @@ impl Membership {
         let unreadable = || {
             Error::new("create_token", &member.id.to_string(), ErrorKind::UnreadableAnswer, "no JWT with exp and jti")
         };
-        // `exp` is relative to when the server handles the request, and can be later than the answer says.
+        // Use the token's own `exp`: it can be later than the expiry in the answer.
         let claims = decode_claims(token.expose_secret()).ok_or_else(unreadable)?;
         let from = cause.origin.address.as_deref();
         match self.cluster.record_issued(&member.id.role, secret, &claims, from).await {
             Err(error) if error.is_conflict() || error.is_gone() => return Err(IssueError::Ended),
             result => result?,
         }
-        // Everything that takes a kubeconfig back changes the Member first and deletes Secrets after. So either this read sees
-        // the change, or the Secret was there with its record to be deleted.
+        // Every revocation changes the Member first and deletes Secrets after that. So either this read sees the
+        // change, or the revocation finds this Secret, with its record, and deletes it.
         let still = self.authenticate(credential).await?.ok_or(IssueError::Ended)?;
         if still.uid != member.uid || still.expires_at() < member.expires_at() {
             return Err(IssueError::Ended);
@@ -130,7 +132,7 @@ impl Membership {
         Ok(IssuedKubeconfig { token, claims })
     }
 
-    /// The kubeconfigs of a member whose tokens are alive, the oldest first.
+    /// Lists a member's kubeconfigs with live tokens, oldest first.
     pub async fn live_kubeconfigs(&self, member: &Member) -> Result<Vec<KubeconfigRecord>, Error> {
         let now = self.clock.now();
         let mut secrets = self.cluster.list_kubeconfigs(&member.id).await?;
@@ -139,7 +141,7 @@ impl Membership {
         Ok(secrets)
     }
 
-    /// Revokes one kubeconfig; whether there was one of this `jti`.
+    /// Revokes the kubeconfig with this `jti`; `false` if there is none.
     pub async fn revoke_kubeconfig(&self, member: &Member, jti: &str, cause: Cause<'_>) -> Result<bool, Error> {
         let secrets = self.live_kubeconfigs(member).await?;
         let is_meant = |secret: &&KubeconfigRecord| secret.issued.as_ref().is_some_and(|issued| issued.jti == jti);

@@ -1,7 +1,7 @@
-//! The use cases of members: create, change, end, and issue and revoke kubeconfigs.
+//! The use cases of members: creating, changing and ending them, and issuing and revoking their kubeconfigs.
 //!
-//! Each writes in an order that leaves nothing half done behind: a process killed between two steps leaves only what
-//! the controller finishes.
+//! The order of the writes makes a crash harmless: if the process dies between two steps, the controller finishes the
+//! rest. Every function returns the [`Error`] of a failed call; only further reasons are documented.
 
 mod change;
 mod create;
@@ -14,11 +14,10 @@ pub use kubeconfigs::{IssueError, IssuedKubeconfig};
 
 use crate::clock::{Clock, SKEW_WARNING};
 use crate::cluster::{Cluster, Error, Lane, Lookup};
-use crate::domain::member::Credential;
-use crate::domain::member::Member;
+use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Audit, Cause, Kind};
 
-/// How often a write is repeated on a newer version after a conflict.
+/// How often to retry a write on the newer version after a conflict.
 const CONFLICT_RETRIES: usize = 5;
 
 /// The members of this data plane.
@@ -30,18 +29,17 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The members that `cluster` holds.
+    /// The members in `cluster`.
     pub fn new(cluster: Cluster, clock: Clock, audit: Audit) -> Self {
         Self { cluster, clock, audit }
     }
 
-    /// The same, with calls in this lane.
+    /// The same members, with calls in this lane.
     pub fn in_lane(&self, lane: Lane) -> Self {
         Self { cluster: self.cluster.in_lane(lane), ..self.clone() }
     }
 
-    /// The member that this credential belongs to, decided on a live read; `None` if the credential is wrong or was
-    /// replaced, or the member has ended.
+    /// Authenticates a member by a live read; `None` if the credential is wrong or replaced, or the member has ended.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Option<Member>, Error> {
         let Lookup::Found(member) = self.cluster.member(credential.subject()).await? else {
             return Ok(None);

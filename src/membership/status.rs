@@ -20,7 +20,7 @@ pub(super) fn active<'a>(
     let ready_since = member.status.ready_since.unwrap_or(now);
     let mut conditions = vec![condition("Ready", "True", "Provisioned", "The service account exists", ready_since)];
     if let Some(since) = member.status.role_widened {
-        let message = "The role can do more than when it was given";
+        let message = "The role can do more than when the member was created";
         conditions.push(condition("RoleWidened", "True", "RightsAdded", message, since));
     }
     if clock_skewed {

@@ -1,4 +1,4 @@
-//! The audit trail: one JSON line an event, on standard output. `docs/audit.md` is its schema.
+//! The audit trail: one JSON line per event on standard output. `docs/audit.md` documents the schema.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::domain::access_token::{AccessToken, Scope};
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 
-/// The version of the schema. A field may be added under it; none is removed or changes its meaning.
+/// The version of the schema. Within a version, fields may be added but never removed or changed in meaning.
 const API_VERSION: &str = "audit.daypass.dev/v1";
 
 /// What happened.
@@ -48,7 +48,7 @@ pub enum Actor {
         /// Its Kubernetes user name.
         username: String,
     },
-    /// Whoever holds an access token, or a session of one.
+    /// The holder of an access token, or of a session.
     #[serde(rename_all = "camelCase")]
     AccessToken {
         /// The Kubernetes user name of its owner.
@@ -63,11 +63,11 @@ pub enum Actor {
         /// Its id.
         username: String,
     },
-    /// Daypass itself: the end of the time.
+    /// Daypass itself, for example when a member expires.
     Daypass,
-    /// Somebody with access to the Kubernetes API: its own audit log knows who.
+    /// Someone with access to the Kubernetes API. Its audit log says who.
     Kubernetes,
-    /// Nobody that could be told.
+    /// Unknown.
     Anonymous,
 }
 
@@ -82,19 +82,19 @@ pub struct Origin {
     pub request: Option<String>,
 }
 
-/// Who causes a change, from where, and on whose rights.
+/// Who caused an event, from where, and with whose rights.
 #[derive(Debug, Clone, Copy)]
 pub struct Cause<'a> {
-    /// Who.
+    /// Who caused it.
     pub actor: &'a Actor,
-    /// On whose rights.
+    /// The Kubernetes user with whose rights it was decided.
     pub owner: Option<&'a str>,
-    /// From where.
+    /// Where it came from.
     pub origin: &'a Origin,
 }
 
 impl<'a> Cause<'a> {
-    /// A cause inside Daypass or the cluster: no request, and nobody's rights.
+    /// A cause inside Daypass or the cluster, with no request and no owner.
     pub fn internal(actor: &'a Actor) -> Self {
         const NOWHERE: &Origin = &Origin { address: None, request_id: None, request: None };
         Self { actor, owner: None, origin: NOWHERE }
@@ -106,46 +106,47 @@ impl<'a> Cause<'a> {
     }
 }
 
-/// An event, without what all events have.
+/// An event, without the fields that every event has.
 #[derive(Debug, Clone)]
 pub struct Event<'a> {
     /// What happened.
     pub kind: Kind,
     /// Who caused it.
     pub actor: Actor,
-    /// On whose rights it was decided: the caller itself, or the owner of the token that it used.
+    /// The Kubernetes user with whose rights it was decided: the caller, or the owner of the access token that it
+    /// used.
     pub owner: Option<&'a str>,
-    /// From where.
+    /// Where it came from.
     pub origin: &'a Origin,
     /// The member concerned.
     pub member: Option<&'a Member>,
-    /// The role that was asked for, where there is no member.
+    /// The requested role, if there is no member.
     pub role_id: Option<&'a str>,
     /// The access token, or session, concerned.
     pub token: Option<&'a AccessToken>,
-    /// The kubeconfig concerned.
+    /// The id of the kubeconfig concerned.
     pub jti: Option<&'a str>,
-    /// What was refused, or why: an error code, never a message.
+    /// What was refused, or why: an error code, never free text.
     pub reason: Option<&'a str>,
 }
 
 impl<'a> Event<'a> {
-    /// An event about nothing in particular yet.
+    /// An event without a member, role, token or kubeconfig.
     pub fn new(kind: Kind, actor: Actor, origin: &'a Origin) -> Self {
         Self { kind, actor, owner: None, origin, member: None, role_id: None, token: None, jti: None, reason: None }
     }
 
-    /// About this member.
+    /// Sets the member concerned.
     pub fn about_member(self, member: &'a Member) -> Self {
         Self { member: Some(member), ..self }
     }
 
-    /// About this access token, or session.
+    /// Sets the access token, or session, concerned.
     pub fn about_token(self, token: &'a AccessToken) -> Self {
         Self { token: Some(token), ..self }
     }
 
-    /// About the kubeconfig of this id, if there is one.
+    /// Sets the kubeconfig concerned, by its `jti`.
     pub fn with_jti(self, jti: Option<&'a str>) -> Self {
         Self { jti, ..self }
     }
@@ -180,7 +181,8 @@ struct Line<'a> {
     token: Option<TokenGrant<'a>>,
 }
 
-/// The whole grant, in every event about a member: the record of the end alone answers who, why, from when to when.
+/// The whole grant, in every event about a member, so that its last event alone answers who, why, and from when to
+/// when.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Grant<'a> {
@@ -197,7 +199,7 @@ struct Grant<'a> {
     expires_at: String,
 }
 
-/// Whom a token represents, who made it, and what it is good for. No hash of it: that names the secret.
+/// An access token's owner, creator and scopes. Never its hash, which identifies the secret.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TokenGrant<'a> {
@@ -213,7 +215,7 @@ struct TokenGrant<'a> {
     session_of: Option<&'a str>,
 }
 
-/// Where events go.
+/// Writes events to the audit trail.
 #[derive(Clone)]
 pub struct Audit {
     data_plane_id: Arc<str>,
@@ -223,7 +225,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Events of this data plane, written to `sink`.
+    /// An audit trail for this data plane that writes to `sink`.
     pub fn new(data_plane_id: &str, clock: Clock, sink: impl std::io::Write + Send + 'static) -> Self {
         Self {
             data_plane_id: data_plane_id.into(),
@@ -233,10 +235,10 @@ impl Audit {
         }
     }
 
-    /// Writes an event. A failure is logged: the deed that it records is done already.
+    /// Writes an event. Only logs a failure, since the recorded action has already happened.
     pub fn record(&self, event: &Event<'_>) {
         if let Err(error) = self.write(event) {
-            tracing::error!(%error, event = ?event.kind, "an audit event could not be written");
+            tracing::error!(%error, event = ?event.kind, "could not write an audit event");
         }
     }
 
@@ -260,7 +262,7 @@ impl Audit {
         };
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
-        // One write a line, so that no two lines mix.
+        // Write each line at once, so that lines never mix.
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         sink.write_all(&text)?;
         Ok(sink.flush()?)

@@ -1,23 +1,23 @@
-//! Logs: structured, on standard error, since audit events have standard output to themselves.
+//! Sets up structured logging on standard error. Standard output is for audit events only.
 
 use tracing_subscriber::EnvFilter;
 
-/// The form of the logs.
+/// The log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people to read.
     Text,
 }
 
-/// Starts logging; the level is from `RUST_LOG`, `info` where that is not set.
+/// Starts logging at the level in `RUST_LOG`; `info` if that is unset.
 pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let quiet = [
-        // It logs answers that it cannot read, whole, and an answer can hold a token or a key.
+        // It logs unreadable answers in full, and an answer can contain a token or a key.
         "kube_client::client=error",
-        // They warn of what a client does, as often as it does it: a ping of 17 bytes would be a line.
+        // They warn about each client error, so a client could flood the log: a line for every ping of 17 bytes.
         "h2=error",
         "rustls=error",
     ];

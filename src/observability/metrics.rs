@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format. A label holds a name out of a fixed set, never a text or an object's name.
+//! Metrics in the OpenMetrics text format. Label values come from fixed sets and are never free text or object names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -16,38 +16,38 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct CallLabels {
     /// The call's name in the code.
     pub call: &'static str,
-    /// `ok`, or the category of the error.
+    /// `ok` or the kind of error.
     pub outcome: &'static str,
 }
 
 /// A request to the REST API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The route, not the path.
+    /// The route's pattern, not the path.
     pub route: String,
-    /// The method, `OTHER` for one that HTTP does not define.
+    /// The method; `OTHER` for one that HTTP does not define.
     pub method: &'static str,
-    /// The status.
+    /// The status code.
     pub status: u16,
 }
 
 /// Connections to the REST API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ConnectionLabels {
-    /// Whether a credential was accepted over it.
+    /// `authenticated` once Daypass has accepted a credential on the connection, else `unauthenticated`.
     pub state: &'static str,
 }
 
 impl ConnectionLabels {
-    /// Before a credential was accepted.
+    /// Before Daypass has accepted a credential on the connection.
     pub const UNAUTHENTICATED: Self = Self { state: "unauthenticated" };
-    /// From then on.
+    /// After that.
     pub const AUTHENTICATED: Self = Self { state: "authenticated" };
 }
 
-/// What is measured.
+/// All metrics.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the help text of each says what it is")]
+#[expect(missing_docs, reason = "each has a help text")]
 pub struct Metrics {
     pub kubernetes_calls: Family<CallLabels, Counter>,
     pub requests: Family<RequestLabels, Counter>,
@@ -90,76 +90,81 @@ impl Default for Metrics {
             certificate_expiry: Gauge::default(),
             registry: Arc::default(),
         };
-        let mut r = Registry::with_prefix("daypass");
-        r.register(
-            "kubernetes_calls",
-            "Calls to the Kubernetes API by name and outcome",
-            metrics.kubernetes_calls.clone(),
-        );
-        r.register("http_requests", "Requests answered by the REST API", metrics.requests.clone());
-        r.register_with_unit("http_request_duration", "Time to answer", Unit::Seconds, metrics.request_seconds.clone());
-        r.register(
-            "http_requests_refused",
-            "Requests answered 503 without being looked at, for want of capacity",
-            metrics.requests_refused.clone(),
-        );
-        r.register("connections", "Open connections to the REST API", metrics.connections.clone());
-        r.register(
-            "connections_evicted",
-            "Connections to the REST API closed or refused for too many others",
-            metrics.connections_evicted.clone(),
-        );
-        r.register("members", "Live members at the last sweep (leader only)", metrics.members.clone());
-        r.register(
-            "members_unreadable",
-            "Member objects that cannot be read and are treated as ended (leader only)",
-            metrics.members_unreadable.clone(),
-        );
-        r.register(
-            "namespaces_ignored",
-            "Namespaces with only the name or only the label of a role (leader only)",
-            metrics.namespaces_ignored.clone(),
-        );
-        r.register_with_unit(
-            "overdue",
-            "How long the most overdue member has been dead without being removed (leader only)",
-            Unit::Seconds,
-            metrics.overdue_seconds.clone(),
-        );
-        r.register_with_unit(
-            "clock_offset",
-            "What the API server's clock is ahead of this process's",
-            Unit::Seconds,
-            metrics.clock_offset_seconds.clone(),
-        );
-        r.register("sweeps", "Completed sweeps", metrics.sweeps.clone());
-        r.register(
-            "reconcile_failures",
-            "Reconciliations that failed and are tried again",
-            metrics.reconcile_failures.clone(),
-        );
-        r.register("leader", "1 while this replica is the one that reaps", metrics.leader.clone());
-        r.register(
-            "walls",
-            "1 where the admission policies around roles are in force (leader only)",
-            metrics.walls.clone(),
-        );
-        r.register_with_unit(
-            "certificate_expiry_timestamp",
-            "When the certificate that is served ends, in Unix time; 0 while none is served",
-            Unit::Seconds,
-            metrics.certificate_expiry.clone(),
-        );
+        let mut registry = Registry::with_prefix("daypass");
+        metrics.register_traffic(&mut registry);
+        metrics.register_controller(&mut registry);
+        metrics.registry = Arc::new(registry);
         for state in [ConnectionLabels::UNAUTHENTICATED, ConnectionLabels::AUTHENTICATED] {
-            // So that both are there from the start.
+            // Export both states from the start, not only once a connection has been in them.
             drop(metrics.connections.get_or_create(&state));
         }
-        metrics.registry = Arc::new(r);
         metrics
     }
 }
 
 impl Metrics {
+    fn register_traffic(&self, r: &mut Registry) {
+        r.register(
+            "kubernetes_calls",
+            "Calls to the Kubernetes API by name and outcome",
+            self.kubernetes_calls.clone(),
+        );
+        r.register("http_requests", "Requests answered by the REST API", self.requests.clone());
+        r.register_with_unit(
+            "http_request_duration",
+            "Time to answer a REST API request",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        r.register(
+            "http_requests_refused",
+            "Requests refused unread with 503 because the server was at capacity",
+            self.requests_refused.clone(),
+        );
+        r.register("connections", "Open connections to the REST API", self.connections.clone());
+        r.register(
+            "connections_evicted",
+            "Connections to the REST API closed or refused because too many were open",
+            self.connections_evicted.clone(),
+        );
+    }
+
+    fn register_controller(&self, r: &mut Registry) {
+        r.register("members", "Live members at the last sweep (leader only)", self.members.clone());
+        r.register(
+            "members_unreadable",
+            "Unreadable Member objects, treated as ended (leader only)",
+            self.members_unreadable.clone(),
+        );
+        r.register(
+            "namespaces_ignored",
+            "Namespaces with only the name or only the label of a role (leader only)",
+            self.namespaces_ignored.clone(),
+        );
+        r.register_with_unit(
+            "overdue",
+            "Time since the end of the most overdue member that still exists (leader only)",
+            Unit::Seconds,
+            self.overdue_seconds.clone(),
+        );
+        r.register_with_unit(
+            "clock_offset",
+            "How far the API server's clock is ahead of this process's",
+            Unit::Seconds,
+            self.clock_offset_seconds.clone(),
+        );
+        r.register("sweeps", "Completed sweeps", self.sweeps.clone());
+        r.register("reconcile_failures", "Failed reconciliations, which are retried", self.reconcile_failures.clone());
+        r.register("leader", "1 while this replica is the leader", self.leader.clone());
+        r.register("walls", "1 if the admission policies around roles are in force (leader only)", self.walls.clone());
+        r.register_with_unit(
+            "certificate_expiry_timestamp",
+            "Expiry of the serving certificate in Unix time; 0 while none is served",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+    }
+
     /// Counts an answered request.
     pub fn observe_request(&self, labels: &RequestLabels, took: Duration) {
         self.requests.get_or_create(labels).inc();
@@ -169,7 +174,7 @@ impl Metrics {
     /// All metrics as text.
     ///
     /// # Errors
-    /// When one cannot be written as text.
+    /// If a metric cannot be encoded.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;

@@ -1,4 +1,4 @@
-//! What Daypass tells its operators: the audit trail, logs and metrics.
+//! The audit trail, logs and metrics.
 
 pub mod audit;
 pub mod logs;
