@@ -3,6 +3,7 @@
 #   KUBERNETES_VERSION=v1.34   another folder of deploy/local/kubernetes
 #   FUZZ_SECONDS=60            how long `make fuzz` tries each target
 #   REQUESTS=10000             how many `make bench-rolling` sends
+#   TEST_THREADS=6             how many tests `make test` runs at once
 #   RESTART=1                  `make run` starts Daypass again when it dies, as Kubernetes would
 
 CARGO ?= cargo
@@ -10,6 +11,8 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 REQUESTS ?= 10000
 STATE ?= target/run
+# Three for each core: most tests wait for something most of the time.
+TEST_THREADS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
 
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 LOCAL = $(TARGET)/debug/daypass-local
@@ -43,7 +46,8 @@ stop: check-cargo ## Stop a running `make run`
 
 test: programs test-chart schemathesis ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
-	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" SCHEMATHESIS="$(VENV)/bin/schemathesis" $(CARGO) test --workspace
+	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) \
+		$(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
@@ -81,7 +85,7 @@ bench: tools ## Measure what the admission policies cost an unrelated write
 	@$(CARGO) bench --profile dev --bench walls
 
 bench-rolling: tools ## Replace replicas one by one under load, and count the requests that fail
-	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- --exact ha_rolling::a_rolling_upgrade_under_load_loses_no_request --nocapture
+	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- --exact ha::rolling::rolling_upgrade_under_load_loses_no_request --nocapture
 
 tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of this folder
 	@$(CARGO) build -p daypass-local

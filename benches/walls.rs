@@ -1,6 +1,6 @@
-//! What the admission policies cost a write that has nothing to do with Daypass: a ConfigMap in the namespace `default`, over one
-//! connection. `make bench`; about a minute. Rounds with and without them take turns, so that whatever else changes meanwhile
-//! weighs on both.
+//! Measures what the admission policies cost an unrelated write: a ConfigMap in `default`, over one connection, for
+//! about a minute (`make bench`). Rounds with and without the policies alternate, so that other changes of the machine
+//! affect both.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -17,10 +17,10 @@ use reqwest::{Certificate, Identity, Method};
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 8;
-/// With the policies and without: this long each, in every round.
+/// The time with the policies, and again without, in each round.
 const TURN: Duration = Duration::from_secs(2);
 const WARM_UP: usize = 200;
-/// How long the API server may take to notice that policies came or went.
+/// The longest that the API server may take to notice a change of policies.
 const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     for n in 0..WARM_UP {
         api.write(n)?;
     }
-    // Without them, with them.
+    // Without the policies, with the policies.
     let mut taken = [Samples::default(), Samples::default()];
     let mut written = WARM_UP;
     for _ in 0..ROUNDS {
@@ -59,7 +59,7 @@ struct Samples {
     update: Vec<Duration>,
 }
 
-/// The bindings of the chart's policies, which put them in force.
+/// The bindings that put the chart's policies in force.
 struct Walls<'a> {
     plane: &'a ControlPlane,
     bindings: Value,
@@ -77,13 +77,13 @@ impl<'a> Walls<'a> {
         let rendered: Vec<Value> = serde_yaml::from_multiple(&chart.render(plane, &values, &[])?)?;
         let mut bindings: Vec<Value> =
             rendered.into_iter().filter(|object| object["kind"] == "ValidatingAdmissionPolicyBinding").collect();
-        // The one that `Api::has_walls` tries comes last: when it is in force the others are.
+        // The binding that `Api::has_walls` tests comes last: when it is in force, the others are too.
         bindings.sort_by_key(|binding| binding["spec"]["policyName"] == "daypass-role-tokens");
         ensure!(bindings.len() > 1, "the chart renders no policies");
         Ok(Self { plane, bindings: json!({"apiVersion": "v1", "kind": "List", "items": bindings}) })
     }
 
-    /// Puts them in force or takes them away, and waits until the API server has noticed.
+    /// Creates or deletes the bindings, and waits until the API server has noticed.
     fn set(&self, api: &Api, on: bool) -> Result<()> {
         let mut kubectl = self.plane.kubectl();
         kubectl.args(if on { ["apply", "-f", "-"] } else { ["delete", "-f", "-"] });
@@ -129,14 +129,16 @@ impl Api {
         Ok(self.client.request(method, format!("{}{path}", self.url)).json(body).send()?)
     }
 
-    /// Creates a ConfigMap, changes it and deletes it; how long the first two took.
+    /// Creates, changes and deletes a ConfigMap. Returns how long the first two took.
     fn write(&self, n: usize) -> Result<(Duration, Duration)> {
         const ALL: &str = "/api/v1/namespaces/default/configmaps";
         let one = format!("{ALL}/bench-{n}");
-        let object = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("bench-{n}")}, "data": {"a": value}});
+        let metadata = json!({"name": format!("bench-{n}")});
+        let object =
+            |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": value}});
         let timed = |method: Method, path: &str, body: &Value| -> Result<Duration> {
             let start = Instant::now();
-            // Read to the end, so that the next call finds the connection free.
+            // Reads to the end, so that the next call can use the connection.
             self.call(method, path, body)?.error_for_status()?.bytes()?;
             Ok(start.elapsed())
         };
@@ -146,7 +148,7 @@ impl Api {
         Ok((create, update))
     }
 
-    /// Whether the policies are in force: they refuse a token, which a dry run asks for.
+    /// Whether the policies are in force, by a dry run that they refuse.
     fn has_walls(&self) -> Result<bool> {
         let path = "/api/v1/namespaces/daypass-projects-view/serviceaccounts/default/token?dryRun=All";
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
@@ -176,7 +178,7 @@ fn report([without, with]: [Samples; 2]) -> Result<()> {
 
 struct Summary {
     count: usize,
-    /// Of 50, 90 and 99 %, in milliseconds.
+    /// The 50th, 90th and 99th percentiles, in milliseconds.
     percentiles: [f64; 3],
 }
 

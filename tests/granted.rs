@@ -1,5 +1,5 @@
-//! Daypass's rights, after all other tests: by the API servers' audit logs of the whole run it asked for nothing that the chart does
-//! not grant, and each right that the chart grants was used. `make test` keeps the logs and runs this last.
+//! Compares the API servers' audit logs of a whole test run with the chart's RBAC: every request of Daypass was
+//! granted, and every granted right was used. `make test` keeps the logs and runs this last.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, in its helpers as well")]
 
@@ -15,7 +15,7 @@ use daypass_local::Tools;
 use serde_json::Value;
 
 const DAYPASS: &str = "system:serviceaccount:daypass:daypass";
-/// How long after a binding was made the API server may not know it yet; a sweep can come in between.
+/// For this long after a binding's creation or deletion the API server may act on the old state.
 const NOTICED: TimeDelta = TimeDelta::seconds(15);
 
 /// Where a right is granted.
@@ -44,7 +44,7 @@ struct Right {
     verb: String,
     /// `resource.group`, or the path that is no resource.
     target: String,
-    /// Where it is granted for an object of this name alone.
+    /// Set if the right is for an object of this name only.
     name: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// What one request of Daypass wanted, and how the authorizer decided.
+/// A request of Daypass and the authorizer's decision.
 struct Request {
     time: DateTime<Utc>,
     namespace: String,
@@ -63,7 +63,7 @@ struct Request {
     target: String,
     name: String,
     allowed: bool,
-    /// The namespace of the binding that allowed it, empty for a ClusterRoleBinding; `None` if it was not one of the chart's for Daypass.
+    /// The namespace of the chart's binding that allowed it, empty for a ClusterRoleBinding; `None` otherwise.
     binding: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl Request {
     }
 }
 
-/// Which binding of the chart's the authorizer names: `RBAC: allowed by RoleBinding "daypass/daypass-x" of Role "daypass" to …`.
+/// The chart's binding in the authorizer's reason: `RBAC: allowed by RoleBinding "daypass/daypass-x" of Role …`.
 fn binding(reason: &str) -> Option<String> {
     let named = |kind: &str| reason.strip_prefix(&format!("RBAC: allowed by {kind} \""))?.split('"').next();
     if named("ClusterRoleBinding") == Some("daypass") {
@@ -114,10 +114,10 @@ fn binding(reason: &str) -> Option<String> {
 #[derive(Default)]
 struct Log {
     requests: Vec<Request>,
-    /// When the binding of Daypass was made in each role namespace, and when it, or the namespace, was deleted.
+    /// When Daypass's binding in each role namespace was created, and when it or the namespace was deleted.
     bound: BTreeMap<String, DateTime<Utc>>,
     unbound: BTreeMap<String, DateTime<Utc>>,
-    /// Whether a test of it took rights away.
+    /// Whether a test took rights away.
     expects_refusals: bool,
 }
 
@@ -126,7 +126,7 @@ impl Log {
         let mut log = Self { expects_refusals: file.with_extension("refusals").exists(), ..Self::default() };
         for line in BufReader::new(File::open(file).unwrap()).lines() {
             let line = line.unwrap();
-            // Most are of others. The last one may be half written.
+            // Most lines are about others. The last one may be incomplete.
             if !line.contains(DAYPASS) && !line.contains("\"rolebindings\"") && !line.contains("\"delete\"") {
                 continue;
             }
@@ -153,7 +153,7 @@ impl Log {
         };
     }
 
-    /// Whether Daypass was refused because its binding in that role namespace was not there yet, or no more.
+    /// Whether Daypass's binding in that role namespace was too new, or deleted.
     fn is_around_binding(&self, request: &Request) -> bool {
         let namespace = &request.namespace;
         Scope::of(namespace) == Scope::RoleNamespaces
@@ -188,7 +188,7 @@ fn rights(scope: Scope, rule: &Value) -> Vec<Right> {
     rights
 }
 
-/// What the chart grants to Daypass, by the rendered bindings.
+/// The rights that the chart's rendered bindings grant to Daypass.
 fn granted() -> BTreeSet<Right> {
     let mut helm = Command::new(Tools::helm().unwrap());
     helm.args(["template", "daypass", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"), "-n", "daypass"]);
@@ -231,7 +231,7 @@ fn logs() -> Vec<(PathBuf, Log)> {
 
 #[test]
 #[ignore = "`make test` runs it after all others"]
-fn no_request_is_refused_and_no_right_is_unused() {
+fn requests_are_granted_and_every_right_is_used() {
     let granted = granted();
     let logs = logs();
     let mut used: BTreeMap<&Right, usize> = granted.iter().map(|right| (right, 0)).collect();
@@ -247,7 +247,7 @@ fn no_request_is_refused_and_no_right_is_unused() {
             if request.allowed {
                 continue;
             }
-            // What the chart grants nowhere is never asked for, whatever a test took away.
+            // Daypass never asks for what the chart grants nowhere, even after a test took rights away.
             let place = Scope::of(&request.namespace);
             let is_granted =
                 |right: &&Right| (right.scope == Scope::Cluster || right.scope == place) && request.is_by(right);
@@ -271,7 +271,7 @@ fn no_request_is_refused_and_no_right_is_unused() {
         }
     }
     println!(
-        "{} control planes, {total} requests of Daypass, {early} refused where a test took the right away or had just given it",
+        "{} control planes, {total} requests of Daypass, {early} refused around a change of rights by a test",
         logs.len()
     );
     for (right, count) in &used {
@@ -280,6 +280,6 @@ fn no_request_is_refused_and_no_right_is_unused() {
     let unused: Vec<String> =
         used.iter().filter(|(_, count)| **count == 0).map(|(right, _)| right.to_string()).collect();
     assert!(total > 0, "no request of Daypass is in any log");
-    assert!(refused.is_empty(), "refused, where no test said so by Lab::expect_refusals: {refused:#?}");
+    assert!(refused.is_empty(), "refused, where no test called Cluster::expect_refusals: {refused:#?}");
     assert!(unused.is_empty(), "granted and never used: {unused:#?}");
 }

@@ -1,7 +1,6 @@
-//! The whole of Daypass against a real Kubernetes control plane, with a real `kubectl`.
+//! Daypass against a real Kubernetes control plane, with a real `kubectl`.
 //!
-//! One control plane with one Daypass serves all tests; each makes role namespaces of its own. Those that take something away start a
-//! control plane for themselves.
+//! [`support`] says which cluster a test should take.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,66 +11,10 @@
 
 mod support;
 
-mod authorization;
-mod authorizers;
-mod browser;
-mod chart;
-mod crd;
-mod denials;
-mod engineer;
-mod expiry;
-mod flow;
-mod flow_control;
-mod generated;
-mod ha_leader;
-mod ha_replicas;
-mod ha_rolling;
-mod ha_token;
-mod hostile;
-mod hostile_objects;
-mod idempotency;
-mod kill;
-mod kubeconfigs;
-mod lint;
-mod openapi;
-mod outage;
-mod overload;
-mod partial;
-mod promptness;
-mod reaper;
-mod rights;
-mod routes;
-mod secrets;
-mod selftest;
-mod shipped_roles;
-mod shutdown;
-mod silence;
-mod strangers;
-mod sweep;
-mod tls;
-mod tokens_attempts;
-mod tokens_command;
-mod tokens_deletion;
-mod tokens_expiry;
-mod tokens_identity;
-mod tokens_limit;
-mod tokens_owners;
-mod tokens_privileges;
-mod tokens_rotation;
-mod tokens_schemes;
-mod tokens_scopes;
-mod tokens_secrets;
-mod tokens_sessions;
-mod tokens_users;
-mod tokens_walls;
-mod uninstall;
-mod validation;
-mod walls_certificates;
-mod walls_cluster;
-mod walls_kubernetes;
-mod walls_members;
-mod walls_namespaces;
-mod walls_off;
-mod walls_older;
-mod walls_persistence;
-mod walls_roles;
+mod api;
+mod cluster;
+mod ha;
+mod install;
+mod members;
+mod tokens;
+mod walls;

@@ -1,4 +1,4 @@
-//! The cluster as the test looks at it, beside what an operator does.
+//! What the test checks in the cluster beside the operator's commands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::session::Session;
 
-/// What Kubernetes makes and removes all the time, by itself.
+/// What Kubernetes creates and removes all the time.
 const BUSY: [&str; 4] = [
     "events ",
     "events.events.k8s.io ",
@@ -58,7 +58,7 @@ pub fn everything(terminal: &mut Session) -> BTreeSet<String> {
     all
 }
 
-/// The pods of Daypass that are ready: name, UID and how often their container was started again.
+/// Daypass's ready pods: name, UID and number of restarts.
 pub fn ready_pods(terminal: &mut Session) -> Vec<(String, String, u64)> {
     let pods: Value =
         serde_json::from_str(&terminal.quiet("kubectl get pods -n daypass -l app.kubernetes.io/name=daypass -o json"))
@@ -75,10 +75,10 @@ pub fn ready_pods(terminal: &mut Session) -> Vec<(String, String, u64)> {
     .collect()
 }
 
-/// What Daypass's containers use now, by their cgroups.
+/// The current use of Daypass's containers, from their cgroups.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Usage {
-    /// The largest working set of a container (what the kernel would not give back by itself), in bytes.
+    /// The largest working set of a container (memory without reclaimable cache), in bytes.
     pub memory: u64,
     /// The processor time of all of them since their start, in seconds.
     pub cpu: f64,
@@ -96,7 +96,7 @@ pub fn usage(terminal: &mut Session) -> Usage {
         let entry = |text: &str, key: &str| -> Option<u64> {
             text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
         };
-        // Of version 1 of cgroups, else of version 2.
+        // cgroups version 1, else version 2.
         let stat = file("memory.stat").unwrap();
         let cached = entry(&stat, "total_inactive_file").or_else(|| entry(&stat, "inactive_file")).unwrap();
         let held = file("memory.usage_in_bytes").or_else(|| file("memory.current")).map(number).unwrap();
@@ -123,7 +123,7 @@ pub fn node(plane: &ControlPlane) -> Node<'_> {
     node
 }
 
-/// The chart must be there before anything takes time.
+/// Fail at once if the chart is missing.
 pub fn check_chart() {
     Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
 }

@@ -1,8 +1,8 @@
-//! Members: made by the owner through Daypass's Service, and used by the engineer.
+//! The owner creates members through Daypass's Service; the engineer uses them.
 
 use crate::session::Session;
 
-/// The functions that a person would have in a terminal.
+/// Functions that a person would define in a terminal.
 const OWNER: &str = r#"MEMBERS=https://daypass.node.test:8443/processing/data-planes/eu-prod-1/members
 owner() { printf 'Authorization: Bearer %s' "$DAYPASS_TOKEN" | curl -sS --fail-with-body --cacert daypass-ca.crt -H @- "$@"; }"#;
 
@@ -19,9 +19,15 @@ pub fn create_through_the_service(terminal: &mut Session) -> Member {
     terminal.run(
         "DAYPASS_TOKEN=$(kubectl create token data-plane-owner --namespace default --audience daypass --duration 1h)",
     );
-    terminal.run("kubectl get secret daypass-tls --namespace daypass -o 'jsonpath={.data.tls\\.crt}' | base64 -d > daypass-ca.crt");
+    terminal.run(
+        "kubectl get secret daypass-tls --namespace daypass -o 'jsonpath={.data.tls\\.crt}' | base64 -d > \
+        daypass-ca.crt",
+    );
     terminal.run(OWNER);
-    terminal.say("The owner creates a member, through the Service. Right after the first install, Kubernetes may not have counted the role's quota yet; `--retry` waits:");
+    terminal.say(
+        "The owner creates a member, through the Service. Right after the first install, Kubernetes may \
+        not have counted the role's quota yet; `--retry` waits:",
+    );
     let create = r#"owner --retry 30 --retry-delay 2 -H 'Idempotency-Key: case-0815' -H 'Content-Type: application/json' \
   -d '{"duration":"1","roleId":"projects-view","description":"Case 0815","username":"Talend support team"}' "$MEMBERS""#;
     created(terminal, create, "case")
@@ -49,7 +55,7 @@ fn created(terminal: &mut Session, command: &str, name: &str) -> Member {
     member
 }
 
-/// Takes the id and the credential out of an answer, as variables of the terminal that are named after the member.
+/// Stores the id and the credential from an answer in variables named after the member.
 fn taken(terminal: &mut Session, answer: &str, name: &str) -> Member {
     let field = |name: &str| -> String {
         let rest = answer.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name} in the answer")).1;
@@ -62,7 +68,7 @@ fn taken(terminal: &mut Session, answer: &str, name: &str) -> Member {
     Member { id, name: name.to_owned() }
 }
 
-/// One field a line, and without the texts that are long: the certificate and the text to forward.
+/// One field a line, without the long texts: the certificate and the text to forward.
 fn shortened(answer: &str) -> String {
     let mut shown = answer.to_owned();
     for field in ["caCertificate", "handover"] {
@@ -76,23 +82,27 @@ fn shortened(answer: &str) -> String {
     shown.replace(",\"", ",\n \"")
 }
 
-/// The download of a kubeconfig. The password goes through a pipe, since arguments can be seen by everybody.
+/// Downloads a kubeconfig. The password goes through a pipe, since everybody can see arguments.
 fn download(name: &str) -> String {
     format!(
         r#"printf 'user = "%s:%s"\n' "${name}_ID" "${name}_PASSWORD" | curl -sS --fail-with-body --cacert daypass-ca.crt -K - -o {name}.kubeconfig "$MEMBERS/${name}_ID/kubeconfig""#
     )
 }
 
-/// The engineer's part.
+/// What the engineer does.
 pub fn works_with_kubectl(terminal: &mut Session, member: &Member) {
-    terminal.say(&format!("The engineer, who was given the credential (here in `${0}_ID` and `${0}_PASSWORD`), downloads a kubeconfig and works with it:", member.name));
+    terminal.say(&format!(
+        "The engineer, who was given the credential (here in `${0}_ID` and `${0}_PASSWORD`), \
+        downloads a kubeconfig and works with it:",
+        member.name
+    ));
     terminal.run(&download(&member.name));
     let whoami = terminal.run(&format!("kubectl --kubeconfig {}.kubeconfig auth whoami", member.name));
     let (role, name) = member.id.split_once('.').unwrap();
     assert!(whoami.contains(&format!("system:serviceaccount:daypass-{role}:{name}")), "{whoami}");
     let pods = terminal.run(&format!("kubectl --kubeconfig {}.kubeconfig get pods --all-namespaces", member.name));
     assert!(pods.contains("daypass-"), "{pods}");
-    // They are the audit trail.
+    // Daypass's logs are the audit trail.
     let refused = terminal
         .refused(&format!("kubectl --kubeconfig {}.kubeconfig logs -n daypass deployment/daypass", member.name));
     assert!(refused.contains("Forbidden"), "{refused}");
@@ -121,9 +131,12 @@ pub fn runs_a_command_in_a_pod(terminal: &mut Session) {
     assert_eq!(refused, "no");
 }
 
-/// DELETE, and the kubeconfig's end within the API server's memory of 10 s.
-pub fn is_out_when_the_owner_says_so(terminal: &mut Session, member: &Member) {
-    terminal.say("The owner ends the first member. The API server remembers a token that it has just accepted for ten seconds; then:");
+/// DELETE ends the kubeconfig within the 10 s of the API server's cache.
+pub fn revocation_ends_access(terminal: &mut Session, member: &Member) {
+    terminal.say(
+        "The owner ends the first member. The API server remembers a token that it has just accepted for \
+        ten seconds; then:",
+    );
     terminal.run(&format!("owner -X DELETE \"$MEMBERS/${}_ID\"", member.name));
     let get = format!("kubectl --kubeconfig {}.kubeconfig get pods --all-namespaces", member.name);
     terminal.eventually("the kubeconfig is refused", &format!("! {get}"));

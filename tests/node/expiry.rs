@@ -1,4 +1,4 @@
-//! The end of a member, while the replica that ends members has just been killed.
+//! A member ends just after the leader was killed.
 
 use std::thread;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use daypass::clock::Clock;
 use crate::cluster::ready_pods;
 use crate::session::Session;
 
-/// How long after its end a member may still be there. It is refused from its end on, whatever is still there.
+/// How long after its end a member's objects may still exist. Its access is refused from its end on.
 const LAG: TimeDelta = TimeDelta::seconds(15);
-/// How long before the member's end the leader is killed: less than another one needs to notice.
+/// How long before the member's end the leader is killed: less than another replica needs to notice.
 const BEFORE: TimeDelta = TimeDelta::seconds(8);
 
 const MEMBER: &str = r"kubectl apply -f - <<'EOF'
@@ -39,7 +39,7 @@ fn wait_until(then: DateTime<Utc>) {
     }
 }
 
-pub fn a_member_ends_on_time_while_the_leader_is_dead(terminal: &mut Session) {
+pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
     terminal.say("A member of sixty seconds, made with `kubectl`, and a credential for it:");
     terminal.run(MEMBER);
     let credential = r#"owner -X POST "$MEMBERS/nodes-view.short/credentials""#;
@@ -63,8 +63,8 @@ pub fn a_member_ends_on_time_while_the_leader_is_dead(terminal: &mut Session) {
     terminal.run(KILL);
     let killed = now();
 
-    // The other replica answers throughout. Each request has a connection of its own, so some meet the dead one, until Kubernetes
-    // has noticed; they fail, and prove nothing.
+    // The other replica answers throughout. Each request has its own connection, so some reach the dead one until
+    // Kubernetes has noticed. They fail and prove nothing.
     let me = r#"printf 'user = "nodes-view.short:%s"\n' "$short_PASSWORD" | curl -sS --max-time 5 --cacert daypass-ca.crt -K - -o /dev/null -w '%{http_code}' "$MEMBERS/nodes-view.short/me""#;
     let gone = "kubectl get member short --namespace daypass-nodes-view --ignore-not-found -o name";
     let (mut accepted, mut refused, mut reaped) = (None, None, None);
@@ -87,11 +87,15 @@ pub fn a_member_ends_on_time_while_the_leader_is_dead(terminal: &mut Session) {
 
     let seconds = |time: DateTime<Utc>| (time - ends).as_seconds_f64();
     terminal.say(&format!(
-        "Its credential was accepted until {:.1} s before the end, and asked for again {:.1} s after it, refused. The member was removed {:.1} s after its end. The killed replica is back:",
-        -seconds(accepted), seconds(refused), seconds(reaped)
+        "Its credential was accepted until {:.1} s before the end, and asked for again {:.1} s after it, refused. \
+            The member was removed {:.1} s after its end. The killed replica is back:",
+        -seconds(accepted),
+        seconds(refused),
+        seconds(reaped)
     ));
     terminal.eventually("Kubernetes has started it again", &format!("test \"$(kubectl get pod {leader} -n daypass -o 'jsonpath={{.status.containerStatuses[0].restartCount}}')\" != {before}"));
-    let is_back = "kubectl wait --namespace daypass --for condition=Ready pod --selector app.kubernetes.io/name=daypass --timeout 120s";
+    let is_back = "kubectl wait --namespace daypass --for condition=Ready pod --selector \
+        app.kubernetes.io/name=daypass --timeout 120s";
     terminal.quiet(is_back);
     terminal.run("kubectl get pods --namespace daypass");
     assert_eq!(ready_pods(terminal).len(), 2);

@@ -1,7 +1,7 @@
-//! Daypass as its users run it: its image, installed by helm, in pods of a real node. `make test-node` runs this, and so is not part of
-//! `make test`: it needs Linux, root, containerd and its company.
+//! Daypass as its users run it: its image, installed by helm, in pods of a real node. Not part of `make test`:
+//! `make test-node` runs it, on Linux as root with containerd and its companions.
 //!
-//! With `DAYPASS_TRANSCRIPT` set to a file, what was typed and said is written into that file, between its two marks.
+//! If `DAYPASS_TRANSCRIPT` names a file, the test writes a transcript between that file's two marks.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic, in its helpers as well")]
 
@@ -18,7 +18,7 @@ use cluster::{everything, ready_pods};
 use session::Session;
 
 #[test]
-fn daypass_is_installed_used_upgraded_loses_its_leader_and_leaves_nothing() {
+fn daypass_installs_works_upgrades_fails_over_and_uninstalls() {
     cluster::check_chart();
     let plane = cluster::control_plane();
     let mut node = cluster::node(&plane);
@@ -28,11 +28,11 @@ fn daypass_is_installed_used_upgraded_loses_its_leader_and_leaves_nothing() {
     install(&mut terminal);
     let member = engineer::create_through_the_service(&mut terminal);
     engineer::works_with_kubectl(&mut terminal, &member);
-    upkeep::a_role_is_added_without_a_restart(&mut terminal);
+    upkeep::upgrade_adds_a_role_without_restart(&mut terminal);
     engineer::runs_a_command_in_a_pod(&mut terminal);
-    upkeep::rolls_to_changed_pods(&mut terminal);
-    expiry::a_member_ends_on_time_while_the_leader_is_dead(&mut terminal);
-    engineer::is_out_when_the_owner_says_so(&mut terminal, &member);
+    upkeep::upgrade_replaces_pods(&mut terminal);
+    expiry::member_ends_on_time_after_the_leader_is_killed(&mut terminal);
+    engineer::revocation_ends_access(&mut terminal, &member);
     if Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/charts/daypass/templates/tests").is_dir() {
         terminal.say("The chart's own test makes a member, uses it and ends it, in a pod:");
         terminal.run("helm test daypass --namespace daypass");
@@ -44,8 +44,10 @@ fn daypass_is_installed_used_upgraded_loses_its_leader_and_leaves_nothing() {
     assert!(left.iter().all(|object| is_a_crd(object)), "left behind: {left:#?}");
     assert!(left.iter().any(|object| object.starts_with("customresourcedefinitions")), "the CRDs stay: {left:#?}");
     assert_eq!(before.difference(&after).collect::<Vec<_>>(), [""; 0], "taken along");
-    terminal
-        .say("The test has compared every object in the cluster with those before the install: there is nothing else.");
+    terminal.say(
+        "The test has compared every object in the cluster with those before the install: there is nothing \
+            else.",
+    );
     node.check().unwrap();
 
     println!("{figures}");
@@ -63,19 +65,25 @@ fn install(terminal: &mut Session) {
     terminal.run("cat values.yaml");
     terminal.run("kubectl create serviceaccount data-plane-owner --namespace default");
     terminal.say("Install; two pods are ready:");
-    let install = "helm install daypass deploy/charts/daypass --namespace daypass --create-namespace --values values.yaml --wait --hide-notes";
+    let install = "helm install daypass deploy/charts/daypass --namespace daypass --create-namespace --values \
+        values.yaml --wait --hide-notes";
     terminal.run(install);
     terminal.run("kubectl get pods --namespace daypass");
     let pods = ready_pods(terminal);
     assert_eq!(pods.len(), 2, "{pods:?}");
     assert!(pods.iter().all(|(_, _, restarts)| *restarts == 0), "{pods:?}");
     terminal.say(
-        "Each found the API server by its public name, which takes DNS and TLS of a program that is linked statically:",
+        "Each found the API server by its public name, which takes DNS and TLS of a program that is linked \
+            statically:",
     );
-    let seen = "kubectl logs --namespace daypass --selector app.kubernetes.io/name=daypass --tail=-1 | grep -o 'the API server answers at its public address'";
+    let seen = "kubectl logs --namespace daypass --selector app.kubernetes.io/name=daypass --tail=-1 | grep -o 'the \
+        API server answers at its public address'";
     let seen = terminal.eventually("both have looked", &format!("test \"$({seen} | wc -l)\" = 2 && {seen}"));
     assert_eq!(seen.lines().count(), 2, "{seen}");
-    terminal.run("kubectl logs --namespace daypass --selector app.kubernetes.io/name=daypass --tail=-1 | grep 'public address' | grep -o '\"message.*'");
+    terminal.run(
+        "kubectl logs --namespace daypass --selector app.kubernetes.io/name=daypass --tail=-1 | grep \
+        'public address' | grep -o '\"message.*'",
+    );
     // No shell and no other user in it.
     let (output, success) = terminal.attempt("kubectl exec --namespace daypass deployment/daypass -- sh -c true");
     assert!(!success && output.contains("executable file not found"), "{output}");
@@ -87,14 +95,23 @@ fn install(terminal: &mut Session) {
 }
 
 fn uninstall(terminal: &mut Session) {
-    terminal.say("A member is in while Daypass is uninstalled. Its role's bindings go, so it can do nothing any more; then its role's namespace, and it with that:");
+    terminal.say(
+        "A member is in while Daypass is uninstalled. Its role's bindings go, so it can do nothing any \
+        more; then its role's namespace, and it with that:",
+    );
     engineer::creates(terminal, "nodes-view", "last");
     terminal.run("kubectl --kubeconfig last.kubeconfig get nodes");
     terminal.run("helm uninstall daypass --namespace daypass --wait");
     let refused = terminal.refused("kubectl --kubeconfig last.kubeconfig get nodes");
     assert!(refused.contains("Forbidden") || refused.contains("Unauthorized"), "{refused}");
-    terminal.say("Namespaces are emptied by Kubernetes, which takes a moment. What is left are the CRDs (`crds.keep`), the namespace that `--create-namespace` made, and in that what Kubernetes puts into every one:");
-    let names = "kubectl get namespaces,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,customresourcedefinitions -o name";
+    terminal.say(
+        "Namespaces are emptied by Kubernetes, which takes a moment. What is left are the CRDs \
+        (`crds.keep`), the namespace that `--create-namespace` made, and in that what Kubernetes puts into every \
+        one:",
+    );
+    let names = "kubectl get \
+        namespaces,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,customresourcedefinitions \
+        -o name";
     terminal
         .eventually("role namespaces are gone", "test -z \"$(kubectl get namespaces -l daypass.dev/role-id -o name)\"");
     terminal.eventually("the pods are gone", "test -z \"$(kubectl get pods -n daypass -o name)\"");

@@ -1,4 +1,4 @@
-//! A terminal in the sandbox, as an operator would use one, and the transcript of what was typed and said.
+//! An operator's terminal in the sandbox, and its transcript.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a command may take that waits for the cluster.
+/// The longest that a command may wait for the cluster.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// Begins the line that says how a command ended. Nothing else begins so.
+/// Begins the line with a command's exit status. No other line begins so.
 const MARK: &str = "\u{1}ended ";
 
-/// One bash, so that variables and functions live on from command to command.
+/// One bash, so that variables and functions survive between commands.
 pub struct Session {
     shell: Child,
     lines: Receiver<String>,
     transcript: String,
     in_block: bool,
-    /// What must not be shown, and what is shown instead.
+    /// Secrets and what the transcript shows instead.
     hidden: Vec<(String, String)>,
 }
 
 impl Session {
-    /// `bash` is a command that runs one and has its environment; `folder` is where it works.
+    /// `bash` is a command that runs a bash with its environment, in `folder`.
     pub fn start(mut bash: Command, folder: &Path) -> Self {
         let mut shell =
             bash.args(["--norc", "--noprofile"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -35,19 +35,19 @@ impl Session {
         session
     }
 
-    /// Types a command that must succeed, and shows it with what it says.
+    /// Types a command that must succeed, and shows it with its output.
     #[track_caller]
     pub fn run(&mut self, command: &str) -> String {
         self.shown(command, true)
     }
 
-    /// Types a command that must fail, and shows it with what it says.
+    /// Types a command that must fail, and shows it with its output.
     #[track_caller]
     pub fn refused(&mut self, command: &str) -> String {
         self.shown(command, false)
     }
 
-    /// Types a command that must succeed, and does not show it.
+    /// Types a command that must succeed, without showing it.
     #[track_caller]
     pub fn quiet(&mut self, command: &str) -> String {
         let (output, success) = self.attempt(command);
@@ -55,10 +55,10 @@ impl Session {
         output
     }
 
-    /// What a command says, and whether it succeeded.
+    /// A command's output, and whether it succeeded.
     pub fn attempt(&mut self, command: &str) -> (String, bool) {
         let stdin = self.shell.stdin.as_mut().unwrap();
-        // Not from the terminal's own input, which is the next command. The mark is on a line of its own whatever was said.
+        // Its input must not be the terminal's, which holds the next command. The mark is always on its own line.
         writeln!(stdin, "{{ {command}\n}} < /dev/null; printf '\\n{MARK}%s\\n' $?").unwrap();
         let deadline = Instant::now() + DEADLINE;
         let mut output = String::new();
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// Types a command until it succeeds, without showing it; what it says then.
+    /// Repeats a command until it succeeds, without showing it. Returns its output.
     #[track_caller]
     pub fn eventually(&mut self, what: &str, command: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
@@ -87,7 +87,7 @@ impl Session {
         }
     }
 
-    /// Words between the commands.
+    /// Adds text between the commands.
     pub fn say(&mut self, text: &str) {
         self.close();
         self.append(&format!("\n{text}\n"));
@@ -113,7 +113,7 @@ impl Session {
         output
     }
 
-    /// Shows a command and what it said, when that is known only later what of it to hide.
+    /// Shows a command and its output once it is known what to hide.
     pub fn show(&mut self, command: &str, output: &str) {
         if !self.in_block {
             self.append("```console\n");

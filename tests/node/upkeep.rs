@@ -1,4 +1,4 @@
-//! What an operator changes, and what Daypass costs.
+//! An operator's changes, and the resources that Daypass uses.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,31 +23,37 @@ EOF"#;
 
 /// How many requests the load makes.
 const REQUESTS: u32 = 2000;
-/// For how long the pods are watched at rest.
+/// How long the pods are measured at rest.
 const REST: Duration = Duration::from_secs(20);
-/// How many members there are meanwhile.
+/// How many members exist meanwhile.
 const MEMBERS: u32 = 90;
 
-/// A role in the values is there after `helm upgrade`; the pods stay the same.
-pub fn a_role_is_added_without_a_restart(terminal: &mut Session) {
+/// `helm upgrade` adds a role from the values and keeps the pods.
+pub fn upgrade_adds_a_role_without_restart(terminal: &mut Session) {
     terminal.quiet("kubectl create namespace shop");
     terminal.quiet("kubectl run web --namespace shop --image localhost/pause:1 --image-pull-policy Never");
     terminal.quiet("kubectl wait --namespace shop --for condition=Ready pod/web --timeout 120s");
     terminal.say("A role is added, for the namespace `shop`. No pod is started anew for that:");
     terminal.run(ROLE);
     let before = ready_pods(terminal);
-    terminal.run("helm upgrade daypass deploy/charts/daypass --namespace daypass --values values.yaml --values more-roles.yaml --wait --hide-notes");
+    terminal.run(
+        "helm upgrade daypass deploy/charts/daypass --namespace daypass --values values.yaml \
+        --values more-roles.yaml --wait --hide-notes",
+    );
     assert_eq!(ready_pods(terminal), before, "the same pods as before");
     terminal.run("owner \"$MEMBERS/roles\" | grep -o '\"id\":\"[a-z-]*\"'");
     let listed = terminal.quiet("owner \"$MEMBERS/roles\"");
     assert!(listed.contains("\"shop-debug\""), "{listed}");
 }
 
-/// A value that is part of the pods replaces them, one after the other.
-pub fn rolls_to_changed_pods(terminal: &mut Session) {
+/// A changed value of the pods replaces them one by one.
+pub fn upgrade_replaces_pods(terminal: &mut Session) {
     let before = ready_pods(terminal);
     terminal.say("A changed value that the pods are made of replaces them, one after the other:");
-    terminal.run("helm upgrade daypass deploy/charts/daypass --namespace daypass --reuse-values --set logFormat=text --wait --hide-notes");
+    terminal.run(
+        "helm upgrade daypass deploy/charts/daypass --namespace daypass --reuse-values \
+        --set logFormat=text --wait --hide-notes",
+    );
     terminal.run("kubectl rollout status deployment/daypass --namespace daypass");
     let after = ready_pods(terminal);
     assert_eq!(after.len(), 2, "{after:?}");
@@ -58,10 +64,10 @@ pub fn rolls_to_changed_pods(terminal: &mut Session) {
     );
 }
 
-/// What the two pods use at rest and under load, in words.
+/// The resource use of both pods at rest and under load, as a sentence.
 pub fn measure(terminal: &mut Session) -> String {
     let (start, first) = (Instant::now(), usage(terminal));
-    // Nothing is waited for: this is how long is measured.
+    // Not a wait: the measurement takes this long.
     thread::sleep(REST);
     let rest = usage(terminal);
     let millicores = (rest.cpu - first.cpu) / start.elapsed().as_secs_f64() * 1000.0;
@@ -86,8 +92,10 @@ curl -sS --cacert daypass-ca.crt -K - --parallel --parallel-max 16 --write-out '
     terminal.quiet("kubectl delete -f load.yaml --wait=false");
     let milliseconds = (after.cpu - before.cpu) / f64::from(REQUESTS) * 1000.0;
     format!(
-        "Measured in this run, by the cgroups of the two containers: at rest the larger working set is {} MiB, and both together use {millicores:.1} millicores. \
-         {REQUESTS} requests for a list of {MEMBERS} members, 16 at a time, took {seconds:.1} s and {milliseconds:.2} ms of processor time each; after them the larger working set is {} MiB.\n",
+        "Measured in this run, by the cgroups of the two containers: at rest the larger working set is {} MiB, \
+         and both together use {millicores:.1} millicores. \
+         {REQUESTS} requests for a list of {MEMBERS} members, 16 at a time, took {seconds:.1} s and \
+         {milliseconds:.2} ms of processor time each; after them the larger working set is {} MiB.\n",
         mib(rest.memory),
         mib(after.memory),
     )

@@ -1,27 +1,27 @@
-//! curl, as a client of another make that speaks HTTP/2.
+//! curl: an independent client that speaks HTTP/2.
 
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use super::{Daypass, Lab};
+use super::{Cluster, Daypass};
 
-/// Requests by curl. What it is told goes to its standard input: the arguments of a process are everybody's to read.
+/// A request by curl. Its options go to standard input, since everybody can read a process's arguments.
 pub struct Curl<'a> {
-    lab: &'a Lab,
+    cluster: &'a Cluster,
     config: String,
 }
 
 impl<'a> Curl<'a> {
-    /// One request, trusting the certificate that Daypass serves with.
-    pub fn new(lab: &'a Lab, daypass: &Daypass, path: &str) -> Self {
-        let ca = lab.fresh_folder("curl").join("ca.pem");
-        fs::write(&ca, lab.serving_certificate()).unwrap();
+    /// A request that trusts the certificate that Daypass serves.
+    pub fn new(cluster: &'a Cluster, daypass: &Daypass, path: &str) -> Self {
+        let ca = cluster.fresh_folder("curl").join("ca.pem");
+        fs::write(&ca, cluster.serving_certificate()).unwrap();
         let url = format!("{}/dp-1{path}", daypass.url);
-        Self { lab, config: String::new() }.with("url", &url).with("cacert", ca.to_str().unwrap())
+        Self { cluster, config: String::new() }.with("url", &url).with("cacert", ca.to_str().unwrap())
     }
 
-    /// One more option, as in curl's manual, without its dashes.
+    /// Adds an option, named as in curl's manual without the dashes.
     pub fn with(mut self, option: &str, value: &str) -> Self {
         let quoted = value.replace('\\', r"\\").replace('"', r#"\""#);
         self.config.push_str(&format!("{option} = \"{quoted}\"\n"));
@@ -31,7 +31,7 @@ impl<'a> Curl<'a> {
     /// The status and the body. Panics when curl gets no answer.
     #[track_caller]
     pub fn send(self) -> (u16, String) {
-        let body = self.lab.fresh_folder("curl").join("body");
+        let body = self.cluster.fresh_folder("curl").join("body");
         let config = self.with("output", body.to_str().unwrap()).with("write-out", "%{http_code}").config;
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--config", "-"]);

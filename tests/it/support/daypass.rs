@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use daypass_local::{Process, RELEASE, free_port, guarded};
 use serde_json::Value;
 
+use super::cluster::Cluster;
 use super::http::Http;
-use super::lab::Lab;
 use super::{DEADLINE, eventually};
 
 /// A running Daypass; killed when dropped.
@@ -22,54 +22,68 @@ pub struct Daypass {
     pub owner: Http,
 }
 
-/// How a Daypass is started.
+/// How to start a Daypass.
 #[derive(Default, Clone)]
 pub struct Launch {
-    /// Another kubeconfig than the one with the chart's rights.
+    /// Instead of the kubeconfig with the chart's rights.
     pub kubeconfig: Option<PathBuf>,
     /// More options of `daypass serve`.
     pub args: Vec<String>,
-    /// The directives of its log (`RUST_LOG`), where they are others than the usual ones.
+    /// `RUST_LOG`, instead of the usual directives.
     pub log: Option<String>,
     /// Do not wait until it is ready.
     pub impatient: bool,
 }
 
 impl Daypass {
-    /// Starts one beside `lab` and waits until it is ready. Several may run beside the same one, as replicas do.
-    pub fn start(lab: &Lab, launch: &Launch) -> Self {
-        let folder = lab.fresh_folder("daypass");
+    /// Starts one with these options of `daypass serve` in addition to the usual ones.
+    pub fn with_args(cluster: &Cluster, args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::start(cluster, &Launch { args, ..Launch::default() })
+    }
+
+    /// A second replica beside the shared one, with the same options.
+    pub fn second() -> &'static Self {
+        static SECOND: OnceLock<Daypass> = OnceLock::new();
+        // The first to start usually leads.
+        let (cluster, _) = Cluster::shared();
+        SECOND.get_or_init(|| Self::start(cluster, &Launch::default()))
+    }
+
+    /// Starts one and waits until it is ready. Several may run in the same cluster, as replicas do.
+    pub fn start(cluster: &Cluster, launch: &Launch) -> Self {
+        let folder = cluster.fresh_folder("daypass");
         let (port, admin_port) = (free_port().unwrap(), free_port().unwrap());
         let url = format!("https://127.0.0.1:{port}");
         let admin_url = format!("http://127.0.0.1:{admin_port}");
         let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
-        command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&lab.kubeconfig));
-        // Some tests ask for much that they may not have.
+        command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig));
+        // Some tests send many denied requests.
         command.env("DAYPASS_MAX_DENIED_REQUESTS", "1000000");
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE]);
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
             command.arg("--data-plane-id=dp-1");
         }
-        command.args(["--data-plane-server", &lab.plane.server_url(), "--public-url", &url]);
+        command.args(["--data-plane-server", &cluster.plane.server_url(), "--public-url", &url]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
         if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {
             // All tests come from one address.
             command.arg("--max-refused-credentials=1000000");
         }
         if !launch.args.iter().any(|arg| arg.starts_with("--max-denied-requests")) {
-            // A test asks again and again until it is denied no more.
+            // Tests poll until a right is in force.
             command.arg("--max-denied-requests=1000000");
         }
         command.args(&launch.args);
         let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
         let mut daypass =
-            Self { process, owner: Http::new(&format!("{url}/dp-1"), lab.plane.ca_pem()), url, admin_url, folder };
+            Self { process, owner: Http::new(&format!("{url}/dp-1"), cluster.plane.ca_pem()), url, admin_url, folder };
         if !launch.impatient {
             daypass.wait_ready();
             let base = format!("{}/dp-1", daypass.url);
-            daypass.owner =
-                Http::new(&base, &lab.serving_certificate()).with_token(&lab.token("default", "owner", "daypass"));
+            daypass.owner = Http::new(&base, &cluster.serving_certificate())
+                .with_token(&cluster.token("default", "owner", "daypass"));
         }
         daypass
     }
@@ -77,9 +91,9 @@ impl Daypass {
     pub fn wait_ready(&mut self) {
         eventually("Daypass is ready", || {
             self.process.ensure_alive().unwrap();
-            let admin = reqwest::blocking::get(format!("{}/readyz", self.admin_url)).ok();
-            // The probe answers before the API listens, which waits for its certificate.
-            admin.filter(|answer| answer.status().is_success() && self.log().contains("\"listening\""))
+            let answer = plain_client().get(format!("{}/readyz", self.admin_url)).send().ok();
+            // The probe answers before the API has its certificate and listens.
+            answer.filter(|answer| answer.status().is_success() && self.log().contains("\"listening\""))
         });
     }
 
@@ -88,17 +102,17 @@ impl Daypass {
         self.process.kill().unwrap();
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits for its exit.
     pub fn stop(&mut self) {
         self.process.stop(DEADLINE).unwrap();
     }
 
-    /// SIGTERM, without waiting for its end.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         send_signal(self.pid(), "TERM");
     }
 
-    /// How it ended, when it has.
+    /// How it exited; `None` while it runs.
     pub fn ended(&mut self) -> Option<String> {
         self.process.ensure_alive().err().map(|error| error.to_string())
     }
@@ -111,24 +125,29 @@ impl Daypass {
         self.process.ensure_alive().is_ok()
     }
 
-    /// What it logged.
+    /// Its log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&self.complete_lines("log")).into_owned()
     }
 
     /// The audit events that it recorded about a member, by the member's id.
     pub fn audit(&self, member: &str) -> Vec<Value> {
-        self.audit_events().into_iter().filter(|event| event["member"]["id"] == member).collect()
+        self.audit_events_with(member).into_iter().filter(|event| event["member"]["id"] == member).collect()
     }
 
     /// All audit events that it recorded.
     pub fn audit_events(&self) -> Vec<Value> {
-        let lines = self.complete_lines("audit");
-        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+        self.audit_events_with("")
     }
 
-    /// What it has written into a file, without a line that it may just be writing.
+    /// The audit events whose line contains a text. Parsing all of the shared trail in a poll takes a second.
+    pub fn audit_events_with(&self, text: &str) -> Vec<Value> {
+        let lines = String::from_utf8(self.complete_lines("audit")).unwrap();
+        let lines = lines.lines().filter(|line| line.contains(text));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The complete lines of a file that it writes.
     fn complete_lines(&self, file: &str) -> Vec<u8> {
         let mut bytes = fs::read(self.folder.join(file)).unwrap();
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -138,7 +157,7 @@ impl Daypass {
 
     /// All metrics, as text.
     pub fn metrics(&self) -> String {
-        reqwest::blocking::get(format!("{}/metrics", self.admin_url)).unwrap().text().unwrap()
+        plain_client().get(format!("{}/metrics", self.admin_url)).send().unwrap().text().unwrap()
     }
 
     /// The value of a metric, whose name includes its labels.
@@ -150,13 +169,19 @@ impl Daypass {
 
     /// The status and text of a probe.
     pub fn probe(&self, path: &str) -> (u16, String) {
-        let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-        let answer = client.get(format!("{}{path}", self.admin_url)).send().unwrap();
+        let answer = plain_client().get(format!("{}{path}", self.admin_url)).send().unwrap();
         (answer.status().as_u16(), answer.text().unwrap())
     }
 }
 
-/// Sends a signal to a process that this one started and has not waited for, so that the id is still its.
+/// A client for the admin listener, which has no TLS. Making one loads the system's certificates, which takes longer
+/// than a request.
+pub fn plain_client() -> &'static reqwest::blocking::Client {
+    static CLIENT: OnceLock<reqwest::blocking::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| reqwest::blocking::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap())
+}
+
+/// Sends a signal to a child process that has not been waited for, so its id cannot be another's.
 pub fn send_signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
     assert!(sent.success(), "SIG{name} to {pid}");

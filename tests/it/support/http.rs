@@ -16,7 +16,7 @@ pub struct Http {
     basic: Option<(String, String)>,
 }
 
-/// What was answered.
+/// The answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -25,10 +25,10 @@ pub struct Answer {
 }
 
 impl Http {
-    /// For the base URL of a data plane, trusting this certificate alone, without credentials.
+    /// For a data plane's base URL. Trusts only this certificate and sends no credentials.
     pub fn new(base: &str, ca_pem: &str) -> Self {
         let certificate = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
-        // Longer than Daypass takes for any request: how fast the machine is is no matter.
+        // Longer than any request on a slow machine.
         let client = Client::builder().tls_certs_only([certificate]).timeout(DEADLINE).build().unwrap();
         Self { client, base: base.to_owned(), token: None, basic: None }
     }
@@ -41,7 +41,7 @@ impl Http {
         Self { token: None, basic: Some((username.to_owned(), password.to_owned())), ..self.clone() }
     }
 
-    /// The same, over new connections.
+    /// The same client with new connections.
     pub fn reconnected(&self, ca_pem: &str) -> Self {
         Self { client: Self::new(&self.base, ca_pem).client, ..self.clone() }
     }
@@ -51,7 +51,7 @@ impl Http {
         &self.base
     }
 
-    /// The token that it sends.
+    /// Its token.
     pub fn token(&self) -> &str {
         self.token.as_deref().unwrap()
     }
@@ -93,7 +93,7 @@ impl Answer {
         Self::try_of(request).unwrap()
     }
 
-    /// An error when the connection broke.
+    /// Sends a request. Fails when the connection breaks.
     pub fn try_of(request: RequestBuilder) -> reqwest::Result<Self> {
         let response = request.send()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -108,14 +108,14 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// The body, if this is the status; else a panic with all that was answered.
+    /// Panics with the body unless this is the status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
     }
 
-    /// Checks that this is a problem of this status and code, in full form (RFC 9457).
+    /// Checks that this is a complete problem document (RFC 9457) with this status and code.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -129,9 +129,9 @@ impl Answer {
         body
     }
 
-    /// Checks that this is a 400 for this field.
+    /// Checks that this is a 400 that names this field.
     #[track_caller]
-    pub fn refused_field(&self, field: &str) {
+    pub fn assert_invalid_field(&self, field: &str) {
         let body = self.problem(400, "DP_ERR_VALIDATION");
         assert_eq!(body["errors"][0]["field"], field, "{body}");
         assert!(!body["errors"][0]["message"].as_str().unwrap().is_empty());

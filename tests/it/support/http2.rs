@@ -1,4 +1,4 @@
-//! Connections to Daypass that a test has in its hand to the last byte.
+//! Connections to Daypass that a test controls to the last byte.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{DEADLINE, Daypass, Lab};
+use super::{Cluster, DEADLINE, Daypass};
 
-/// Somebody who connects from one address.
+/// A client without credentials that connects from one address.
 #[derive(Clone)]
 pub struct Stranger {
     server: SocketAddr,
@@ -27,10 +27,10 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// From 127.0.0.1, which all other clients of the tests come from, too.
-    pub fn new(lab: &Lab, daypass: &Daypass) -> Self {
+    /// From 127.0.0.1, like all other clients of the tests.
+    pub fn new(cluster: &Cluster, daypass: &Daypass) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(lab.serving_certificate().as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(cluster.serving_certificate().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let server = daypass.url.strip_prefix("https://").unwrap().parse().unwrap();
@@ -58,7 +58,7 @@ impl Stranger {
         TlsConnector::from(Arc::new(config)).connect(name, self.tcp().await?).await
     }
 
-    /// An HTTP/2 connection that answers pings, and takes so many bytes of each answer before it has asked for more.
+    /// An HTTP/2 connection that answers pings, with this initial window for each stream.
     pub async fn http2(&self, window: u32) -> io::Result<Http2> {
         let stream = self.tls("h2").await?;
         let mut builder = Builder::new();
@@ -82,7 +82,7 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Sends a request to a path, with these headers; with a body to be sent where `has_body`.
+    /// Sends a request's headers. With `has_body`, the returned stream takes the body.
     pub async fn send(
         &mut self,
         method: Method,
@@ -103,17 +103,17 @@ impl Http2 {
         self.send(Method::GET, path, headers, false).await?.0.await
     }
 
-    /// Waits until the server has read all that was sent.
+    /// Waits until the server has read everything sent, by a ping.
     pub async fn settle(&mut self) -> Result<(), h2::Error> {
         self.pings.ping(Ping::opaque()).await.map(drop)
     }
 
-    /// Waits until the connection has ended.
+    /// Waits until the server has closed the connection.
     pub async fn ended(&mut self) {
         tokio::time::timeout(2 * DEADLINE, self.driver.join_next()).await.expect("the server closes the connection");
     }
 
-    /// Whether it has not.
+    /// Whether the connection is open.
     pub async fn is_open(&mut self) -> bool {
         tokio::time::timeout(Duration::ZERO, self.driver.join_next()).await.is_err()
     }

@@ -1,4 +1,4 @@
-//! Service-account tokens: what they say, and such as the API server signs but would not give.
+//! Service-account tokens: their claims, and tokens that the API server accepts but would not issue.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::Lab;
+use super::Cluster;
 
 /// The claims of a token.
 pub fn claims(token: &str) -> Value {
@@ -18,8 +18,8 @@ pub fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-impl Lab {
-    /// A token like this one but for its claims, signed with the control plane's own key.
+impl Cluster {
+    /// This token with other claims, signed with the control plane's key.
     pub fn resign(&self, token: &str, change: impl FnOnce(&mut Value)) -> String {
         let mut claims = claims(token);
         change(&mut claims);
@@ -32,15 +32,13 @@ impl Lab {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Whose token this is for an audience, by the API server.
+    /// The user of a token for an audience, from a TokenReview.
     pub fn token_review(&self, token: &str, audience: &str) -> Option<String> {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": token, "audiences": [audience]},
         });
-        let file = self.save(&review.to_string());
-        let review = self.kubectl(&["create", "-o", "json", "-f", file.to_str().unwrap()]);
-        let review: Value = serde_json::from_str(&review).unwrap();
+        let review = self.api.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).expect(201).json();
         review["status"]["user"]["username"].as_str().map(str::to_owned)
     }
 }

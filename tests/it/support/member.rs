@@ -1,18 +1,18 @@
-//! A member as its owner makes it and as it uses its kubeconfigs.
+//! A member and its kubeconfigs.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::cluster::{Cluster, Role};
 use super::http::{Answer, Http};
 use super::jwt::claims;
-use super::lab::{Lab, Role};
 use super::{Daypass, eventually};
 
-/// A member that was made over REST, or given a credential over it.
-pub struct Created {
+/// A member with a credential from the REST API.
+pub struct NewMember {
     pub id: String,
-    /// What was answered.
+    /// The answer.
     pub body: Value,
     pub password: String,
     /// A client with its credential.
@@ -28,26 +28,26 @@ pub struct Kubeconfig {
     pub claims: Value,
 }
 
-impl Created {
-    /// A member for so many hours.
+impl NewMember {
+    /// Creates a member for this many hours.
     #[track_caller]
     pub fn new(caller: &Http, role: &Role, hours: u8) -> Self {
         let body = caller.post("/members", &json!({"duration": hours, "roleId": role.id})).expect(201).json();
         Self::of(caller, &body["credentials"], body.clone())
     }
 
-    /// A member made with kubectl, of this spec, which then got a credential.
+    /// Creates a member with kubectl, then a credential for it.
     #[track_caller]
-    pub fn applied(lab: &Lab, daypass: &Daypass, role: &Role, name: &str, spec: &Value) -> Self {
-        lab.apply_member(role, name, spec);
+    pub fn applied(cluster: &Cluster, daypass: &Daypass, role: &Role, name: &str, spec: &Value) -> Self {
+        cluster.apply_member(role, name, spec);
         Self::with_credential(daypass, role, name)
     }
 
-    /// A Member that is there, as soon as it is active, with a new credential.
+    /// Waits until a Member is active and creates a credential for it.
     #[track_caller]
     pub fn with_credential(daypass: &Daypass, role: &Role, name: &str) -> Self {
         let path = format!("/members/{}.{name}", role.id);
-        let body = eventually("the Member is a member", || {
+        let body = eventually("the member is active", || {
             let answer = daypass.owner.get(&path);
             (answer.status == 200 && answer.json()["status"] == "ACTIVE").then(|| answer.json())
         });
@@ -61,7 +61,7 @@ impl Created {
         Self { engineer: caller.with_basic(&id, &password), id, password, body }
     }
 
-    /// A path of the member's.
+    /// A path below the member's.
     pub fn path(&self, rest: &str) -> String {
         format!("/members/{}{rest}", self.id)
     }
@@ -73,11 +73,11 @@ impl Created {
 
     /// Downloads a kubeconfig.
     #[track_caller]
-    pub fn kubeconfig(&self, lab: &Lab) -> Kubeconfig {
-        Kubeconfig::new(lab, &self.engineer.get(&self.path("/kubeconfig")).expect(200))
+    pub fn kubeconfig(&self, cluster: &Cluster) -> Kubeconfig {
+        Kubeconfig::new(cluster, &self.engineer.get(&self.path("/kubeconfig")).expect(200))
     }
 
-    /// The ids of the kubeconfigs that are listed, as the caller sees them.
+    /// The ids of its kubeconfigs in a client's list.
     #[track_caller]
     pub fn listed(&self, client: &Http) -> Vec<String> {
         let list = client.get(&self.path("/kubeconfigs")).expect(200).json();
@@ -86,11 +86,11 @@ impl Created {
 }
 
 impl Kubeconfig {
-    pub fn new(lab: &Lab, answer: &Answer) -> Self {
+    pub fn new(cluster: &Cluster, answer: &Answer) -> Self {
         let text = answer.text.clone();
         let parsed: Value = serde_yaml::from_str(&text).unwrap();
         let token = parsed["users"][0]["user"]["token"].as_str().unwrap().to_owned();
-        Self { file: lab.save(&text), claims: claims(&token), text, token }
+        Self { file: cluster.save(&text), claims: claims(&token), text, token }
     }
 
     /// The token's own id.
@@ -103,18 +103,15 @@ impl Kubeconfig {
         self.claims["exp"].as_i64().unwrap()
     }
 
-    /// Whether the API server takes it (`true`) or refuses it as nobody's (`false`).
+    /// Whether the API server accepts its token.
     #[track_caller]
-    pub fn is_accepted(&self, lab: &Lab) -> bool {
-        let output = lab.kubectl_with(&self.file, &["auth", "whoami"]);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() || error.contains("Unauthorized"), "{error}");
-        output.status.success()
+    pub fn is_accepted(&self, cluster: &Cluster) -> bool {
+        cluster.api.accepts(&self.token)
     }
 }
 
-impl Lab {
-    /// Makes a Member with kubectl.
+impl Cluster {
+    /// Creates a Member with kubectl.
     #[track_caller]
     pub fn apply_member(&self, role: &Role, name: &str, spec: &Value) {
         self.apply(

@@ -1,45 +1,44 @@
-//! What tests take for themselves for a while.
+//! Clusters that tests use in turn.
 
 use std::ops::Deref;
 use std::sync::{Condvar, Mutex};
 
-/// A control plane and what is in it needs half a gigabyte.
-const MOST: usize = 2;
-
-/// Made when all are taken, up to two; a test that finds both taken waits for one.
+/// Makes up to `size` items; a test that finds all of them in use waits.
 pub struct Pool<T: 'static> {
-    /// Those that are free, and how many there are.
+    size: usize,
+    /// The items that are free, and how many exist.
     state: Mutex<(Vec<T>, usize)>,
     returned: Condvar,
 }
 
-/// One that was taken; it goes back when it is dropped, by a failing test too.
-pub struct Taken<T: 'static> {
+/// An item in use. A test that passes returns it when dropped; one that fails may have broken it, so it is discarded.
+pub struct PoolGuard<T: 'static> {
     pool: &'static Pool<T>,
     item: Option<T>,
 }
 
 impl<T> Pool<T> {
-    pub const fn new() -> Self {
-        Self { state: Mutex::new((Vec::new(), 0)), returned: Condvar::new() }
+    pub const fn new(size: usize) -> Self {
+        Self { size, state: Mutex::new((Vec::new(), 0)), returned: Condvar::new() }
     }
 
-    pub fn take(&'static self, make: impl FnOnce() -> T) -> Taken<T> {
+    pub fn take(&'static self, make: impl FnOnce() -> T) -> PoolGuard<T> {
         let state = self.state.lock().unwrap();
-        let mut state = self.returned.wait_while(state, |(free, made)| free.is_empty() && *made == MOST).unwrap();
+        let is_busy = |(free, made): &mut (Vec<T>, usize)| free.is_empty() && *made == self.size;
+        let mut state = self.returned.wait_while(state, is_busy).unwrap();
         if let Some(item) = state.0.pop() {
-            return Taken { pool: self, item: Some(item) };
+            return PoolGuard { pool: self, item: Some(item) };
         }
         state.1 += 1;
         drop(state);
-        // While it is made, it is counted; when that fails, no more.
-        let mut taken = Taken { pool: self, item: None };
-        taken.item = Some(make());
-        taken
+        // If `make` panics, dropping this uncounts the item.
+        let mut guard = PoolGuard { pool: self, item: None };
+        guard.item = Some(make());
+        guard
     }
 }
 
-impl<T> Deref for Taken<T> {
+impl<T> Deref for PoolGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -47,10 +46,11 @@ impl<T> Deref for Taken<T> {
     }
 }
 
-impl<T> Drop for Taken<T> {
+impl<T> Drop for PoolGuard<T> {
     fn drop(&mut self) {
+        let item = self.item.take().filter(|_| !std::thread::panicking());
         let mut state = self.pool.state.lock().unwrap();
-        match self.item.take() {
+        match item {
             Some(item) => state.0.push(item),
             None => state.1 -= 1,
         }

@@ -1,4 +1,4 @@
-//! A reverse proxy between Daypass and the API server that kills Daypass at a chosen call, or holds a call up.
+//! A reverse proxy between Daypass and the API server that kills Daypass at a chosen call, or holds the call.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,24 +16,24 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use tokio::sync::Notify;
 
+use super::cluster::Cluster;
 use super::daypass::send_signal;
-use super::lab::Lab;
 
 /// The proxy; it runs until the tests end.
 pub struct Proxy {
-    /// The chart's rights for Daypass, at the proxy's address.
+    /// A kubeconfig with the chart's rights and the proxy's address.
     pub kubeconfig: PathBuf,
     shared: Arc<Shared>,
 }
 
-/// What is to happen to the process of this id.
+/// What happens at the chosen call. The number is Daypass's process id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trap {
-    /// It is killed; the API server never hears of the call.
+pub enum Fault {
+    /// Kills Daypass and drops the call.
     KillBefore(u32),
-    /// It is killed when the API server has answered; it never hears of the answer.
+    /// Forwards the call, then kills Daypass before it gets the answer.
     KillAfter(u32),
-    /// Its call waits until [`Proxy::release`].
+    /// Holds the call until [`Proxy::release`].
     Hold,
 }
 
@@ -46,39 +46,39 @@ struct Shared {
 
 #[derive(Default)]
 struct Progress {
-    /// What is to happen, at the how manyth change from now.
-    trap: Option<(Trap, usize)>,
-    /// The change that was trapped.
-    trapped: Option<String>,
-    /// The changes that the API server made.
+    /// The fault, and the number of changes until it happens.
+    fault: Option<(Fault, usize)>,
+    /// The change at which it happened.
+    happened_at: Option<String>,
+    /// The changes that succeeded.
     made: Vec<String>,
-    /// Texts (names of members): calls that have one of them do not count.
+    /// Names of members whose calls do not count.
     ignored: Vec<String>,
 }
 
 /// What to do with a call.
 enum Verdict {
     Forward,
-    Trap(Trap),
-    /// It comes from a process that is being killed.
+    Fault(Fault),
+    /// The process that sent it is being killed.
     Drop,
 }
 
 impl Proxy {
-    /// Starts one before the API server of `lab`.
-    pub fn start(lab: &Lab) -> Self {
-        let ca = reqwest::Certificate::from_pem(lab.plane.ca_pem().as_bytes()).unwrap();
-        // An idle connection that the API server is about to close must not be used again.
+    /// Starts one before the API server of `cluster`.
+    pub fn start(cluster: &Cluster) -> Self {
+        let ca = reqwest::Certificate::from_pem(cluster.plane.ca_pem().as_bytes()).unwrap();
+        // Do not reuse an idle connection that the API server is about to close.
         let idle = Duration::from_secs(5);
         let client =
             reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_idle_timeout(idle).build().unwrap();
-        let (server, state) = (lab.plane.server_url(), Mutex::default());
+        let (server, state) = (cluster.plane.server_url(), Mutex::default());
         let shared = Arc::new(Shared { server, client, state, released: Notify::new() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let kubeconfig = lab.fresh_folder("proxy").join("kubeconfig");
-        let text = fs::read_to_string(&lab.kubeconfig).unwrap().replace(&shared.server, &url);
+        let kubeconfig = cluster.fresh_folder("proxy").join("kubeconfig");
+        let text = fs::read_to_string(&cluster.kubeconfig).unwrap().replace(&shared.server, &url);
         fs::write(&kubeconfig, text).unwrap();
         let router = Router::new().fallback(serve).with_state(shared.clone());
         thread::spawn(move || {
@@ -91,36 +91,36 @@ impl Proxy {
         Self { kubeconfig, shared }
     }
 
-    /// Sets a trap at the `nth` change from now (the next is the first), and forgets what was trapped and made before.
-    pub fn set(&self, trap: Trap, nth: usize) {
+    /// Plans a fault at the `nth` change from now (the next is the first) and forgets earlier changes.
+    pub fn plan(&self, fault: Fault, nth: usize) {
         let mut state = self.state();
-        (state.trap, state.trapped) = (Some((trap, nth)), None);
+        (state.fault, state.happened_at) = (Some((fault, nth)), None);
         state.made.clear();
     }
 
-    /// Removes the trap; the change that went into it, if one did.
-    pub fn disarm(&self) -> Option<String> {
+    /// Cancels the fault. Returns the change at which it happened, if it did.
+    pub fn cancel(&self) -> Option<String> {
         let mut state = self.state();
-        state.trap = None;
-        state.trapped.take()
+        state.fault = None;
+        state.happened_at.take()
     }
 
-    /// Whether a change went into the trap.
-    pub fn has_trapped(&self) -> bool {
-        self.state().trapped.is_some()
+    /// Whether the fault has happened.
+    pub fn has_happened(&self) -> bool {
+        self.state().happened_at.is_some()
     }
 
-    /// Lets the held call go on.
+    /// Forwards the held call.
     pub fn release(&self) {
         self.shared.released.notify_one();
     }
 
-    /// The changes that the API server made since the trap was set: method and path.
+    /// The changes that succeeded since the fault was planned: method and path.
     pub fn made(&self) -> Vec<String> {
         self.state().made.clone()
     }
 
-    /// From now on calls about this member do not count.
+    /// Stops counting calls for this member.
     pub fn ignore(&self, name: &str) {
         self.state().ignored.push(name.to_owned());
     }
@@ -132,21 +132,21 @@ impl Proxy {
 
 impl Progress {
     fn judge(&mut self, change: Option<&str>) -> Verdict {
-        if self.trapped.is_some() && matches!(self.trap, Some((Trap::KillBefore(_) | Trap::KillAfter(_), _))) {
+        if self.happened_at.is_some() && matches!(self.fault, Some((Fault::KillBefore(_) | Fault::KillAfter(_), _))) {
             return Verdict::Drop;
         }
         let Some(change) = change else { return Verdict::Forward };
-        let hit = match &mut self.trap {
-            Some((trap, left)) => {
+        let hit = match &mut self.fault {
+            Some((fault, left)) => {
                 *left = left.saturating_sub(1);
-                (*left == 0 && self.trapped.is_none()).then_some(*trap)
+                (*left == 0 && self.happened_at.is_none()).then_some(*fault)
             }
             None => None,
         };
         if hit.is_some() {
-            self.trapped = Some(change.to_owned());
+            self.happened_at = Some(change.to_owned());
         }
-        hit.map_or(Verdict::Forward, Verdict::Trap)
+        hit.map_or(Verdict::Forward, Verdict::Fault)
     }
 }
 
@@ -175,7 +175,7 @@ impl Shared {
         }
         let mut response = Response::builder().status(answer.status());
         *response.headers_mut().unwrap() = end_to_end(std::mem::take(answer.headers_mut()));
-        // A watch is answered for as long as it lasts.
+        // Stream the body: a watch's answer lasts for minutes.
         let chunks = stream::unfold(answer, |mut answer| async {
             answer.chunk().await.transpose().map(|chunk| (chunk, answer))
         });
@@ -188,12 +188,12 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     match shared.judge(&request, &body) {
         Verdict::Forward => return shared.send(request, body).await,
-        Verdict::Trap(Trap::Hold) => {
+        Verdict::Fault(Fault::Hold) => {
             shared.released.notified().await;
             return shared.send(request, body).await;
         }
-        Verdict::Trap(Trap::KillBefore(pid)) => send_signal(pid, "KILL"),
-        Verdict::Trap(Trap::KillAfter(pid)) => {
+        Verdict::Fault(Fault::KillBefore(pid)) => send_signal(pid, "KILL"),
+        Verdict::Fault(Fault::KillAfter(pid)) => {
             drop(shared.send(request, body).await);
             send_signal(pid, "KILL");
         }
@@ -202,7 +202,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     std::future::pending().await
 }
 
-/// Without what belongs to one connection only (RFC 9110, section 7.6.1).
+/// Without hop-by-hop headers (RFC 9110, section 7.6.1).
 fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     for name in [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
         headers.remove(name);

@@ -1,4 +1,4 @@
-//! One connection, written to by hand.
+//! A connection with hand-written requests.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,17 +8,17 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::{DEADLINE, Daypass, Lab};
+use super::{Cluster, DEADLINE, Daypass};
 
 /// A TLS connection to Daypass for HTTP/1.1.
-pub struct Raw(StreamOwned<ClientConnection, TcpStream>);
+pub struct RawConnection(StreamOwned<ClientConnection, TcpStream>);
 
-impl Raw {
-    pub fn connect(lab: &Lab, daypass: &Daypass) -> Self {
-        Self::to(daypass.url.strip_prefix("https://").unwrap(), &lab.serving_certificate()).unwrap()
+impl RawConnection {
+    pub fn connect(cluster: &Cluster, daypass: &Daypass) -> Self {
+        Self::to(daypass.url.strip_prefix("https://").unwrap(), &cluster.serving_certificate()).unwrap()
     }
 
-    /// To this address, trusting this certificate alone.
+    /// Connects to an address and trusts only this certificate.
     pub fn to(address: &str, certificate: &str) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
@@ -32,23 +32,23 @@ impl Raw {
         Ok(Self(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)))
     }
 
-    /// Sends this now.
+    /// Sends a text and flushes it.
     pub fn send(&mut self, text: &str) {
         self.try_send(text).unwrap();
     }
 
-    /// The next answer: its head, and the body that the head announces.
+    /// The next answer, head and body.
     pub fn answer(&mut self) -> String {
         self.try_answer().unwrap()
     }
 
-    /// [`Raw::send`], or how the connection broke.
+    /// [`RawConnection::send`] that returns the connection's error.
     pub fn try_send(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(text.as_bytes())?;
         self.0.flush()
     }
 
-    /// [`Raw::answer`], or how the connection broke.
+    /// [`RawConnection::answer`] that returns the connection's error.
     pub fn try_answer(&mut self) -> io::Result<String> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {

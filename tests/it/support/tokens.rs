@@ -1,4 +1,4 @@
-//! Access tokens, their owners, and what is stored of them.
+//! Access tokens, their owners, and their stored objects.
 
 use std::fs;
 use std::path::Path;
@@ -12,39 +12,39 @@ use serde_json::{Value, json};
 
 use super::http::{Answer, Http};
 use super::jwt::claims;
-use super::{Daypass, Lab, eventually};
+use super::{Cluster, Daypass, eventually};
 
-/// All that there are.
+/// All scopes.
 pub const SCOPES: [&str; 4] = ["members:read", "members:write", "tokens:read", "tokens:write"];
 
-/// Who may make tokens for itself, and who may for everybody.
+/// The rights to create one's own tokens, and to manage everybody's.
 pub const GENERATE: &str = "generate";
 pub const MANAGE: &str = "manage";
 
-/// An access token, or a session of one.
-pub struct Pat {
+/// An access token or a session.
+pub struct AccessToken {
     pub id: String,
     pub secret: String,
-    /// What was answered.
+    /// The answer.
     pub body: Value,
-    /// A client that sends it.
+    /// A client that sends this token.
     pub http: Http,
 }
 
-impl Pat {
-    /// One for thirty days with these scopes.
+impl AccessToken {
+    /// Creates a token for thirty days with these scopes.
     #[track_caller]
     pub fn new(caller: &Http, scopes: &[&str]) -> Self {
-        Self::asked(caller, &json!({"name": "a test's", "expiresInDays": 30, "scopes": scopes}))
+        Self::requested(caller, &json!({"name": "a test's", "expiresInDays": 30, "scopes": scopes}))
     }
 
-    /// One as it is asked for.
+    /// Creates a token by this request body.
     #[track_caller]
-    pub fn asked(caller: &Http, body: &Value) -> Self {
+    pub fn requested(caller: &Http, body: &Value) -> Self {
         Self::of(caller, &caller.post("/tokens", body).expect(201))
     }
 
-    /// A session of it.
+    /// Opens a session.
     #[track_caller]
     pub fn sign_in(&self) -> Self {
         let answer = self.http.post("/sessions", &json!({})).expect(201);
@@ -76,13 +76,13 @@ impl Pat {
         daypass.owner.with_token(&self.secret)
     }
 
-    /// What a thief would make up: a token of this id, right by its form and its checksum.
+    /// A forged token with this id, a valid form and a valid checksum.
     pub fn forged(&self) -> String {
         forged(&self.id)
     }
 }
 
-/// A token of any id, right by its form and its checksum.
+/// A forged token with any id, a valid form and a valid checksum.
 pub fn forged(id: &str) -> String {
     TokenSecret::new(TokenId::parse(id).unwrap(), &[7; 32]).expose().to_owned()
 }
@@ -102,13 +102,13 @@ impl Http {
         Answer::of(self.anonymous().request("GET", path).header(AUTHORIZATION, authorization))
     }
 
-    /// Checks that what it sends is refused, and that nobody is told why.
+    /// Checks that Daypass refuses its credentials without a reason.
     #[track_caller]
     pub fn assert_refused(&self) {
         self.get("/tokens/self").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
     }
 
-    /// The ids of the tokens that are listed for it.
+    /// The ids of the tokens in its list.
     #[track_caller]
     pub fn token_ids(&self, query: &str) -> Vec<String> {
         let page = self.get(&format!("/tokens?limit=1000{query}")).expect(200).json();
@@ -124,7 +124,7 @@ impl Answer {
         self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
-    /// A problem without what is different in every answer.
+    /// A problem document without the fields that differ in every answer.
     pub fn comparable(&self) -> Value {
         let mut body = self.json();
         body.as_object_mut().unwrap().remove("requestId").unwrap();
@@ -132,51 +132,46 @@ impl Answer {
     }
 }
 
-impl Lab {
-    /// A service account in `default` that may make tokens for itself.
+impl Cluster {
+    /// A service account in `default` that may create its own access tokens.
     pub fn generator(&self, daypass: &Daypass) -> Http {
         self.with_privilege(self.caller(daypass, &[], &[], None), GENERATE)
     }
 
-    /// A service account in `default` that may make tokens for everybody.
+    /// A service account in `default` that may create access tokens for everybody.
     pub fn manager(&self, daypass: &Daypass) -> Http {
         self.with_privilege(self.caller(daypass, &[], &[], None), MANAGE)
     }
 
-    /// Gives a caller this right on tokens, in Daypass's namespace.
+    /// Gives a caller this right on access tokens.
     pub fn with_privilege(&self, caller: Http, privilege: &str) -> Http {
         self.may_make_tokens(&caller, privilege);
         caller
     }
 
-    /// Waits until somebody has a right on tokens, or has it no more.
+    /// Waits until a user has a right on access tokens, or has lost it.
     pub fn wait_privilege(&self, username: &str, privilege: &str, wanted: bool) {
-        eventually("the right is as it should be", || {
+        eventually("the right has changed", || {
             (self.has_privilege(username, privilege, "daypass") == wanted).then_some(())
         });
     }
 
-    /// Whether somebody has a right on tokens in a namespace. `kubectl auth can-i` knows no resource without a type.
+    /// Whether a user has a right on access tokens in a namespace.
     pub fn has_privilege(&self, username: &str, privilege: &str, namespace: &str) -> bool {
         let attributes = json!({
             "group": "daypass.dev", "resource": "personalaccesstokens", "verb": privilege, "namespace": namespace,
         });
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-            "spec": {"user": username, "resourceAttributes": attributes},
-        });
-        let file = self.save(&review.to_string());
-        self.kubectl(&["create", "-o", "jsonpath={.status.allowed}", "-f", file.to_str().unwrap()]) == "true"
+        self.api.allows(username, &attributes)
     }
 
-    /// What is stored of a token.
-    pub fn stored(&self, pat: &Pat) -> Option<Value> {
+    /// The stored object of a token.
+    pub fn stored(&self, pat: &AccessToken) -> Option<Value> {
         self.object("daypass", "accesstokens.daypass.dev", pat.object())
     }
 
-    /// Waits until nothing is stored of a token.
+    /// Waits until a token's object is deleted.
     #[track_caller]
-    pub fn wait_token_gone(&self, pat: &Pat) {
+    pub fn wait_token_gone(&self, pat: &AccessToken) {
         eventually("its object is deleted", || {
             self.stored(pat).is_none_or(|it| it["spec"]["id"] != pat.id).then_some(())
         });
@@ -184,25 +179,25 @@ impl Lab {
 
     /// Writes a token's status, as only Daypass may.
     #[track_caller]
-    pub fn write_token_status(&self, pat: &Pat, status: &Value) {
+    pub fn write_token_status(&self, pat: &AccessToken, status: &Value) {
         self.write_token(pat, "/status", &json!({"status": status}));
     }
 
     /// Writes a token's end, as only Daypass may.
     #[track_caller]
-    pub fn write_token_end(&self, pat: &Pat, end: DateTime<Utc>) {
+    pub fn write_token_end(&self, pat: &AccessToken, end: DateTime<Utc>) {
         self.write_token(pat, "", &json!({"spec": {"expiresAt": end}}));
     }
 
     /// Writes when a token got its secret, as only Daypass may.
     #[track_caller]
-    pub fn write_token_rotation(&self, pat: &Pat, at: DateTime<Utc>) {
+    pub fn write_token_rotation(&self, pat: &AccessToken, at: DateTime<Utc>) {
         self.write_token(pat, "", &json!({"spec": {"rotatedAt": at}}));
     }
 
-    /// By Daypass's own account, whose rights are too few for kubectl: that reads what it patches.
+    /// As Daypass. Not with kubectl, which reads an object before it patches it: Daypass may not.
     #[track_caller]
-    fn write_token(&self, pat: &Pat, subresource: &str, patch: &Value) {
+    fn write_token(&self, pat: &AccessToken, subresource: &str, patch: &Value) {
         let kubeconfig: Value = serde_yaml::from_str(&fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
         let token = kubeconfig["users"][0]["user"]["token"].as_str().unwrap();
         let api = format!("{}/apis/daypass.dev/v1alpha1/namespaces/daypass", self.plane.server_url());
@@ -211,11 +206,11 @@ impl Lab {
         Answer::of(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).expect(200);
     }
 
-    /// The accepted calls on an object that the API server's audit log has: verb and subresource.
+    /// The successful calls on an object in the API server's audit log: verb and subresource.
     pub fn audited(&self, resource: &str, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.plane.audit_log()).unwrap();
         let events = text.lines().filter(|line| line.contains(name)).map(serde_json::from_str::<Value>);
-        // A line that is just being written is of a call that nobody was answered yet.
+        // An incomplete line belongs to a call that has no answer yet.
         events
             .filter_map(Result::ok)
             .filter(|event| {
@@ -229,7 +224,7 @@ impl Lab {
             .collect()
     }
 
-    /// `daypass token …` against a Daypass, with a kubeconfig.
+    /// Runs `daypass token …` with a kubeconfig.
     pub fn token_command(&self, daypass: &Daypass, kubeconfig: &Path, args: &[&str]) -> Output {
         let ca = self.fresh_folder("token").join("ca.pem");
         fs::write(&ca, self.serving_certificate()).unwrap();
@@ -241,7 +236,7 @@ impl Lab {
 }
 
 impl Daypass {
-    /// How often it made a call of this name, whatever came of it.
+    /// How many calls of this name it made, successful or not.
     pub fn calls(&self, name: &str) -> f64 {
         let text = self.metrics();
         let of = format!("daypass_kubernetes_calls_total{{call=\"{name}\"");
@@ -249,7 +244,7 @@ impl Daypass {
         lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
     }
 
-    /// How many calls it made in all, but those for the Lease.
+    /// How many calls it made, except those for the Lease.
     pub fn all_calls(&self) -> f64 {
         let text = self.metrics();
         let lines = text.lines().filter(|line| line.starts_with("daypass_kubernetes_calls_total"));
@@ -259,20 +254,20 @@ impl Daypass {
 
     /// The audit events that it recorded about a token, by the token's id.
     pub fn token_events(&self, id: &str) -> Vec<Value> {
-        self.audit_events().into_iter().filter(|event| event["token"]["id"] == id).collect()
+        self.audit_events_with(id).into_iter().filter(|event| event["token"]["id"] == id).collect()
     }
 
     /// Waits for the first audit event of a kind about a token.
     #[track_caller]
-    pub fn token_event(&self, id: &str, kind: &str) -> Value {
+    pub fn wait_token_event(&self, id: &str, kind: &str) -> Value {
         eventually(&format!("{kind} of {id} is recorded"), || {
             self.token_events(id).into_iter().find(|event| event["event"] == kind)
         })
     }
 }
 
-/// Sends all of these at once; what each came to.
-pub fn at_once<T: Send>(count: usize, send: impl Fn(usize) -> T + Sync) -> Vec<T> {
+/// Runs `send` this many times concurrently and returns all results.
+pub fn concurrently<T: Send>(count: usize, send: impl Fn(usize) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let send = &send;
         let threads: Vec<_> = (0..count).map(|n| scope.spawn(move || send(n))).collect();

@@ -1,4 +1,4 @@
-//! An authenticator and an authorizer beside the cluster's own: the API server asks them, as it does those of a cloud.
+//! Webhooks that the API server asks for authentication and authorization, as in a cloud.
 
 use std::fs;
 use std::sync::Arc;
@@ -7,22 +7,21 @@ use std::thread;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use daypass_local::{Component, Shutdown};
 use serde_json::{Value, json};
 
-use super::lab::Lab;
+use super::cluster::Cluster;
 
-/// What they answer.
+/// The webhooks' answers.
 pub struct Webhooks {
-    /// Whose token this is: `user` of a TokenReview. It is for any audience that is asked for.
+    /// The `user` of a TokenReview for this token, valid for every requested audience.
     pub user_of: fn(&str) -> Option<Value>,
-    /// Whether this SubjectAccessReview's `spec` is denied, whatever RBAC says.
+    /// Whether to deny this SubjectAccessReview's `spec`, before RBAC decides.
     pub denies: fn(&Value) -> bool,
 }
 
 impl Webhooks {
-    /// Starts them, and the API server anew with them. They run until the tests end.
-    pub fn start(self, lab: &Lab) {
+    /// Starts the webhooks and restarts the API server with them. They run until the tests end.
+    pub fn start(self, cluster: &Cluster) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -37,7 +36,7 @@ impl Webhooks {
                 axum::serve(listener, router).await.unwrap();
             });
         });
-        let folder = lab.fresh_folder("webhooks");
+        let folder = cluster.fresh_folder("webhooks");
         let config = |name: &str| {
             let file = folder.join(name);
             let config = json!({
@@ -48,7 +47,7 @@ impl Webhooks {
             fs::write(&file, config.to_string()).unwrap();
             file.display().to_string()
         };
-        lab.restart_apiserver(&[
+        cluster.restart_apiserver(&[
             &format!("--authentication-token-webhook-config-file={}", config("authenticate")),
             "--authentication-token-webhook-version=v1",
             "--authorization-mode=Webhook,RBAC",
@@ -57,15 +56,6 @@ impl Webhooks {
             "--authorization-webhook-cache-authorized-ttl=0s",
             "--authorization-webhook-cache-unauthorized-ttl=0s",
         ]);
-    }
-}
-
-impl Lab {
-    /// Starts the API server anew, with these flags in addition.
-    pub fn restart_apiserver(&self, args: &[&str]) {
-        self.plane.set_apiserver_args(args.iter().map(|arg| (*arg).to_owned()).collect());
-        self.plane.stop_component(Component::ApiServer, Shutdown::Graceful).unwrap();
-        self.plane.start_component(Component::ApiServer).unwrap();
     }
 }
 

@@ -1,0 +1,15 @@
+//! The REST API: routes, validation, authentication, authorization, and protection against strangers.
+
+mod authorization;
+mod authorizers;
+mod browser;
+mod denials;
+mod generated;
+mod hang_ups;
+mod openapi;
+mod routes;
+mod secrets;
+mod silence;
+mod strangers;
+mod tls;
+mod validation;

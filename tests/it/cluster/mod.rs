@@ -1,0 +1,7 @@
+//! When the API server, etcd or Daypass is down, slow or overloaded.
+
+mod flow_control;
+mod outage;
+mod overload;
+mod partial;
+mod shutdown;

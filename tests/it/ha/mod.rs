@@ -1,0 +1,6 @@
+//! Several replicas: leadership, rolling upgrades, and Daypass's own token.
+
+mod leader;
+mod replicas;
+mod rolling;
+mod token;

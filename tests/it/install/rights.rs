@@ -1,0 +1,253 @@
+//! What a role can do, computed from the live cluster: `GET /members/roles`, and the audit event when it grows.
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Daypass, Launch, NewMember, Role, eventually};
+
+/// A role as the API lists it.
+fn listed(daypass: &Daypass, role: &Role) -> Value {
+    let roles = daypass.owner.get("/members/roles").expect(200).json();
+    let items = roles["items"].as_array().unwrap().clone();
+    items.into_iter().find(|item| item["id"] == *role.id).unwrap_or_else(|| panic!("{} in {roles}", role.id))
+}
+
+/// `readOnly`, `streamsOutliveMember` and `escapes` of a role. Checks that `contained` means no escapes.
+#[track_caller]
+fn rights(daypass: &Daypass, role: &Role) -> (bool, bool, Vec<String>) {
+    let found = listed(daypass, role);
+    let escapes: Vec<String> = serde_json::from_value(found["escapes"].clone()).unwrap();
+    assert_eq!(found["contained"], escapes.is_empty(), "{found}");
+    (found["readOnly"] == true, found["streamsOutliveMember"] == true, escapes)
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+/// Creates a ClusterRole and binds it to a group, in a namespace or everywhere.
+fn grant(name: &str, group: &str, namespace: Option<&str>, rules: &Value) -> String {
+    let api = "rbac.authorization.k8s.io";
+    let version = format!("{api}/v1");
+    let kind = if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rules]},
+        {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace},
+         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+         "subjects": [{"apiGroup": api, "kind": "Group", "name": group}]},
+    ]})
+    .to_string()
+}
+
+#[test]
+fn shipped_roles_are_contained_and_three_are_read_only() {
+    let (_, daypass) = Cluster::shared();
+    let answer = daypass.owner.get("/members/roles").expect(200).json();
+    assert_eq!(answer["walls"], true, "{answer}");
+    for (id, reads_only) in
+        [("projects-view", true), ("nodes-view", true), ("storage-view", true), ("pods-restart", false)]
+    {
+        let role = Role { id: id.to_owned(), namespace: format!("daypass-{id}") };
+        assert_eq!(rights(daypass, &role), (reads_only, true, vec![]), "{id}");
+        assert_eq!(listed(daypass, &role)["namespaces"], Value::Null, "{id}");
+    }
+}
+
+#[test]
+fn every_escape_of_a_role_is_named() {
+    let (cluster, daypass) = Cluster::shared();
+    let rbac = "rbac.authorization.k8s.io";
+    for (rule, read_only, streams, escape) in [
+        (rule("", &["pods", "namespaces"], &["get", "list"]), true, false, None),
+        (rule("", &["pods"], &["get", "watch"]), true, true, None),
+        (rule("", &["pods/log"], &["get"]), true, true, None),
+        (rule("", &["services"], &["create", "delete"]), false, false, None),
+        (rule(rbac, &["clusterroles"], &["escalate"]), false, false, Some("ESCALATE")),
+        (rule(rbac, &["roles"], &["bind"]), false, false, Some("BIND")),
+        (rule("", &["serviceaccounts"], &["impersonate"]), false, false, Some("IMPERSONATE")),
+        (rule("authentication.k8s.io", &["uids"], &["impersonate"]), false, false, Some("IMPERSONATE")),
+        (
+            rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &["patch"]),
+            false,
+            false,
+            Some("ADMISSION_CONTROL"),
+        ),
+        (rule(rbac, &["clusterrolebindings"], &["delete"]), false, false, Some("RBAC")),
+        (rule("apiregistration.k8s.io", &["apiservices"], &["delete"]), false, false, Some("API_EXTENSIONS")),
+        (
+            rule("flowcontrol.apiserver.k8s.io", &["prioritylevelconfigurations"], &["update"]),
+            false,
+            false,
+            Some("FLOW_CONTROL"),
+        ),
+        (rule("", &["configmaps"], &["patch"]), false, false, Some("CLUSTER_CONFIGURATION")),
+        (rule("certificates.k8s.io", &["certificatesigningrequests"], &["create"]), false, false, Some("CREDENTIALS")),
+        (rule("apps", &["controllerrevisions"], &["create", "delete"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("", &["nodes/proxy"], &["get"]), false, true, Some("NODES_PROXY")),
+        (rule("", &["serviceaccounts/token"], &["create"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("", &["secrets"], &["get"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("", &["pods/exec"], &["create"]), false, true, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("apps", &["deployments"], &["patch"]), false, false, Some("SERVICE_ACCOUNT_TOKENS")),
+        (rule("apps", &["*"], &["list"]), false, false, Some("WILDCARD")),
+    ] {
+        let role = cluster.role(json!([rule]));
+        let found = rights(daypass, &role);
+        let has = |wanted: &str| found.2.iter().any(|escape| escape == wanted);
+        assert!(escape.map_or(found.2.is_empty(), has), "{rule}: {found:?}");
+        assert_eq!((found.0, found.1), (read_only, streams), "{rule}");
+    }
+}
+
+#[test]
+fn namespaced_role_names_its_namespaces() {
+    let (cluster, daypass) = Cluster::shared();
+    for namespace in ["rights-blue", "rights-green"] {
+        cluster.kubectl(&["create", "namespace", namespace]);
+    }
+    let rules = [rule("", &["pods"], &["get", "list"])];
+    let role = cluster.role_of(&json!({"rules": rules, "namespaces": ["rights-green", "rights-blue"]}));
+    assert_eq!(listed(daypass, &role)["namespaces"], json!(["rights-blue", "rights-green"]));
+    let kubeconfig = NewMember::new(&daypass.owner, &role, 1).kubeconfig(cluster).file;
+    assert!(cluster.kubectl_with(&kubeconfig, &["get", "pods", "-n", "rights-blue"]).status.success());
+    assert!(!cluster.kubectl_with(&kubeconfig, &["get", "pods", "-n", "default"]).status.success());
+}
+
+#[test]
+fn role_includes_all_bindings_of_its_group() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    let group = format!("system:serviceaccounts:{}", role.namespace);
+    let name = format!("tests-{}", role.id);
+    cluster.apply(&grant(&name, &group, Some("default"), &rule("", &["serviceaccounts/token"], &["create"])));
+    assert_eq!(rights(daypass, &role), (false, false, vec!["SERVICE_ACCOUNT_TOKENS".to_owned()]));
+    cluster.kubectl(&["delete", "rolebinding", &name, "-n", "default"]);
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+}
+
+#[test]
+fn role_includes_aggregated_cluster_roles() {
+    let (cluster, daypass) = Cluster::shared();
+    let cluster_role = |name: &str, more: Value| {
+        let mut role =
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}});
+        role.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        cluster.apply(&role.to_string());
+    };
+    let selector = json!([{"matchLabels": {"tests.example.com/aggregate": "yes"}}]);
+    cluster_role("tests-aggregated", json!({"aggregationRule": {"clusterRoleSelectors": selector}, "rules": []}));
+    let role = cluster.role_of(&json!({"clusterRoles": ["tests-aggregated"]}));
+    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    cluster_role(
+        "tests-aggregate",
+        json!({
+            "metadata": {"name": "tests-aggregate", "labels": {"tests.example.com/aggregate": "yes"}},
+            "rules": [rule("", &["nodes/proxy"], &["get"])],
+        }),
+    );
+    eventually("the controller has aggregated it", || {
+        (rights(daypass, &role) == (false, true, vec!["NODES_PROXY".to_owned()])).then_some(())
+    });
+}
+
+#[test]
+fn role_includes_rights_of_everyone_except_defaults() {
+    let cluster = Cluster::exclusive();
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    let role = cluster.reader();
+    // Kubernetes' own bindings let everyone ask about themselves.
+    assert_eq!(rights(&daypass, &role), (true, false, vec![]));
+    let exec = rule("", &["nodes/proxy"], &["create"]);
+    for (group, namespace) in [
+        ("system:authenticated", None),
+        ("system:authenticated", Some("default")),
+        ("system:serviceaccounts", None),
+        ("system:serviceaccounts", Some("default")),
+    ] {
+        cluster.apply(&grant("tests-everyone", group, namespace, &exec));
+        let kind = if namespace.is_some() { "rolebinding" } else { "clusterrolebinding" };
+        let place = format!("--namespace={}", namespace.unwrap_or_default());
+        let wide = (false, true, vec!["NODES_PROXY".to_owned()]);
+        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}");
+        // A label does not make a binding one of Kubernetes' defaults.
+        cluster.kubectl(&["label", kind, "tests-everyone", &place, "kubernetes.io/bootstrapping=rbac-defaults"]);
+        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}, labelled");
+        cluster.kubectl(&["delete", kind, "tests-everyone", &place]);
+        assert_eq!(rights(&daypass, &role), (true, false, vec![]), "{group} in {namespace:?}, gone");
+    }
+    daypass.stop();
+}
+
+#[test]
+fn unreadable_rights_count_as_the_worse_case() {
+    let cluster = Cluster::exclusive();
+    cluster.expect_refusals();
+    let role = cluster.reader();
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    let own = cluster.object("default", "clusterrole", "daypass").unwrap();
+    let all = own["rules"].as_array().unwrap().clone();
+    let less: Vec<Value> =
+        all.iter().filter(|rule| rule["apiGroups"] != json!(["rbac.authorization.k8s.io"])).cloned().collect();
+    assert_eq!(less.len() + 1, all.len(), "{own}");
+    let replace = |rules: &[Value]| {
+        let patch = json!([{"op": "replace", "path": "/rules", "value": rules}]).to_string();
+        cluster.kubectl(&["patch", "clusterrole", "daypass", "--type=json", "-p", &patch]);
+    };
+    replace(&less);
+    eventually("the right is gone", || {
+        (rights(&daypass, &role) == (false, true, vec!["UNKNOWN".to_owned()])).then_some(())
+    });
+    NewMember::new(&daypass.owner, &role, 1);
+    replace(&all);
+    eventually("the object can be read again", || (rights(&daypass, &role) == (true, false, vec![])).then_some(()));
+    daypass.stop();
+}
+
+#[test]
+fn widened_role_is_reported_once_and_narrowed_role_is_not() {
+    let cluster = Cluster::exclusive();
+    let get = rule("", &["pods"], &["get"]);
+    let list = rule("", &["pods"], &["list"]);
+    let (grows, shrinks) = (cluster.role(json!([get])), cluster.role(json!([get, list])));
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    let ids: Vec<String> =
+        [&grows, &shrinks].map(|role| NewMember::new(&daypass.owner, role, 1).id).into_iter().collect();
+    let names: Vec<&str> = ids.iter().map(|id| id.split_once('.').unwrap().1).collect();
+    let status = |role: &Role, name: &str| cluster.object(&role.namespace, "member", name).unwrap()["status"].clone();
+    let granted = [status(&grows, names[0])["roleHash"].clone(), status(&shrinks, names[1])["roleHash"].clone()];
+    assert!(granted.iter().all(Value::is_string) && granted[0] != granted[1], "{granted:?}");
+    let widened = |status: &Value| {
+        let conditions = status["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "RoleWidened")
+    };
+    let events = |daypass: &Daypass, id: &str| -> Vec<Value> {
+        daypass.audit(id).into_iter().filter(|event| event["event"] == "ROLE_WIDENED").collect()
+    };
+
+    // A new leader reads all roles, so this one knows them as they are now.
+    daypass.stop();
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    daypass.wait_rights_read();
+    let set_rules = |role: &Role, rules: Value| cluster.apply(&cluster.render_role(&role.id, &json!({"rules": rules})));
+    set_rules(&grows, json!([get, list]));
+    set_rules(&shrinks, json!([get]));
+    eventually("both changes are recorded", || {
+        let now = [status(&grows, names[0])["roleHash"].clone(), status(&shrinks, names[1])["roleHash"].clone()];
+        (now[0] != granted[0] && now[1] != granted[1]).then_some(())
+    });
+    let condition = widened(&status(&grows, names[0])).expect("a condition");
+    assert_eq!((&condition["status"], &condition["reason"]), (&"True".into(), &"RightsAdded".into()));
+    assert_eq!(widened(&status(&shrinks, names[1])), None);
+    let reported = eventually("it is reported", || events(&daypass, &ids[0]).into_iter().next());
+    assert_eq!(reported["actor"], json!({"type": "KUBERNETES"}));
+    assert_eq!(reported["member"]["roleId"], *grows.id);
+    assert_eq!(events(&daypass, &ids[1]), [] as [Value; 0]);
+
+    // The next leader does not report it again.
+    daypass.stop();
+    assert_eq!(events(&daypass, &ids[0]).len(), 1);
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    daypass.wait_rights_read();
+    assert!(ids.iter().all(|id| events(&daypass, id).is_empty()), "{:?}", daypass.audit_events());
+    assert!(widened(&status(&grows, names[0])).is_some(), "the condition stays");
+    daypass.stop();
+}

@@ -1,0 +1,13 @@
+//! A member from its creation to its end, and what it leaves behind.
+
+mod crd;
+mod engineer;
+mod expiry;
+mod flow;
+mod hostile_objects;
+mod idempotency;
+mod kill;
+mod kubeconfigs;
+mod promptness;
+mod reaper;
+mod sweep;

@@ -1,0 +1,11 @@
+//! The admission policies (the walls): what they refuse, and what they let pass.
+
+mod certificates;
+mod cluster;
+mod kubernetes;
+mod members;
+mod namespaces;
+mod off;
+mod older;
+mod persistence;
+mod roles;
