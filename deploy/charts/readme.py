@@ -1,8 +1,9 @@
-"""Writes the table of values in the chart's README from the comments of values.yaml. Needs nothing but Python."""
+"""Writes the list of values in the chart's README from the comments of values.yaml. Needs only Python."""
 
 import pathlib
 import re
 import sys
+import textwrap
 
 CHART = pathlib.Path(__file__).resolve().parent / "daypass"
 BEGIN, END = "<!-- values: written by `make generate` -->\n", "<!-- end of values -->\n"
@@ -15,25 +16,33 @@ class Value:
         self.path, self.comment, self.default, self.children = path, comment, default, []
 
     def described(self):
-        """The keys below it that are values of their own: all, or none where it is a value as a whole."""
+        """The keys below it that are values of their own: all, or none if it is a value as a whole."""
         described = [child for child in self.children if child.comment]
         if described and len(described) < len(self.children):
             missing = [child.path for child in self.children if not child.comment]
             sys.exit(f"values.yaml: no comment above {', '.join(missing)}")
         return described
 
-    def rows(self):
-        # Examples and lists are for who edits values.yaml.
-        text = re.split(r"\n(?:- |  )", self.comment)[0].replace("\n", " ").replace("|", r"\|")
+    def items(self, indent=""):
+        """This value and those below it, as items of a Markdown list."""
+        # Examples and lists are for those who edit values.yaml.
+        text = re.split(r"\n(?:- |  )", self.comment)[0].replace("\n", " ")
         if self.described():
-            yield f"| **`{self.path}`** | | {text} |"
-            for child in self.described():
-                yield from child.rows()
+            name = f"**`{self.path}`**"
         elif text.startswith("Required. "):
-            yield f"| `{self.path}` | *required* | {text.removeprefix('Required. ')} |"
+            name, text = f"`{self.path}` (*required*)", text.removeprefix("Required. ")
         else:
-            default = f"`{self.default}`" if self.default else "see [values.yaml](values.yaml)"
-            yield f"| `{self.path}` | {default} | {text} |"
+            name = f"`{self.path}`" + (f" (`{self.default}`)" if self.default else "")
+        yield textwrap.fill(
+            f"{name}: {text}",
+            119,
+            initial_indent=f"{indent}- ",
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for child in self.described():
+            yield from child.items(indent + "  ")
 
 
 def read(text):
@@ -61,9 +70,8 @@ def main():
     readme = CHART / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    rows = [row for value in read((CHART / "values.yaml").read_text()) for row in value.rows()]
-    table = "\n".join(["| value | default | what it is |", "|---|---|---|", *rows]) + "\n"
-    readme.write_text(before + BEGIN + table + END + after)
+    items = [item for value in read((CHART / "values.yaml").read_text()) for item in value.items()]
+    readme.write_text(before + BEGIN + "\n".join(items) + "\n" + END + after)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Chart(unittest.TestCase):
             with self.subTest(name):
                 done = helm("lint", "--strict", str(CHART), values=REQUIRED + values)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-                # Notices of helm lint: there are none either.
+                # No notices of helm lint either.
                 self.assertNotIn("[", done.stdout)
 
     def test_two_renders_are_the_same_bytes(self):
@@ -39,18 +39,22 @@ class Chart(unittest.TestCase):
                 self.assertEqual(first.returncode, 0, first.stderr)
                 self.assertEqual(first.stdout, second.stdout)
 
-    def test_nothing_depends_on_the_cluster_on_chance_or_on_the_time(self):
+    def test_rendering_uses_no_cluster_randomness_or_time(self):
         """A GitOps controller renders again and again, without a cluster."""
         unstable = r"\b(lookup|rand\w+|gen(CA|PrivateKey|Signed\w*|SelfSigned\w*)|uuidv4|htpasswd|now|derivePassword|Release\.Is\w+|Release\.Revision|Capabilities)\b"
         for path in TEMPLATES:
-            for call in re.findall(r"{{.*?}}", re.sub(r"{{-? */\*.*?\*/ *-?}}", "", path.read_text(), flags=re.S), re.S):
+            for call in re.findall(
+                r"{{.*?}}", re.sub(r"{{-? */\*.*?\*/ *-?}}", "", path.read_text(), flags=re.S), re.S
+            ):
                 self.assertNotRegex(call, unstable, path.name)
 
     def test_no_null_and_no_empty_field(self):
         def walk(value, path):
             self.assertNotIn(value, (None, [], {}), path)
-            for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-                # A selector of everything is an empty map.
+            for key, item in (
+                value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+            ):
+                # An empty map selects everything.
                 if str(key) not in ("namespaceSelector", "podSelector", "apiGroups", "data"):
                     walk(item, f"{path}.{key}")
 
@@ -60,7 +64,7 @@ class Chart(unittest.TestCase):
                     walk(obj, f"{name}: {obj['kind']} {obj['metadata']['name']}")
 
     def test_a_scanner_finds_nothing(self):
-        """checkov; checkov.yaml, and the annotations of what is meant, say what it does not look at, and why."""
+        """checkov; checkov.yaml and annotations on the objects say what it skips, and why."""
         with tempfile.TemporaryDirectory() as folder:
             for name, values in VALUES.items():
                 text = yaml.safe_dump_all(render(values + f"\nimage: {{digest: 'sha256:{'0' * 64}'}}", tests=True))
@@ -72,13 +76,13 @@ class Chart(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_every_template_has_a_test(self):
-        """That is, a class in this folder that says it is of that template."""
+        """A class in this folder names it in `templates`."""
         cases = [type(test) for test in every(unittest.defaultTestLoader.discover(str(HERE), "*_test.py"))]
         tested = {name for case in cases for name in getattr(case, "templates", ())}
         rendering = {str(path.relative_to(CHART / "templates")) for path in TEMPLATES if path.suffix == ".yaml"}
         self.assertEqual(sorted(tested), sorted(rendering))
 
-    def test_no_namespace_of_its_own_no_hooks_but_tests_no_certificates(self):
+    def test_renders_no_own_namespace_no_certificates_and_only_test_hooks(self):
         for values in VALUES.values():
             objects = render(values)
             self.assertNotIn("daypass", [obj["metadata"]["name"] for obj in of_kind(objects, "Namespace")])
@@ -95,11 +99,17 @@ class Chart(unittest.TestCase):
                 if isinstance(value, dict) and "properties" in schema["properties"][key]:
                     walk(value, schema["properties"][key], f"{path}.{key}")
 
-        walk(yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), "")
+        walk(
+            yaml.safe_load((CHART / "values.yaml").read_text()),
+            json.loads((CHART / "values.schema.json").read_text()),
+            "",
+        )
 
-    def test_artifact_hub(self):
+    def test_artifact_hub_annotations_match_the_chart(self):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-        hub = {key.removeprefix("artifacthub.io/"): yaml.safe_load(value) for key, value in chart["annotations"].items()}
+        hub = {
+            key.removeprefix("artifacthub.io/"): yaml.safe_load(value) for key, value in chart["annotations"].items()
+        }
         images = {container["image"] for obj in render(tests=True) for container in containers(obj)}
         self.assertEqual({entry["image"] for entry in hub["images"]}, images)
         self.assertEqual(chart["appVersion"], chart["version"])
@@ -122,11 +132,11 @@ class Crds(unittest.TestCase):
         self.assertTrue(crds)
         return crds
 
-    def test_rendered_as_generated(self):
+    def test_crds_render_as_generated(self):
         rendered = of_kind(render(), "CustomResourceDefinition")
         self.assertEqual([crd["spec"] for crd in rendered], [crd["spec"] for crd in self.sources()])
 
-    def test_keep_and_enabled(self):
+    def test_crds_can_be_kept_and_disabled(self):
         for crd in of_kind(render(), "CustomResourceDefinition"):
             self.assertEqual(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
         for crd in of_kind(render("crds: {keep: false}"), "CustomResourceDefinition"):
@@ -135,7 +145,8 @@ class Crds(unittest.TestCase):
 
 
 class Notes(unittest.TestCase):
-    """NOTES.txt, which `helm template` does not render; a dry run needs a cluster, so a copy of the chart has it as a ConfigMap."""
+    """NOTES.txt. `helm template` does not render it and a dry run needs a cluster, so a copy of the chart makes it an
+    object."""
 
     def notes(self, values):
         with tempfile.TemporaryDirectory() as folder:
@@ -145,11 +156,20 @@ class Notes(unittest.TestCase):
             text = (copy / "templates/_notes.tpl").read_text()
             (copy / "templates/_notes.tpl").write_text('{{ define "notes" }}' + text + "{{ end }}")
             (copy / "templates/notes.yaml").write_text('kind: Notes\ntext: {{ include "notes" . | toJson }}\n')
-            done = helm("template", "daypass", str(copy), "-n", "daypass", "-s", "templates/notes.yaml", values=REQUIRED + values)
+            done = helm(
+                "template",
+                "daypass",
+                str(copy),
+                "-n",
+                "daypass",
+                "-s",
+                "templates/notes.yaml",
+                values=REQUIRED + values,
+            )
             self.assertEqual(done.returncode, 0, done.stderr)
             return yaml.safe_load(done.stdout)["text"]
 
-    def test_the_next_three_commands(self):
+    def test_notes_show_the_next_three_commands(self):
         for values, ca in [
             ("managers: [{kind: ServiceAccount, namespace: default, name: owner}]", "get secret daypass-tls"),
             ("managers: [{kind: ServiceAccount, namespace: default, name: owner}]\n" + ISSUED, None),
@@ -164,7 +184,7 @@ class Notes(unittest.TestCase):
             if ca:
                 self.assertIn(ca, notes)
 
-    def test_a_role_that_reads_the_audit_trail_is_warned_of(self):
+    def test_notes_warn_about_a_role_that_reads_the_audit_trail(self):
         warning = "WARNING: the role a reads logs in every namespace"
         for resources, verbs, warned in [
             ("[pods, pods/log]", "[get]", True),
@@ -177,7 +197,7 @@ class Notes(unittest.TestCase):
             self.assertNotIn(warning, self.notes(rules.replace("rules:", "namespaces: [blue], rules:")))
         self.assertNotIn("WARNING", self.notes(""))
 
-    def test_what_is_missing_is_said(self):
+    def test_notes_say_what_is_missing(self):
         notes = self.notes(VALUES["without"])
         self.assertIn("It has no role", notes)
         self.assertIn("WARNING: walls.enabled is false", notes)

@@ -1,4 +1,4 @@
-"""How Daypass is reached and watched."""
+"""How clients reach Daypass, and how Prometheus monitors it."""
 
 import json
 import re
@@ -17,7 +17,10 @@ class Exposed(unittest.TestCase):
         self.assertEqual(of_kind(render(), "Ingress", "HTTPRoute", "TLSRoute", "BackendTLSPolicy"), [])
 
     def test_ingress(self):
-        values = "server: {publicUrl: 'https://daypass.example.com:8443/'}\ningress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a: b}}"
+        values = """
+server: {publicUrl: 'https://daypass.example.com:8443/'}
+ingress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a: b}}
+"""
         ingress = one(render(values), "Ingress", "daypass", "daypass")
         self.assertEqual(ingress["metadata"]["annotations"], {"a": "b"})
         spec = ingress["spec"]
@@ -25,32 +28,48 @@ class Exposed(unittest.TestCase):
         self.assertEqual(spec["tls"], [{"hosts": ["daypass.example.com"], "secretName": "edge"}])
         (rule,) = spec["rules"]
         self.assertEqual(rule["host"], "daypass.example.com")
-        self.assertEqual(rule["http"]["paths"][0]["backend"]["service"], {"name": "daypass", "port": {"name": "https"}})
+        self.assertEqual(
+            rule["http"]["paths"][0]["backend"]["service"], {"name": "daypass", "port": {"name": "https"}}
+        )
         plain = one(render("ingress: {enabled: true}"), "Ingress", "daypass", "daypass")["spec"]
         self.assertEqual(list(plain), ["rules"])
 
     def test_http_route_is_encrypted_again(self):
-        objects = render("httpRoute: {enabled: true, parentRefs: [{name: edge, namespace: gateways}]}\nservice: {port: 443}")
+        objects = render(
+            "httpRoute: {enabled: true, parentRefs: [{name: edge, namespace: gateways}]}\nservice: {port: 443}"
+        )
         spec = one(objects, "HTTPRoute", "daypass", "daypass")["spec"]
         self.assertEqual(
-            spec["parentRefs"], [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge", "namespace": "gateways"}]
+            spec["parentRefs"],
+            [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge", "namespace": "gateways"}],
         )
         self.assertEqual(spec["hostnames"], ["daypass.example.com"])
         backend = {"group": "", "kind": "Service", "name": "daypass", "port": 443, "weight": 1}
         self.assertEqual(spec["rules"][0]["backendRefs"], [backend])
         policy = one(objects, "BackendTLSPolicy", "daypass", "daypass")["spec"]
-        self.assertEqual(policy["targetRefs"], [{"group": "", "kind": "Service", "name": "daypass", "sectionName": "https"}])
-        self.assertEqual(policy["validation"], {"hostname": "daypass.example.com", "wellKnownCACertificates": "System"})
+        self.assertEqual(
+            policy["targetRefs"], [{"group": "", "kind": "Service", "name": "daypass", "sectionName": "https"}]
+        )
+        self.assertEqual(
+            policy["validation"], {"hostname": "daypass.example.com", "wellKnownCACertificates": "System"}
+        )
 
     def test_http_route_with_a_ca_and_without_a_policy(self):
         route = "httpRoute: {{enabled: true, parentRefs: [{{name: edge}}], backendTLSPolicy: {}}}"
-        policy = one(render(route.format("{caConfigMap: ca}")), "BackendTLSPolicy", "daypass", "daypass")["spec"]["validation"]
+        policy = one(render(route.format("{caConfigMap: ca}")), "BackendTLSPolicy", "daypass", "daypass")["spec"][
+            "validation"
+        ]
         self.assertEqual(policy["caCertificateRefs"], [{"group": "", "kind": "ConfigMap", "name": "ca"}])
         self.assertNotIn("wellKnownCACertificates", policy)
         self.assertEqual(of_kind(render(route.format("{enabled: false}")), "BackendTLSPolicy"), [])
 
     def test_tls_route(self):
-        spec = one(render("tlsRoute: {enabled: true, parentRefs: [{name: edge, sectionName: tls}]}"), "TLSRoute", "daypass", "daypass")["spec"]
+        spec = one(
+            render("tlsRoute: {enabled: true, parentRefs: [{name: edge, sectionName: tls}]}"),
+            "TLSRoute",
+            "daypass",
+            "daypass",
+        )["spec"]
         self.assertEqual(spec["hostnames"], ["daypass.example.com"])
         self.assertEqual(spec["parentRefs"][0]["sectionName"], "tls")
         self.assertEqual(spec["rules"][0]["backendRefs"][0]["port"], 8443)
@@ -60,18 +79,20 @@ class Networks(unittest.TestCase):
     templates = ["networkpolicy.yaml"]
 
     def spec(self, values):
-        return one(render(f"networkPolicy: {{enabled: true, {values}}}"), "NetworkPolicy", "daypass", "daypass")["spec"]
+        return one(render(f"networkPolicy: {{enabled: true, {values}}}"), "NetworkPolicy", "daypass", "daypass")[
+            "spec"
+        ]
 
     def test_off(self):
         self.assertEqual(of_kind(render(), "NetworkPolicy"), [])
 
-    def test_everybody_reaches_the_api_and_nobody_the_rest(self):
+    def test_by_default_everybody_reaches_the_api_and_nobody_the_rest(self):
         spec = self.spec("")
         self.assertEqual(spec["podSelector"], one(render(), "Deployment", "daypass", "daypass")["spec"]["selector"])
         self.assertEqual(spec["policyTypes"], ["Ingress"])
         self.assertEqual(spec["ingress"], [{"ports": [{"port": "https", "protocol": "TCP"}]}])
 
-    def test_who_may(self):
+    def test_peers_reach_what_they_are_allowed(self):
         edge, monitoring = [{"podSelector": {"matchLabels": {"app": name}}} for name in ("edge", "monitoring")]
         spec = self.spec(f"apiFrom: [{edge}], metricsFrom: [{monitoring}], egress: [{{ports: [{{port: 53}}]}}]")
         api, metrics = spec["ingress"]
@@ -86,7 +107,10 @@ class Monitoring(unittest.TestCase):
     templates = ["metrics/servicemonitor.yaml", "metrics/prometheusrule.yaml", "metrics/dashboard.yaml"]
 
     def objects(self, more=""):
-        return render("metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, dashboard: {enabled: true}}\n" + more)
+        return render(
+            "metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, dashboard: {enabled: true}}\n"
+            + more
+        )
 
     def expressions(self):
         rule = one(self.objects(), "PrometheusRule", "daypass", "daypass")
@@ -101,7 +125,7 @@ class Monitoring(unittest.TestCase):
     def test_off(self):
         self.assertEqual(of_kind(render(), "ServiceMonitor", "PrometheusRule", "ConfigMap"), [])
 
-    def test_the_monitor_finds_its_service_and_that_the_pods(self):
+    def test_the_monitor_selects_its_service_and_that_selects_the_pods(self):
         objects = self.objects()
         service = one(objects, "Service", "daypass-metrics", "daypass")
         monitor = one(objects, "ServiceMonitor", "daypass", "daypass")["spec"]
@@ -111,17 +135,22 @@ class Monitoring(unittest.TestCase):
         self.assertEqual(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"])
         self.assertEqual(service["spec"]["ports"][0]["targetPort"], "admin")
         self.assertTrue(service["spec"]["publishNotReadyAddresses"])
-        self.assertEqual(service["spec"]["selector"], one(objects, "Deployment", "daypass", "daypass")["spec"]["selector"]["matchLabels"])
+        self.assertEqual(
+            service["spec"]["selector"],
+            one(objects, "Deployment", "daypass", "daypass")["spec"]["selector"]["matchLabels"],
+        )
 
     def test_the_operator_can_read_them(self):
-        """By its own types; its CRDs are in no package of their own."""
+        """By its own Go types; no package holds its CRDs."""
         objects = of_kind(render(VALUES["all"]), "ServiceMonitor", "PrometheusRule")
         self.assertEqual(len(objects), 2)
         command, folder = ["go", "run", "."], HERE / "prometheus"
-        done = subprocess.run(command, cwd=folder, input=json.dumps(objects), capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command, cwd=folder, input=json.dumps(objects), capture_output=True, text=True, timeout=900
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
 
-    def test_labels_by_which_they_are_found(self):
+    def test_given_labels_are_on_the_objects(self):
         objects = render(VALUES["all"])
         for kind in ("ServiceMonitor", "PrometheusRule"):
             self.assertEqual(one(objects, kind, "daypass", "daypass")["metadata"]["labels"]["release"], "prometheus")
@@ -129,14 +158,22 @@ class Monitoring(unittest.TestCase):
         self.assertEqual(dashboard["labels"]["grafana_dashboard"], "1")
         self.assertEqual(dashboard["annotations"], {"folder": "Clusters"})
 
-    def test_what_there_is_an_alert_for(self):
+    def test_alerts(self):
         def alerts(objects):
             rules = one(objects, "PrometheusRule", "daypass", "daypass")["spec"]["groups"][0]["rules"]
             return {rule["alert"]: rule for rule in rules}
 
         found = alerts(self.objects())
-        self.assertLessEqual({"DaypassMemberOverdue", "DaypassReaperNotRunning", "DaypassCertificateExpiring"}, set(found))
+        self.assertLessEqual(
+            {"DaypassMemberOverdue", "DaypassReaperNotRunning", "DaypassCertificateExpiring"}, set(found)
+        )
         self.assertIn("< 1209600", found["DaypassCertificateExpiring"]["expr"])
+        for alert, metric in [
+            ("DaypassRequestsRefused", "daypass_http_requests_refused_total"),
+            ("DaypassConnectionsEvicted", "daypass_connections_evicted_total"),
+        ]:
+            self.assertIn(metric, found[alert]["expr"])
+            self.assertEqual(found[alert]["for"], "10m")
         for rule in found.values():
             self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
             self.assertTrue(rule["annotations"]["summary"] and rule["annotations"]["description"])

@@ -1,4 +1,4 @@
-"""What may be given, and who may do what."""
+"""Which values are valid, and who may do what."""
 
 import unittest
 
@@ -49,7 +49,7 @@ class Values(unittest.TestCase):
             with self.subTest(values):
                 self.refused(values, message)
 
-    def test_what_a_schema_cannot_say(self):
+    def test_rules_that_a_schema_cannot_express(self):
         for values, message in [
             ("managers: [{kind: ServiceAccount, name: a}]", "managers[0].namespace"),
             ("managers: [{kind: User, name: a, namespace: b}]", "managers[0].namespace"),
@@ -59,7 +59,10 @@ class Values(unittest.TestCase):
             ("roles: {a: {name: a}}", "roles.a has neither rules nor clusterRoles"),
             ("roles: {a: {clusterRoles: [view], namespaces: [daypass-b]}}", "roles.a.namespaces: daypass-b"),
             ("walls: {apiAudiences: [a, daypass]}", "server.tokenAudience"),
-            ("roles: {a: {clusterRoles: [view], namespaces: [daypass]}}", "roles.a.namespaces: daypass is Daypass's own"),
+            (
+                "roles: {a: {clusterRoles: [view], namespaces: [daypass]}}",
+                "roles.a.namespaces: daypass is Daypass's own",
+            ),
             ("managers: [{kind: User, name: a, roles: [logs-view]}]", "managers[0].roles: logs-view"),
             ("test: {role: logs-view}", "test.role: logs-view"),
             ("tls: {caKey: ca.crt}", "tls.caKey"),
@@ -73,7 +76,10 @@ class Values(unittest.TestCase):
             ("test: {role: nope}", "test.role: nope"),
             ('ingress: {enabled: true}\nserver: {publicUrl: "https://a/b"}', "server.publicUrl has a path"),
             ('ingress: {enabled: true}\nserver: {publicUrl: "https://192.0.2.1"}', "server.publicUrl has an address"),
-            ('ingress: {enabled: true}\nserver: {publicUrl: "https://[2001:db8::1]:8443"}', "server.publicUrl has an address"),
+            (
+                'ingress: {enabled: true}\nserver: {publicUrl: "https://[2001:db8::1]:8443"}',
+                "server.publicUrl has an address",
+            ),
         ]:
             with self.subTest(values):
                 self.refused(REQUIRED + values, message)
@@ -123,16 +129,14 @@ class OwnRights(unittest.TestCase):
 class Managers(unittest.TestCase):
     templates = ["managers.yaml"]
 
-    def test_of_all_roles_and_of_some(self):
-        objects = render(
-            """
+    def test_managers_of_all_roles_and_of_some(self):
+        objects = render("""
 managers:
   - {kind: User, name: anna}
   - {kind: ServiceAccount, namespace: default, name: owner}
   - {kind: Group, name: storage, roles: [storage-view]}
   - {kind: User, name: bob, roles: [storage-view, nodes-view]}
-"""
-        )
+""")
         self.assertEqual(
             bindings_to(objects, "daypass-engines-manage"),
             [
@@ -142,15 +146,18 @@ managers:
             ],
         )
 
-    def test_none(self):
+    def test_no_managers_no_bindings(self):
         self.assertEqual(bindings_to(render(), "daypass-engines-manage"), [])
 
 
 class AccessTokens(unittest.TestCase):
     templates = ["tokens.yaml"]
 
-    def test_privileges_are_given_in_daypasss_own_namespace(self):
-        objects = render("accessTokens: {generateBy: [{kind: Group, name: ci}], manageBy: [{kind: ServiceAccount, namespace: ops, name: bot}]}")
+    def test_privileges_are_bound_in_daypasss_own_namespace(self):
+        objects = render(
+            "accessTokens: {generateBy: [{kind: Group, name: ci}], "
+            "manageBy: [{kind: ServiceAccount, namespace: ops, name: bot}]}"
+        )
         self.assertEqual(bindings_to(objects, "daypass-tokens-generate"), [("RoleBinding", "daypass", ["ci"])])
         self.assertEqual(bindings_to(objects, "daypass-tokens-manage"), [("RoleBinding", "daypass", ["bot"])])
 
@@ -190,7 +197,7 @@ roles:
         for cluster_role in ("daypass-role-ops", "system:aggregate-to-view"):
             self.assertEqual(bindings_to(objects, cluster_role), [("ClusterRoleBinding", "", group)])
 
-    def test_one_with_namespaces_is_bound_there_only(self):
+    def test_a_role_with_namespaces_is_bound_only_there(self):
         objects = render(self.OPS + "    namespaces: [blue, green]\n")
         group = ["system:serviceaccounts:daypass-ops"]
         for cluster_role in ("daypass-role-ops", "system:aggregate-to-view"):
@@ -228,18 +235,21 @@ roles:
         restart = one(objects, "ClusterRole", "daypass-role-pods-restart")["rules"]
         self.assertEqual(restart[: len(view)], view)
 
-
-    def test_logs_are_read_in_named_namespaces_alone(self):
+    def test_roles_read_logs_only_in_named_namespaces(self):
         objects = render()
         self.assertNotIn("logs-view", yaml.safe_dump_all(objects))
         for role in of_kind(objects, "ClusterRole"):
             for rule in role["rules"]:
                 resources = set(rule.get("resources", []))
-                self.assertFalse(resources & {"*", "*/*", "pods/*", "*/log", "pods/log", "nodes/proxy", "nodes/log"}, role["metadata"])
+                self.assertFalse(
+                    resources & {"*", "*/*", "pods/*", "*/log", "pods/log", "nodes/proxy", "nodes/log"},
+                    role["metadata"],
+                )
         objects = render("roles: {logs-view: {namespaces: [blue, green]}}")
         group = ["system:serviceaccounts:daypass-logs-view"]
         self.assertEqual(
-            bindings_to(objects, "daypass-role-logs-view"), [("RoleBinding", "blue", group), ("RoleBinding", "green", group)]
+            bindings_to(objects, "daypass-role-logs-view"),
+            [("RoleBinding", "blue", group), ("RoleBinding", "green", group)],
         )
         self.assertIn("pods/log", one(objects, "ClusterRole", "daypass-role-logs-view")["rules"][0]["resources"])
 
@@ -264,7 +274,7 @@ class Walls(unittest.TestCase):
         done = helm("template", "daypass", str(CHART), values=REQUIRED + "walls: {enabled: false}")
         self.assertNotIn("ValidatingAdmissionPolicy", done.stdout)
 
-    def test_they_know_daypass_under_another_release_name(self):
+    def test_policies_name_daypass_under_another_release_name(self):
         policies = of_kind(render(release="other", namespace="ops"), "ValidatingAdmissionPolicy")
         self.assertIn("system:serviceaccount:ops:other-daypass", yaml.safe_dump_all(policies))
 
@@ -272,18 +282,25 @@ class Walls(unittest.TestCase):
 class FlowControl(unittest.TestCase):
     templates = ["flowcontrol.yaml"]
 
-    def test_each_schema_is_of_daypass_alone_and_has_a_level(self):
+    def test_each_schema_matches_daypass_alone_and_has_a_level(self):
         objects = render(release="other", namespace="ops")
         levels = {level["metadata"]["name"]: level["spec"] for level in of_kind(objects, "PriorityLevelConfiguration")}
         schemas = {schema["metadata"]["name"]: schema["spec"] for schema in of_kind(objects, "FlowSchema")}
         self.assertEqual(sorted(levels), ["other-daypass", "other-daypass-ends"])
-        self.assertEqual({name: spec["priorityLevelConfiguration"]["name"] for name, spec in schemas.items()}, {name: name for name in levels})
+        self.assertEqual(
+            {name: spec["priorityLevelConfiguration"]["name"] for name, spec in schemas.items()},
+            {name: name for name in levels},
+        )
         account = {"kind": "ServiceAccount", "serviceAccount": {"name": "other-daypass", "namespace": "ops"}}
         for spec in schemas.values():
             self.assertEqual([rule["subjects"] for rule in spec["rules"]], [[account]])
-        # The narrow one first, and both before those of Kubernetes that match it too.
-        self.assertLess(schemas["other-daypass-ends"]["matchingPrecedence"], schemas["other-daypass"]["matchingPrecedence"])
+        # The narrow one first, and both before Kubernetes' own that match too.
+        self.assertLess(
+            schemas["other-daypass-ends"]["matchingPrecedence"], schemas["other-daypass"]["matchingPrecedence"]
+        )
         self.assertLess(schemas["other-daypass"]["matchingPrecedence"], 900)
 
     def test_off(self):
-        self.assertEqual(of_kind(render("flowControl: {enabled: false}"), "FlowSchema", "PriorityLevelConfiguration"), [])
+        self.assertEqual(
+            of_kind(render("flowControl: {enabled: false}"), "FlowSchema", "PriorityLevelConfiguration"), []
+        )

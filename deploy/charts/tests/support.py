@@ -16,10 +16,18 @@ server: {publicUrl: "https://daypass.example.com"}
 VALUES = {
     "default": "",
     "all": """
-tls: {certManager: {enabled: true, issuerRef: {name: ca}}, caKey: ca.crt, atProxy: {caConfigMap: edge-ca}, dnsNames: [alias.example.com]}
+tls:
+  certManager: {enabled: true, issuerRef: {name: ca}}
+  caKey: ca.crt
+  atProxy: {caConfigMap: edge-ca}
+  dnsNames: [alias.example.com]
 managers: [{kind: User, name: anna}, {kind: Group, name: storage, roles: [storage-view]}]
 ingress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a: b}}
-httpRoute: {enabled: true, parentRefs: [{name: edge, namespace: gateways}], annotations: {a: b}, backendTLSPolicy: {caConfigMap: ca}}
+httpRoute:
+  enabled: true
+  parentRefs: [{name: edge, namespace: gateways}]
+  annotations: {a: b}
+  backendTLSPolicy: {caConfigMap: ca}
 tlsRoute: {enabled: true, parentRefs: [{name: edge, sectionName: tls}], annotations: {a: b}}
 networkPolicy:
   enabled: true
@@ -37,7 +45,10 @@ podAnnotations: {a: b}
 priorityClassName: system-cluster-critical
 nodeSelector: {kubernetes.io/os: linux}
 tolerations: [{operator: Exists}]
-affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchFields: [{key: metadata.name, operator: In, values: [a]}]}}]}}
+affinity:
+  nodeAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - {weight: 1, preference: {matchFields: [{key: metadata.name, operator: In, values: [a]}]}}
 service: {annotations: {a: b}}
 """,
     "given certificate": "tls: {secretName: my-tls}",
@@ -49,7 +60,10 @@ topologySpreadConstraints: []
 resources: {}
 roles: {projects-view: null, nodes-view: null, storage-view: null, pods-restart: null}
 """,
-    "an address": 'server: {publicUrl: "https://192.0.2.1:8443/behind/"}\ntls: {certManager: {enabled: true, issuerRef: {name: ca}}}',
+    "an address": """
+server: {publicUrl: "https://192.0.2.1:8443/behind/"}
+tls: {certManager: {enabled: true, issuerRef: {name: ca}}}
+""",
 }
 ISSUED = "tls: {certManager: {enabled: true, issuerRef: {name: ca, kind: Issuer}}, dnsNames: [alias.example.com]}"
 TEMPLATES = [path for path in sorted((CHART / "templates").rglob("*")) if path.is_file()]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{WallTest, attack, eventually, legit};
 
-const NO: (&str, &str) = ("daypass-certificates", "no certificate names a service account or a group of them");
+const NO: (&str, &str) = ("daypass-certificates", "a certificate must not name a service account or a group of them");
 
 /// A request for a client certificate in these groups (`O`), each optionally in UTF-16.
 pub fn request(name: &str, groups: &[(&str, bool)]) -> String {

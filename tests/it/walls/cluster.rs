@@ -20,10 +20,11 @@ fn wild(plain: &str) -> WallTest<'static> {
 #[test]
 fn member_cannot_change_cluster_wide_rbac() {
     const API: &str = "/apis/rbac.authorization.k8s.io/v1";
-    const ROLES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no clusterroles,");
-    const BINDINGS: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no clusterrolebindings,");
-    const NO_ROLE: (&str, &str) = ("daypass-member-persistence", "a member deletes no clusterroles,");
-    const NO_BINDING: (&str, &str) = ("daypass-member-persistence", "a member deletes no clusterrolebindings,");
+    const ROLES: (&str, &str) = ("daypass-member-persistence", "a member may not create or change clusterroles,");
+    const BINDINGS: (&str, &str) =
+        ("daypass-member-persistence", "a member may not create or change clusterrolebindings,");
+    const NO_ROLE: (&str, &str) = ("daypass-member-persistence", "a member may not delete clusterroles,");
+    const NO_BINDING: (&str, &str) = ("daypass-member-persistence", "a member may not delete clusterrolebindings,");
     let (mut test, _) = WallTest::shared();
     let rules = json!([{
         "apiGroups": ["rbac.authorization.k8s.io"], "verbs": ["*"],
@@ -71,10 +72,11 @@ fn member_cannot_change_cluster_wide_rbac() {
 #[test]
 fn member_cannot_change_flow_control() {
     const LEVELS: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no prioritylevelconfigurations,");
-    const SCHEMAS: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no flowschemas,");
-    const NO_LEVEL: (&str, &str) = ("daypass-member-persistence", "a member deletes no prioritylevelconfigurations,");
-    const NO_SCHEMA: (&str, &str) = ("daypass-member-persistence", "a member deletes no flowschemas,");
+        ("daypass-member-persistence", "a member may not create or change prioritylevelconfigurations,");
+    const SCHEMAS: (&str, &str) = ("daypass-member-persistence", "a member may not create or change flowschemas,");
+    const NO_LEVEL: (&str, &str) =
+        ("daypass-member-persistence", "a member may not delete prioritylevelconfigurations,");
+    const NO_SCHEMA: (&str, &str) = ("daypass-member-persistence", "a member may not delete flowschemas,");
     const LEVEL: &str =
         "{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration, metadata: {name: greedy},
         spec: {type: Limited, limited: {nominalConcurrencyShares: 1, limitResponse: {type: Reject}}}}";
@@ -113,9 +115,9 @@ fn member_cannot_change_flow_control() {
 #[test]
 fn member_cannot_change_cluster_configuration() {
     const WRITES: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no configmaps of the cluster itself,");
+        ("daypass-member-persistence", "a member may not create or change configmaps of the cluster itself,");
     const DELETES: (&str, &str) =
-        ("daypass-member-persistence", "a member deletes no configmaps of the cluster itself,");
+        ("daypass-member-persistence", "a member may not delete configmaps of the cluster itself,");
     const TRUSTED: &str = "configmap extension-apiserver-authentication -n kube-system";
     const AWS: &str =
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: aws-auth, namespace: kube-system}, data: {mapUsers: x}}";
@@ -147,8 +149,9 @@ fn member_cannot_change_cluster_configuration() {
 /// A StatefulSet makes pods from the ControllerRevision named in its status.
 #[test]
 fn member_cannot_change_controller_revisions() {
-    const WRITES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no controllerrevisions,");
-    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member deletes no controllerrevisions,");
+    const WRITES: (&str, &str) =
+        ("daypass-member-persistence", "a member may not create or change controllerrevisions,");
+    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member may not delete controllerrevisions,");
     const REVISION: &str =
         "{apiVersion: apps/v1, kind: ControllerRevision, metadata: {name: web-1, namespace: $PLAIN}, revision: 1,
         data: {spec: {template: {}}}}";
@@ -196,13 +199,13 @@ fn walls_hold_while_no_daypass_runs() {
             TOKEN,
             ("daypass-accesstokens", "only Daypass writes AccessTokens"),
         ),
-        attack("a certificate", "", "create -f -", "$REQUEST", ("daypass-certificates", "no certificate names")),
+        attack("a certificate", "", "create -f -", "$REQUEST", ("daypass-certificates", "a certificate must not name")),
         attack(
             "Daypass's rights deleted by a member",
             WILD,
             "delete clusterrolebinding daypass",
             "",
-            ("daypass-member-persistence", "a member deletes no clusterrolebindings,"),
+            ("daypass-member-persistence", "a member may not delete clusterrolebindings,"),
         ),
         attack(
             "Daypass stopped by a member",

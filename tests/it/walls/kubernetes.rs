@@ -37,7 +37,7 @@ fn garbage_collector_removes_a_deleted_members_objects() {
 /// A value of the chart tells the policy the API server's audiences.
 #[test]
 fn kubeconfig_for_unknown_audience_is_refused() {
-    const REFUSAL: &str = "Daypass (policy daypass-role-tokens): a token is for the API server alone";
+    const REFUSAL: &str = "Daypass (policy daypass-role-tokens): a token must be for the API server alone";
     let cluster = Cluster::exclusive();
     let mut daypass = Daypass::start(&cluster, &Launch::default());
     let role = cluster.reader();

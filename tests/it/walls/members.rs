@@ -15,9 +15,8 @@ fn with_member(plain: &str) -> WallTest<'static> {
 
 #[test]
 fn members_are_created_only_in_roles_under_the_callers_name() {
-    const PLACE: (&str, &str) = ("daypass-members", "a Member is made in a role's namespace");
-    const NAME: (&str, &str) =
-        ("daypass-members", "spec.createdBy is who creates the Member: your own user name, or nothing");
+    const PLACE: (&str, &str) = ("daypass-members", "a Member must be in a role's namespace");
+    const NAME: (&str, &str) = ("daypass-members", "spec.createdBy must be your own user name, or absent");
     const OUTSIDE: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member,
         metadata: {name: m, namespace: $PLAIN}, spec: {duration: 1h}}";
     const NOBODYS: &str =
@@ -110,7 +109,7 @@ fn only_daypass_writes_member_status() {
 
 #[test]
 fn only_daypass_sets_member_finalizers_and_owners() {
-    const NONE: (&str, &str) = ("daypass-members", "a Member has no finalizers and no owner references");
+    const NONE: (&str, &str) = ("daypass-members", "a Member must not have finalizers or owner references");
     const HOLD: &str =
         r#"patch member $MEMBER -n $ROLE --type=merge -p {"metadata":{"finalizers":["example.com/hold"]}}"#;
     const ORPHAN: &str = r#"patch member $MEMBER -n $ROLE --type=merge -p {"metadata":{"finalizers":["orphan"]}}"#;
@@ -152,8 +151,7 @@ fn only_daypass_sets_member_finalizers_and_owners() {
 
 #[test]
 fn orphaning_deletion_of_a_member_is_refused() {
-    const ORPHAN: (&str, &str) =
-        ("daypass-members", "a Member is not deleted with its service account left behind (propagationPolicy Orphan)");
+    const ORPHAN: (&str, &str) = ("daypass-members", "a Member must not be deleted with propagationPolicy Orphan");
     with_member("walls-orphans").check_all(&[
         attack("by a manager", "mia", "delete member $MEMBER -n $ROLE --cascade=orphan", "", ORPHAN),
         attack("by the administrator", "", "delete member $MEMBER -n $ROLE --cascade=orphan", "", ORPHAN),

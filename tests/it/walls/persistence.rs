@@ -25,8 +25,10 @@ fn wild(plain: &str) -> WallTest<'static> {
 
 #[test]
 fn member_cannot_create_tokens() {
-    const TOKENS: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no serviceaccounts/token");
-    const SECRETS: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no service-account-token");
+    const TOKENS: (&str, &str) =
+        ("daypass-member-persistence", "a member may not create or change serviceaccounts/token");
+    const SECRETS: (&str, &str) =
+        ("daypass-member-persistence", "a member may not create or change service-account-token");
     const TOKEN: &str =
         "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: token,
         namespace: $PLAIN, annotations: {kubernetes.io/service-account.name: default}}}";
@@ -51,10 +53,10 @@ fn member_cannot_create_tokens() {
 #[test]
 fn member_cannot_request_certificates() {
     const ASKS: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no certificatesigningrequests,");
+        ("daypass-member-persistence", "a member may not create or change certificatesigningrequests,");
     const APPROVES: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no certificatesigningrequests/approval,");
-    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member deletes no certificatesigningrequests,");
+        ("daypass-member-persistence", "a member may not create or change certificatesigningrequests/approval,");
+    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member may not delete certificatesigningrequests,");
     let mut test = wild("walls-wild-certificates");
     let request = |name: &str| {
         let mut params = CertificateParams::default();
@@ -80,12 +82,13 @@ fn member_cannot_request_certificates() {
 
 #[test]
 fn member_cannot_write_rbac() {
-    const ROLES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no roles,");
-    const BINDINGS: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no rolebindings,");
-    const CLUSTER_ROLES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no clusterroles,");
+    const ROLES: (&str, &str) = ("daypass-member-persistence", "a member may not create or change roles,");
+    const BINDINGS: (&str, &str) = ("daypass-member-persistence", "a member may not create or change rolebindings,");
+    const CLUSTER_ROLES: (&str, &str) =
+        ("daypass-member-persistence", "a member may not create or change clusterroles,");
     const CLUSTER_BINDINGS: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no clusterrolebindings,");
-    const NO_BINDING: (&str, &str) = ("daypass-member-persistence", "a member deletes no rolebindings,");
+        ("daypass-member-persistence", "a member may not create or change clusterrolebindings,");
+    const NO_BINDING: (&str, &str) = ("daypass-member-persistence", "a member may not delete rolebindings,");
     let test = wild("walls-wild-rbac");
     test.cluster().kubectl(&[
         "create",
@@ -120,13 +123,13 @@ fn member_cannot_write_rbac() {
 #[test]
 fn member_cannot_install_webhooks_or_api_services() {
     const MUTATING: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no mutatingwebhookconfigurations");
+        ("daypass-member-persistence", "a member may not create or change mutatingwebhookconfigurations");
     const VALIDATING: (&str, &str) =
-        ("daypass-member-persistence", "a member makes and changes no validatingwebhookconfigurations");
-    const NO_SERVICE: (&str, &str) = ("daypass-member-persistence", "a member deletes no apiservices,");
+        ("daypass-member-persistence", "a member may not create or change validatingwebhookconfigurations");
+    const NO_SERVICE: (&str, &str) = ("daypass-member-persistence", "a member may not delete apiservices,");
     const CONVERTED: (&str, &str) = (
         "daypass-member-persistence",
-        "a member makes and changes no customresourcedefinitions with a conversion webhook",
+        "a member may not create or change customresourcedefinitions with a conversion webhook",
     );
     let crd = |strategy: &str| {
         let webhook = json!({"clientConfig": {"url": "https://127.0.0.1:1/x"}, "conversionReviewVersions": ["v1"]});
@@ -145,7 +148,7 @@ fn member_cannot_install_webhooks_or_api_services() {
         })
         .to_string()
     };
-    const SERVICES: (&str, &str) = ("daypass-member-persistence", "a member makes and changes no apiservices");
+    const SERVICES: (&str, &str) = ("daypass-member-persistence", "a member may not create or change apiservices");
     let mut test = wild("walls-wild-webhooks");
     let webhook = |kind: &str| {
         json!({
@@ -237,7 +240,7 @@ fn member_cannot_manage_members() {
 #[test]
 fn member_cannot_change_daypass_or_role_namespaces() {
     const NO: (&str, &str) =
-        ("daypass-member-reach", "a member changes nothing of Daypass's own or in a role's namespace");
+        ("daypass-member-reach", "a member may not change anything of Daypass's or in a role's namespace");
     const COLLECTION: &str = concat!(
         "delete --raw /apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         "?fieldSelector=metadata.name%3Dmembers.daypass.dev&dryRun=All"

@@ -31,8 +31,10 @@ fn with_member(plain: &str) -> WallTest<'static> {
 fn only_daypass_writes_service_accounts_in_roles() {
     const ALONE: (&str, &str) =
         ("daypass-role-serviceaccounts", "a service account in a role's namespace holds the role; only Daypass makes");
-    const OWNED: (&str, &str) =
-        ("daypass-role-serviceaccounts", "a service account in a role's namespace is owned by the Member of its name");
+    const OWNED: (&str, &str) = (
+        "daypass-role-serviceaccounts",
+        "a service account in a role's namespace must be owned by the Member of its name",
+    );
     const OTHER: &str =
         "{apiVersion: v1, kind: ServiceAccount, metadata: {name: other, namespace: $ROLE, ownerReferences:
         [{apiVersion: daypass.dev/v1alpha1, kind: Member, name: $MEMBER, uid: $UID}]}}";
@@ -90,9 +92,9 @@ fn only_daypass_creates_tokens_in_roles() {
 #[test]
 fn daypass_creates_only_bound_expiring_member_tokens() {
     const LIFE: (&str, &str) = ("daypass-role-tokens", "a token lives for 48 hours (172800 s) at most");
-    const BOUND: (&str, &str) = ("daypass-role-tokens", "a token is bound to a Secret, by name and UID");
-    const AUDIENCE: (&str, &str) = ("daypass-role-tokens", "a token is for the API server alone");
-    const DEFAULT: (&str, &str) = ("daypass-role-tokens", "default is no member, it has no token");
+    const BOUND: (&str, &str) = ("daypass-role-tokens", "a token must be bound to a Secret, by name and UID");
+    const AUDIENCE: (&str, &str) = ("daypass-role-tokens", "a token must be for the API server alone");
+    const DEFAULT: (&str, &str) = ("daypass-role-tokens", "default is not a member and gets no token");
     const MEMBERS: &str = "create --raw /api/v1/namespaces/$ROLE/serviceaccounts/$MEMBER/token?dryRun=All -f -";
     const DEFAULTS: &str = "create --raw /api/v1/namespaces/$ROLE/serviceaccounts/default/token?dryRun=All -f -";
     let mut test = with_member("walls-bounds");
@@ -135,7 +137,7 @@ fn daypass_creates_only_bound_expiring_member_tokens() {
 fn only_daypass_creates_empty_secrets_in_roles() {
     const ALONE: (&str, &str) =
         ("daypass-role-secrets", "only Daypass makes and changes Secrets in a role's namespace");
-    const EMPTY: (&str, &str) = ("daypass-role-secrets", "a Secret in a role's namespace is Opaque and empty");
+    const EMPTY: (&str, &str) = ("daypass-role-secrets", "a Secret in a role's namespace must be Opaque and empty");
     const TOKEN: &str =
         "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: evil,
         namespace: $ROLE, annotations: {kubernetes.io/service-account.name: $MEMBER}}}";
@@ -185,7 +187,7 @@ fn nothing_runs_in_a_role_namespace() {
 #[test]
 fn rbac_in_roles_needs_the_right_to_manage_roles() {
     const MANAGE: (&str, &str) =
-        ("daypass-role-rbac", "Roles and RoleBindings in a role's namespace take the right to manage");
+        ("daypass-role-rbac", "Roles and RoleBindings in a role's namespace need the right to manage");
     with_member("walls-rbac").check_all(&[
         attack(
             "`admin`, a binding",
@@ -213,7 +215,8 @@ fn rbac_in_roles_needs_the_right_to_manage_roles() {
 
 #[test]
 fn daypass_creates_only_lease_and_certificate_in_its_namespace() {
-    const OWN: (&str, &str) = ("daypass-own-namespace", "in its own namespace Daypass makes the Lease daypass and");
+    const OWN: (&str, &str) =
+        ("daypass-own-namespace", "in its own namespace Daypass may create only the Lease daypass and");
     let (test, _) = WallTest::shared();
     let cluster = test.cluster();
     test.check_all(&[

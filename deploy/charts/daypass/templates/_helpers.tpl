@@ -34,7 +34,7 @@ serviceAccount:
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{/* The roles that are installed, by id: those that must be limited to namespaces are not before they have some. */}}
+{{/* The installed roles, by id: a role with onlyInNamespaces only once it has namespaces. */}}
 {{- define "daypass.roles" -}}
 {{- $roles := dict -}}
 {{- range $id, $role := .Values.roles -}}
@@ -61,7 +61,7 @@ apiGroup: rbac.authorization.k8s.io
 {{ trimSuffix "/" .Values.server.publicUrl }}/processing/data-planes/{{ .Values.dataPlane.id }}/members
 {{- end -}}
 
-{{/* Daypass itself, as admission sees it. */}}
+{{/* Daypass's user name in admission. */}}
 {{- define "daypass.username" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }}
 {{- end -}}
@@ -73,7 +73,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }
 {{- end }}
 {{- end -}}
 
-{{/* Secret of the given certificate; empty where Daypass makes its own. */}}
+{{/* Secret of the given certificate; empty if Daypass makes its own. */}}
 {{- define "daypass.tlsSecret" -}}
 {{- if .Values.tls.secretName -}}
 {{- .Values.tls.secretName -}}
@@ -82,7 +82,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }
 {{- end -}}
 {{- end -}}
 
-{{/* Not empty where callers see a proxy's certificate and not Daypass's. */}}
+{{/* Not empty if callers see a proxy's certificate and not Daypass's. */}}
 {{- define "daypass.tlsAtProxy" -}}
 {{- if or .Values.tls.atProxy.enabled .Values.httpRoute.enabled -}}
 true
@@ -94,7 +94,7 @@ true
 {{- (urlParse .Values.server.publicUrl).hostname -}}
 {{- end -}}
 
-{{/* Name of the Service inside of the cluster. */}}
+{{/* Name of the Service inside the cluster. */}}
 {{- define "daypass.serviceHost" -}}
 {{- include "daypass.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
@@ -110,7 +110,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* securityContext of every pod: restricted, as Pod Security has it. */}}
+{{/* securityContext of every pod, for the profile `restricted` of Pod Security. */}}
 {{- define "daypass.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -128,7 +128,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* A role out of these to show things with: projects-view if it is one of them. */}}
+{{/* One of these roles for examples: projects-view if it is among them. */}}
 {{- define "daypass.exampleRole" -}}
 {{- if has "projects-view" . -}}
 projects-view
@@ -137,7 +137,7 @@ projects-view
 {{- end -}}
 {{- end -}}
 
-{{/* Gateways of a route. What the API server would add is written out, so that nothing differs from what is live. */}}
+{{/* Gateways of a route, with the API server's defaults filled in, so that nothing differs from the live object. */}}
 {{- define "daypass.parentRefs" -}}
 {{- $refs := list -}}
 {{- range . -}}
@@ -160,7 +160,7 @@ weight: 1
 {{- include "daypass.fullname" . }}-metrics
 {{- end -}}
 
-{{/* Labels of what `helm test` makes; another name, so that the Service never sends a request to its pod. */}}
+{{/* Labels of what `helm test` creates; another name, so that the Service never sends a request to its pod. */}}
 {{- define "daypass.testLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,4 +1,4 @@
-// Reads the objects of the Prometheus operator as that does, from a JSON list on standard input, and refuses a field that it does not know.
+// Decodes the objects of the Prometheus operator with its own types: a JSON list on stdin; refuses unknown fields.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 		}
 		into, known := kinds[meta.Kind]
 		if !known {
-			check(fmt.Errorf("a kind that nobody reads: %q", meta.Kind))
+			check(fmt.Errorf("unknown kind: %q", meta.Kind))
 		}
 		check(yaml.UnmarshalStrict(object, into))
 	}
