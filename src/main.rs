@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use daypass::cli::{Cli, Command, RolesCommand, lint, selftest, token};
 use daypass::{api, crd, serve};
+use secrecy::ExposeSecret as _;
 
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|error| {
         eprintln!("daypass: {error:#}");
-        // 1 is an answer of `roles lint`.
+        // Not 1, which `roles lint` returns for a role that is not contained.
         ExitCode::from(2)
     })
 }
@@ -22,7 +23,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
         Command::Token(command) => {
             let output = token::run(&command)?;
-            print(&output.result)?;
+            print(output.result.expose_secret())?;
             std::io::stderr().write_all(output.remark.as_bytes())?;
         }
         Command::Roles(RolesCommand::Lint { files }) => {
@@ -39,7 +40,7 @@ fn crds(name: Option<&str>) -> anyhow::Result<String> {
     let mut documents = crd::yaml()?;
     documents.retain(|(plural, _)| name.is_none_or(|name| name == plural));
     let texts: Vec<String> = documents.into_iter().map(|(_, text)| text).collect();
-    anyhow::ensure!(!texts.is_empty(), "there is no type of that plural name");
+    anyhow::ensure!(!texts.is_empty(), "no type has this plural name");
     Ok(texts.join("---\n"))
 }
 

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, HeaderName};
-use serde::Deserialize;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serializer};
 use utoipa::openapi::schema::{Schema, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
@@ -15,6 +16,11 @@ use crate::domain::member::{MAX_DESCRIPTION, MAX_DISPLAY_NAME, check_text};
 
 /// For every answer that carries a secret.
 pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// Writes a secret into the one answer that carries it.
+pub(super) fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
 
 /// A field that may be left out, but is not null.
 pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {

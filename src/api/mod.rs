@@ -24,6 +24,12 @@ pub use connection::{Capacity, Connection, Usage};
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
 
+/// The bodies of answers, for clients that decode them.
+pub mod wire {
+    pub use super::members::{CreatedMember, Credentials, MemberStatus, MemberView};
+    pub use super::tokens::{IssuedToken, OwnerView, TokenPage, TokenStatus, TokenView};
+}
+
 use std::fmt;
 use std::sync::Arc;
 

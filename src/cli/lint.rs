@@ -1,4 +1,4 @@
-//! `daypass roles lint`: what the roles of a cluster, or of rendered manifests, can do.
+//! `daypass roles lint`: shows what the roles of a cluster, or of rendered manifests, can do.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Config;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cli::kubernetes_config;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Rbac, Walls};
 use crate::domain::rights::Rights;
@@ -18,40 +18,42 @@ use crate::domain::role::{ROLE_LABEL, RoleId};
 use crate::domain::walls::{OwnAccount, WALLS, Wall};
 use crate::observability::metrics::Metrics;
 
-/// The walls name Daypass, so whose they are has to be known.
-const UNBOUND: &str = "no RoleBinding in a role's namespace says which account is Daypass's";
+/// The fault when Daypass's account is unknown. The walls exempt it, so without its name they cannot be compared.
+const UNBOUND: &str = "no RoleBinding in a role namespace tells which service account is Daypass's";
 
-/// What there is to look at.
+/// The objects to lint.
 #[derive(Default)]
-struct Subject {
+struct Input {
     roles: Vec<RoleId>,
     rbac: Rbac,
-    /// The `spec` of each policy and of each binding in manifests, by name.
+    /// The `spec` of each policy in the manifests, by name.
     policies: BTreeMap<String, Value>,
+    /// The `spec` of each policy binding in the manifests, by name.
     bindings: BTreeMap<String, Value>,
     walls: Walls,
 }
 
-/// What was found: a table for people, and whether every role is contained.
+/// The result of a lint.
 #[derive(Debug)]
 pub struct Report {
-    /// A line for each role.
+    /// The table to print, one line for each role.
     pub table: String,
-    /// Whether no role has a way out.
+    /// Whether no role can escape its limits.
     pub all_contained: bool,
 }
 
-/// Looks at these manifests (`-` is standard input), or at the live cluster where there are none.
+/// Lints these manifests (`-` is standard input), or the live cluster if there are none.
 ///
 /// # Errors
-/// When they cannot be read, or hold no role namespace: an empty answer would look like a clean one.
+/// When the manifests or the cluster cannot be read, or contain no role namespace: an empty report would look like a
+/// clean one.
 pub fn lint(files: &[PathBuf]) -> anyhow::Result<Report> {
-    let subject = if files.is_empty() { live()? } else { manifests(files)? };
-    anyhow::ensure!(!subject.roles.is_empty(), "there is no role namespace");
-    Ok(subject.report())
+    let input = if files.is_empty() { live()? } else { manifests(files)? };
+    anyhow::ensure!(!input.roles.is_empty(), "found no role namespace");
+    Ok(input.report())
 }
 
-impl Subject {
+impl Input {
     fn report(&self) -> Report {
         let mut table = format!("{:<32} {:<10} {:<8} {}\n", "ROLE", "READ-ONLY", "STREAMS", "CONTAINED");
         let mut all_contained = true;
@@ -72,7 +74,7 @@ impl Subject {
         Report { table, all_contained }
     }
 
-    /// Daypass's own account: the walls are around one installation.
+    /// Daypass's own account, the same for every role.
     fn own_account(&self) -> Option<OwnAccount> {
         self.rbac.own_account(self.roles.first()?)
     }
@@ -114,38 +116,38 @@ fn named_spec(object: &Value) -> Option<(String, Value)> {
 
 fn read<T: DeserializeOwned>(object: Value) -> anyhow::Result<T> {
     let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
-    serde_json::from_value(object).with_context(|| format!("{name} cannot be read"))
+    serde_json::from_value(object).with_context(|| format!("could not read {name}"))
 }
 
-fn manifests(files: &[PathBuf]) -> anyhow::Result<Subject> {
+fn manifests(files: &[PathBuf]) -> anyhow::Result<Input> {
     let rbac = Rbac { is_partial: true, ..Rbac::default() };
-    let mut subject = Subject { rbac, ..Subject::default() };
+    let mut input = Input { rbac, ..Input::default() };
     for file in files {
         let text =
             if file == Path::new("-") { io::read_to_string(io::stdin().lock()) } else { fs::read_to_string(file) };
         let text = text.with_context(|| file.display().to_string())?;
         let objects: Vec<Value> = serde_yaml::from_multiple(&text).with_context(|| file.display().to_string())?;
-        objects.into_iter().try_for_each(|object| subject.add(object))?;
+        objects.into_iter().try_for_each(|object| input.add(object))?;
     }
-    subject.walls.faults = match subject.own_account() {
-        Some(own) => subject.faults(&own),
+    input.walls.faults = match input.own_account() {
+        Some(own) => input.faults(&own),
         None => vec![UNBOUND.to_owned()],
     };
-    Ok(subject)
+    Ok(input)
 }
 
-fn live() -> anyhow::Result<Subject> {
+fn live() -> anyhow::Result<Input> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+        let config = kubernetes_config().await?;
         let (clock, namespace) = (Clock::default(), config.default_namespace.clone());
         let cluster = Cluster::new(config, namespace, clock, Metrics::default())?;
         let roles: Vec<RoleId> = cluster.roles().await?.into_iter().map(|role| role.id).collect();
-        let mut subject = Subject { rbac: cluster.rbac().await?, roles, ..Subject::default() };
-        subject.walls = match (subject.own_account(), subject.roles.first()) {
+        let mut input = Input { rbac: cluster.rbac().await?, roles, ..Input::default() };
+        input.walls = match (input.own_account(), input.roles.first()) {
             (Some(own), Some(role)) => cluster.look_at_walls(&own, role).await?,
             _ => Walls { faults: vec![UNBOUND.to_owned()], made_at: None },
         };
-        Ok(subject)
+        Ok(input)
     })
 }

@@ -1,5 +1,6 @@
-//! A client of Daypass's own REST API, for the commands that use it.
+//! A client of Daypass's REST API, for the commands.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,60 +20,65 @@ use crate::cluster::pem;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Of one request.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One data plane's Daypass.
+/// A client for one data plane.
 #[derive(Clone)]
 pub struct Rest {
     client: Client,
     base: String,
 }
 
-/// Who asks.
+/// The credential of a request.
 pub enum Authorization<'a> {
-    /// Somebody with a token.
+    /// A token.
     Bearer(&'a SecretString),
-    /// Somebody with a user name and a password.
+    /// A user name and a password.
     Basic(&'a str, &'a SecretString),
 }
 
-/// What was answered.
-#[derive(Debug)]
+/// An answer of Daypass. `Debug` omits the body, which may contain a password or token.
 pub struct Answer {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// Where the thing is that was made, by this request or by an earlier one of its `Idempotency-Key`.
+    /// The path of the created object. Also present in a conflict with an earlier request of this `Idempotency-Key`.
     pub location: Option<String>,
     body: Vec<u8>,
 }
 
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, location, body: _ } = self;
+        f.debug_struct("Answer").field("status", status).field("location", location).finish_non_exhaustive()
+    }
+}
+
 impl Rest {
-    /// The Daypass at this URL, whose certificate is checked against this CA (PEM), or those of the system, and against this name where it is
-    /// not the URL's host.
+    /// A client for the Daypass at `url`. Its certificate must be from the CA `ca_pem` (by default, from a CA that the
+    /// system trusts) and for `tls_server_name` (by default, the host of the URL).
     ///
     /// # Errors
-    /// When the URL or the CA cannot be used.
+    /// When the URL or the CA is invalid.
     pub fn new(
         url: &url::Url,
         data_plane_id: &str,
         ca_pem: Option<&str>,
         tls_server_name: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let mut config = Config::new(url.as_str().parse().context("the URL of Daypass")?);
-        config.root_cert = ca_pem.map(pem::certificates).transpose().context("the CA of Daypass")?;
+        let mut config = Config::new(url.as_str().parse().context("invalid URL of Daypass")?);
+        config.root_cert = ca_pem.map(pem::certificates).transpose().context("invalid CA of Daypass")?;
         config.tls_server_name = tls_server_name.map(str::to_owned);
         // kube's retries would send a POST twice.
         config.default_retry = false;
-        let client = Client::try_from(config).context("the client of Daypass")?;
+        let client = Client::try_from(config).context("could not set up a client for Daypass")?;
         Ok(Self { client, base: format!("/processing/data-planes/{data_plane_id}") })
     }
 
-    /// Sends a request to a path below the data plane's.
+    /// Sends a request to a path below the data plane's. Returns the answer, whatever its status.
     ///
     /// # Errors
-    /// When there is no answer. Any answer is one, a refusal too. Whether the request was carried out is not known
-    /// then.
+    /// When there is no answer. Daypass may have carried out the request all the same.
     pub async fn send(
         &self,
         who: &Authorization<'_>,
@@ -83,7 +89,7 @@ impl Rest {
         self.send_request(self.request(who, method, path)?, body).await
     }
 
-    /// Sends a POST that can be repeated: of all with this `Idempotency-Key` one is carried out.
+    /// Sends a POST that is safe to repeat: Daypass carries out only one request with this `Idempotency-Key`.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -113,8 +119,8 @@ impl Rest {
             let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
             anyhow::Ok(Answer { status: head.status, location, body: body.collect_bytes().await?.to_vec() })
         };
-        let answered = tokio::time::timeout(TIMEOUT, answered).await.context("Daypass does not answer")?;
-        answered.context("Daypass cannot be reached")
+        let answered = tokio::time::timeout(TIMEOUT, answered).await.context("Daypass did not answer in time")?;
+        answered.context("could not reach Daypass")
     }
 }
 
@@ -126,22 +132,24 @@ impl Authorization<'_> {
                 format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose_secret())))
             }
         };
-        let mut value = HeaderValue::from_str(&text).ok().context("the credential is not a header's value")?;
+        let mut value =
+            HeaderValue::from_str(&text).ok().context("the credential contains characters that a header cannot")?;
         value.set_sensitive(true);
         Ok(value)
     }
 }
 
 impl Answer {
-    /// This answer, if its status is the one that is wanted.
+    /// Returns this answer if it has this status.
     ///
     /// # Errors
-    /// What the problem says, where it is another.
+    /// [`Self::refusal`] if it has another.
     pub fn expect(self, status: StatusCode) -> anyhow::Result<Self> {
         if self.status == status { Ok(self) } else { Err(self.refusal()) }
     }
 
-    /// What a problem (RFC 9457) says. Any other body may hold a secret and is not shown.
+    /// An error with the status, and the code and detail of a problem (RFC 9457). Omits any other body, which may
+    /// contain a secret.
     pub fn refusal(&self) -> anyhow::Error {
         #[derive(Deserialize, Default)]
         #[serde(default)]
@@ -150,18 +158,20 @@ impl Answer {
             detail: String,
         }
         let shown: Shown = if self.status.is_success() { Shown::default() } else { self.json().unwrap_or_default() };
-        anyhow::anyhow!("Daypass answers {} {} {}", self.status.as_u16(), shown.code, shown.detail)
+        let words = [self.status.as_str(), &shown.code, &shown.detail];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        anyhow::anyhow!("Daypass answered {}", words.join(" "))
     }
 
-    /// The body.
+    /// Decodes the body.
     ///
     /// # Errors
-    /// When it is not what is wanted. Not the decoder's text, which could quote a secret.
+    /// When the body is not of this type. Omits the decoder's message, which could quote a secret.
     pub fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.body).ok().context("the answer of Daypass cannot be read")
+        serde_json::from_slice(&self.body).ok().context("could not read Daypass's answer")
     }
 
-    /// The body as it is.
+    /// The raw body.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
@@ -172,13 +182,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_shows_a_problem_and_no_other_body() {
-        let answer = |status, body: &str| {
-            Answer { status, location: None, body: body.as_bytes().to_vec() }.refusal().to_string()
+    fn refusal_shows_a_problem_and_no_other_body() {
+        let refusal = |status, body: &str| {
+            let answer = Answer { status, location: None, body: body.as_bytes().to_vec() };
+            assert!(!format!("{answer:?}").contains("body"), "{answer:?}");
+            answer.refusal().to_string()
         };
         let problem = r#"{"code":"DP_ERR_VALIDATION","detail":"no such role"}"#;
-        assert_eq!(answer(StatusCode::BAD_REQUEST, problem), "Daypass answers 400 DP_ERR_VALIDATION no such role");
-        assert_eq!(answer(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answers 200  ");
-        assert_eq!(answer(StatusCode::BAD_GATEWAY, "<html>secret"), "Daypass answers 502  ");
+        assert_eq!(refusal(StatusCode::BAD_REQUEST, problem), "Daypass answered 400 DP_ERR_VALIDATION no such role");
+        assert_eq!(
+            refusal(StatusCode::CONFLICT, r#"{"code":"DP_ERR_CONFLICT"}"#),
+            "Daypass answered 409 DP_ERR_CONFLICT"
+        );
+        assert_eq!(refusal(StatusCode::OK, r#"{"detail":"secret"}"#), "Daypass answered 200");
+        assert_eq!(refusal(StatusCode::BAD_GATEWAY, "<html>secret"), "Daypass answered 502");
     }
 }

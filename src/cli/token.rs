@@ -1,66 +1,42 @@
-//! `daypass token`: access tokens from the shell, with an administrator's kubeconfig. It goes through the REST API like everybody: it has
-//! Kubernetes make a short token of a service account and calls as that.
+//! `daypass token`: manages access tokens from the shell, with a kubeconfig.
+//!
+//! It uses the REST API like every other client: it requests a short-lived token of a service account from Kubernetes
+//! and calls Daypass with that.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, Utc};
 use http::{Method, StatusCode};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::{Api, Client, Config};
-use secrecy::SecretString;
-use serde::Deserialize;
+use kube::{Api, Client};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use url::form_urlencoded::byte_serialize;
 
 use super::rest::{Answer, Authorization, Rest};
-use crate::cli::{AccountName, TokenCommand, TokenTarget};
+use crate::api::wire::{IssuedToken, TokenPage, TokenView};
+use crate::cli::{AccountName, TokenCommand, TokenTarget, kubernetes_config};
 use crate::domain::access_token::{Scope, service_account};
 use crate::domain::lifetime::rfc3339;
 
-/// The shortest that TokenRequest grants.
+/// The shortest lifetime that a TokenRequest grants, in seconds.
 const TOKEN_SECONDS: i64 = 600;
-/// Of the whole command: a few calls.
+/// The timeout of the whole command, which takes a few calls.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the command prints.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Output {
-    /// The result, for a pipe.
-    pub result: String,
-    /// What a person should know besides.
+    /// For standard output. May be the new access token.
+    pub result: SecretString,
+    /// For people, on standard error.
     pub remark: String,
 }
 
-#[derive(Deserialize)]
-struct Owner {
-    username: String,
-}
-
-/// An access token as Daypass answers it, as far as it is shown.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Token {
-    id: String,
-    name: String,
-    owner: Owner,
-    scopes: Vec<Scope>,
-    expires_at: DateTime<Utc>,
-    last_used_at: Option<DateTime<Utc>>,
-    status: String,
-    token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Token>,
-}
-
-/// A service account that calls Daypass.
+/// A client that calls Daypass as a service account.
 struct Caller {
     account: AccountName,
     token: SecretString,
@@ -70,53 +46,55 @@ struct Caller {
 /// Runs the command.
 ///
 /// # Errors
-/// When a right is missing, which is named, or something cannot be reached.
+/// When a right is missing (the error names it), or a server cannot be reached.
 pub fn run(command: &TokenCommand) -> anyhow::Result<Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = async {
         match command {
             TokenCommand::Create { name, scopes, expires_in_days, owner, target } => {
                 let caller = Caller::new(target, owner.as_ref()).await?;
-                // Each by the name that Daypass knows it by; whose token it is needs to be said only where it is another's.
+                // Without an owner in the request, the token belongs to the caller.
                 let other = owner.as_ref().filter(|owner| **owner != caller.account);
                 let mut body = json!({ "name": name, "scopes": scopes, "expiresInDays": expires_in_days });
                 if let Some(other) = other {
                     body["owner"] = other.username().into();
                 }
                 let answer = caller.send(Method::POST, "/tokens", Some(&body)).await?;
-                created(caller.expect(answer, StatusCode::CREATED)?.json()?)
+                Ok(created(&caller.expect(answer, StatusCode::CREATED)?.json()?))
             }
             TokenCommand::List { all, target } => {
                 let caller = Caller::new(target, None).await?;
                 let query = if *all { "&owner=*" } else { "" };
                 let answer = caller.send(Method::GET, &format!("/tokens?limit=1000{query}"), None).await?;
-                let page: Page = caller.expect(answer, StatusCode::OK)?.json()?;
-                Ok(Output { result: table(&page.items), remark: String::new() })
+                let page: TokenPage = caller.expect(answer, StatusCode::OK)?.json()?;
+                Ok(Output { result: table(&page.items).into(), remark: String::new() })
             }
             TokenCommand::Revoke { id, target } => {
                 let caller = Caller::new(target, None).await?;
                 let id: String = byte_serialize(id.as_bytes()).collect();
                 let answer = caller.send(Method::DELETE, &format!("/tokens/{id}"), None).await?;
                 caller.expect(answer, StatusCode::NO_CONTENT)?;
-                Ok(Output { result: String::new(), remark: format!("revoked {id}\n") })
+                Ok(Output { result: SecretString::default(), remark: format!("revoked {id}\n") })
             }
         }
     };
-    runtime.block_on(async { tokio::time::timeout(TIMEOUT, done).await.context("there is no answer")? })
+    let timed_out = || format!("no answer within {} s", TIMEOUT.as_secs());
+    runtime.block_on(async { tokio::time::timeout(TIMEOUT, done).await.with_context(timed_out)? })
 }
 
 impl Caller {
-    /// The service account to call as: the one that is named, else the kubeconfig's own user, else the owner of the token to be made.
+    /// Picks the service account to call as: the one in `target`, else the kubeconfig's user, else `owner`, which owns
+    /// the token to be created.
     async fn new(target: &TokenTarget, owner: Option<&AccountName>) -> anyhow::Result<Self> {
-        let mut config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
-        // kube's retries would go on for minutes.
+        let mut config = kubernetes_config().await?;
+        // kube's own retries take minutes.
         config.default_retry = false;
         let client = Client::try_from(config)?;
         let account = match &target.service_account {
             Some(account) => account.clone(),
             None => own_account(&client, owner).await?,
         };
-        let token = mint(&client, &account, &target.token_audience).await?;
+        let token = request_token(&client, &account, &target.token_audience).await?;
         let read = |path: &std::path::PathBuf| fs::read_to_string(path).with_context(|| path.display().to_string());
         let ca = target.ca_file.as_ref().map(read).transpose()?;
         let rest = Rest::new(&target.url, &target.data_plane_id, ca.as_deref(), target.tls_server_name.as_deref())?;
@@ -127,18 +105,14 @@ impl Caller {
         self.rest.send(&Authorization::Bearer(&self.token), method, path, body).await
     }
 
-    /// A refusal says who was refused, and how it is given what it lacks.
+    /// Returns this answer if it has this status. The error names the caller and how to grant a missing right.
     fn expect(&self, answer: Answer, status: StatusCode) -> anyhow::Result<Answer> {
         let forbidden = answer.status == StatusCode::FORBIDDEN;
         let AccountName { namespace, name } = &self.account;
+        let grant = "bind the ClusterRole daypass-tokens-generate or daypass-tokens-manage in Daypass's namespace";
         answer.expect(status).with_context(|| {
-            let mut context = format!("calling as the service account {namespace}/{name}");
-            if forbidden {
-                let grant = "the ClusterRoles daypass-tokens-generate and daypass-tokens-manage, bound in Daypass's namespace, give the rights";
-                // Infallible into a String.
-                let _ = write!(context, " ({grant})");
-            }
-            context
+            let hint = if forbidden { format!(" (to grant the right, {grant})") } else { String::new() };
+            format!("request as the service account {namespace}/{name} failed{hint}")
         })
     }
 }
@@ -146,19 +120,21 @@ impl Caller {
 async fn own_account(client: &Client, owner: Option<&AccountName>) -> anyhow::Result<AccountName> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
-    let user = review.context("asking the API server who the kubeconfig's user is")?.status.and_then(|it| it.user_info);
+    let review = review.context("could not ask the API server for the kubeconfig's user")?;
+    let user = review.status.and_then(|status| status.user_info);
     let username = user.and_then(|user| user.username).unwrap_or_default();
     match (service_account(&username), owner) {
         (Some((namespace, name)), _) => Ok(AccountName { namespace: namespace.to_owned(), name: name.to_owned() }),
         (None, Some(owner)) => Ok(owner.clone()),
         (None, None) => bail!(
-            "the kubeconfig's user {username} is no service account, and Kubernetes makes tokens of service accounts only: name one with --service-account NAMESPACE/NAME"
+            "the kubeconfig's user {username} is not a service account, and Kubernetes issues tokens only for service \
+             accounts: name one with --service-account NAMESPACE/NAME"
         ),
     }
 }
 
-/// A token of ten minutes for Daypass alone. It is held in memory and shown to nobody else.
-async fn mint(client: &Client, account: &AccountName, audience: &str) -> anyhow::Result<SecretString> {
+/// Requests a ten-minute token for Daypass's audience. It stays in memory and goes only to Daypass.
+async fn request_token(client: &Client, account: &AccountName, audience: &str) -> anyhow::Result<SecretString> {
     let AccountName { namespace, name } = account;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let spec = TokenRequestSpec {
@@ -169,32 +145,35 @@ async fn mint(client: &Client, account: &AccountName, audience: &str) -> anyhow:
     let request = TokenRequest { spec, ..TokenRequest::default() };
     let answer = match accounts.create_token_request(name, &PostParams::default(), &request).await {
         Err(kube::Error::Api(status)) if status.code == 403 => bail!(
-            "the kubeconfig's user may not make a token of {namespace}/{name}: it needs the right to create serviceaccounts/token in the namespace {namespace} ({})",
+            "the kubeconfig's user may not request a token for {namespace}/{name}: it needs the right to create \
+             serviceaccounts/token in the namespace {namespace} ({})",
             status.message
         ),
-        answer => answer.with_context(|| format!("making a token of the service account {namespace}/{name}"))?,
+        answer => {
+            answer.with_context(|| format!("could not get a token for the service account {namespace}/{name}"))?
+        }
     };
-    answer.status.map(|status| status.token.into()).context("Kubernetes made no token")
+    answer.status.map(|status| status.token.into()).context("Kubernetes returned no token")
 }
 
-fn created(token: Token) -> anyhow::Result<Output> {
-    let secret = token.token.as_deref().context("the answer of Daypass has no token")?;
-    Ok(Output {
-        result: format!("{secret}\n"),
+fn created(issued: &IssuedToken) -> Output {
+    let token = &issued.view;
+    Output {
+        result: format!("{}\n", issued.token.expose_secret()).into(),
         remark: format!(
-            "access token {} ({}) of {}, {}, until {}; it is shown only here\n",
+            "created access token {} ({}) of {} with scopes {}, expires {}; the token is not shown again\n",
             token.id,
             token.name,
             token.owner.username,
             scopes(&token.scopes),
             rfc3339(token.expires_at),
         ),
-    })
+    }
 }
 
-fn table(tokens: &[Token]) -> String {
+fn table(tokens: &[TokenView]) -> String {
     let header = ["ID", "NAME", "OWNER", "SCOPES", "EXPIRES", "LAST USED", "STATUS"].map(str::to_owned);
-    let row = |token: &Token| {
+    let row = |token: &TokenView| {
         [
             token.id.clone(),
             token.name.clone(),
@@ -202,7 +181,7 @@ fn table(tokens: &[Token]) -> String {
             scopes(&token.scopes),
             rfc3339(token.expires_at),
             token.last_used_at.map_or("never".to_owned(), rfc3339),
-            token.status.clone(),
+            token.status.as_str().to_owned(),
         ]
     };
     let rows: Vec<[String; 7]> = std::iter::once(header).chain(tokens.iter().map(row)).collect();

@@ -1,4 +1,4 @@
-//! The checks that run after each sweep, beside the members: none of them may delay an end.
+//! The checks that run after each sweep, concurrently with it, so that they never delay the end of a member.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::cluster::{Account, Walls};
 use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 
-/// What the checks remember from one sweep to the next. A new leader starts with nothing.
+/// The state that the checks keep between sweeps. A new leader starts empty.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     role_drift: RoleDriftCheck,
@@ -19,34 +19,34 @@ pub(super) struct Checks {
     default_accounts: DefaultAccounts,
 }
 
-/// What the sweep saw.
+/// What the checks need from a sweep.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct CheckInput {
     pub(super) roles: Vec<Role>,
     pub(super) living: Vec<Member>,
     pub(super) defaults: Vec<(RoleId, Account)>,
 }
 
 impl Checks {
-    /// Runs all checks once. A failure is logged, and the check is repeated after the next sweep.
-    pub(super) async fn run(mut self, controller: &Controller, seen: Seen) -> Self {
+    /// Runs all checks once. A failed check is logged and runs again after the next sweep.
+    pub(super) async fn run(mut self, controller: &Controller, input: CheckInput) -> Self {
         let Controller { cluster, membership, tokens, clock, metrics } = controller;
         if let Err(error) = sweep_tokens(tokens, clock).await {
-            tracing::warn!(%error, "an access token could not be checked; the next sweep retries");
+            tracing::warn!(%error, "could not check all access tokens; the next sweep retries");
         }
-        let failed = |error| tracing::warn!(%error, "a role could not be checked; the next sweep retries");
-        // Without a role there is nothing to wall in.
-        let walls = match seen.roles.first() {
+        let failed = |error| tracing::warn!(%error, "could not check all roles; the next sweep retries");
+        // Without a role there is nothing to protect.
+        let walls = match input.roles.first() {
             Some(role) => Some(cluster.walls(&role.id, Duration::ZERO).await),
             None => None,
         };
         metrics.walls.set(walls.as_ref().is_some_and(Walls::stand).into());
         if let Some(walls) = &walls {
-            let replaced = self.default_accounts.check(cluster, walls, &seen.defaults, clock.now()).await;
+            let replaced = self.default_accounts.check(cluster, walls, &input.defaults, clock.now()).await;
             replaced.unwrap_or_else(failed);
         }
-        self.quotas.check(cluster, &seen.roles).await.unwrap_or_else(failed);
-        self.role_drift.check(cluster, membership, &seen.living).await.unwrap_or_else(failed);
+        self.quotas.check(cluster, &input.roles).await.unwrap_or_else(failed);
+        self.role_drift.check(cluster, membership, &input.living).await.unwrap_or_else(failed);
         self
     }
 }

@@ -1,33 +1,33 @@
-//! Ends the tokens of `default` service accounts that are older than the walls.
+//! Invalidates the tokens of `default` service accounts that are older than the walls.
 //!
-//! Whoever has such a token has the role. None can be made while the walls stand, so what is there was made before:
-//! while they were disabled, in the seconds of a first install, or in a namespace that was there already. The account
-//! is deleted; Kubernetes makes it anew with another UID, which no older token has.
+//! A token of a role's `default` account carries the rights of the role. The walls prevent new ones, but older ones
+//! may exist: from a time without walls, from the seconds of a first install, or from a namespace that existed before.
+//! Deleting the account invalidates them: Kubernetes recreates it with another UID.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::cluster::{Account, Cluster, Error, Walls};
 use crate::domain::role::RoleId;
 
-/// How long after a policy was made every API server enforces it. Each has a copy of its own, which follows within a
+/// How long after its creation every API server is sure to enforce a policy. Each keeps its own copy, which lags by a
 /// second or two.
 const SETTLED: TimeDelta = TimeDelta::seconds(30);
 
-/// What is remembered between two looks. The rest is told by when things were made.
+/// The state kept between checks. Everything else follows from creation times.
 #[derive(Debug, Default)]
 pub(super) struct DefaultAccounts {
-    /// Whether the walls had a fault at the last look.
+    /// Whether the walls had a fault at the last check.
     broken: bool,
-    /// When they were first seen to stand after that: mending a policy does not change when it was made.
+    /// When the walls were first found intact after a fault. Repairing a policy does not change its creation time.
     mended_at: Option<DateTime<Utc>>,
 }
 
 impl DefaultAccounts {
-    /// Deletes each `default` that is older than the walls, once they are sure to be enforced everywhere: what
-    /// Kubernetes then makes is younger, and stays.
+    /// Deletes each `default` account that is older than the walls, once every API server enforces them. Kubernetes
+    /// recreates it, and the new account is younger and stays.
     ///
     /// # Errors
-    /// When one cannot be deleted; the others are, and the next look finds it again.
+    /// The first deletion that failed. The others are still carried out, and the next check retries.
     pub(super) async fn check(
         &mut self,
         cluster: &Cluster,
@@ -40,13 +40,13 @@ impl DefaultAccounts {
         };
         let mut failed = Ok(());
         for (role, account) in defaults.iter().filter(|(_, account)| is_older(account, settled_at)) {
-            tracing::info!(%role, "the role's default service account is older than the walls; it is replaced");
+            tracing::info!(%role, "replacing the role's default service account: it is older than the walls");
             failed = failed.and(cluster.delete_account(role, account).await);
         }
         failed
     }
 
-    /// From when on nobody could make a token; `None` while somebody may.
+    /// The time since when nobody can create a token; `None` while the walls have a fault or their age is unknown.
     fn settled_at(&mut self, walls: &Walls, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         if !walls.stand() {
             self.broken = true;
@@ -59,7 +59,7 @@ impl DefaultAccounts {
     }
 }
 
-/// One whose age is unknown counts as older.
+/// Treats an account of unknown age as older.
 fn is_older(account: &Account, settled_at: DateTime<Utc>) -> bool {
     !account.deleting && account.created_at.is_none_or(|created_at| created_at <= settled_at)
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_before_the_walls_are_everywhere_is_old() {
+    fn account_created_before_walls_settled_is_older() {
         let settled_at = DefaultAccounts::default().settled_at(&standing(0), at(100)).unwrap();
         for (created_at, old) in
             [(None, true), (Some(at(-100)), true), (Some(at(0)), true), (Some(at(30)), true), (Some(at(31)), false)]
@@ -89,18 +89,18 @@ mod tests {
             assert_eq!(is_older(&default(created_at), settled_at), old, "{created_at:?}");
         }
         let going = Account { deleting: true, ..default(Some(at(-100))) };
-        assert!(!is_older(&going, settled_at), "its tokens are dead already");
+        assert!(!is_older(&going, settled_at), "its tokens are invalid already");
     }
 
     #[test]
-    fn walls_that_were_mended_count_from_then() {
+    fn repaired_walls_settle_after_the_repair() {
         let mut seen = DefaultAccounts::default();
-        assert_eq!(seen.settled_at(&standing(0), at(50)), Some(at(30)), "a new leader starts nothing over");
+        assert_eq!(seen.settled_at(&standing(0), at(50)), Some(at(30)), "a new leader does not start over");
         let broken = Walls { faults: vec!["daypass-role-tokens: the policy has no binding".into()], ..standing(0) };
         assert_eq!(seen.settled_at(&broken, at(60)), None);
         assert_eq!(seen.settled_at(&standing(0), at(90)), Some(at(120)));
         assert_eq!(seen.settled_at(&standing(0), at(500)), Some(at(120)));
-        assert_eq!(seen.settled_at(&standing(600), at(700)), Some(at(630)), "made anew since");
+        assert_eq!(seen.settled_at(&standing(600), at(700)), Some(at(630)), "recreated since");
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! One replica reaps at a time. Nothing breaks if two do for a moment: every step is idempotent and names the object by its UID;
-//! the Lease saves the work of doing it twice.
+//! Leader election: one replica at a time runs the controller.
+//!
+//! Two leaders for a moment do no harm: every step is idempotent and names its object by UID. The Lease only saves
+//! duplicate work.
 
 use std::time::Duration;
 
@@ -8,11 +10,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 use super::{Controller, run};
 use crate::cluster::{Cluster, LEASE_DURATION, Lane, LeaseState, RENEW_INTERVAL};
 
-/// How soon the Lease is asked for again when that failed: there must be many tries before it runs out.
+/// The delay after a failed renewal. Short, so that many attempts fit before the Lease expires.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Waits for the Lease, runs the controller while it is held, for ever. Its calls are also this replica's pulse: they tell, every
-/// two seconds, whether the API server answers and what time it is there.
+/// Runs the controller whenever this replica holds the Lease, and never returns. The Lease calls also serve as a
+/// heartbeat: every two seconds they show whether the API server answers, and what time it is there.
 pub async fn lead(controller: &Controller, state: &mut LeaseState) {
     let cluster = &controller.cluster.in_lane(Lane::Lease);
     let controller = &controller.in_lane(Lane::Ends);
@@ -22,19 +24,19 @@ pub async fn lead(controller: &Controller, state: &mut LeaseState) {
         while !holds(cluster, state).await {
             ticks.tick().await;
         }
-        tracing::info!("this replica reaps now");
+        tracing::info!("this replica is now the leader");
         controller.metrics.leader.set(1);
         tokio::select! {
             () = run(controller) => {}
-            () = keep(cluster, state, &mut ticks) => tracing::warn!("the lease is lost; another replica reaps"),
+            () = keep(cluster, state, &mut ticks) => tracing::warn!("lost the lease; another replica takes over"),
         }
         controller.metrics.leader.set(0);
     }
 }
 
-/// Renews until the lease is lost, or could not be renewed for so long that another may have taken it.
+/// Renews the lease until it is lost, or has not been renewed for so long that another replica may have taken it.
 async fn keep(cluster: &Cluster, state: &mut LeaseState, ticks: &mut Interval) {
-    // Others count from when it was written, which is not before it was sent.
+    // Measured from before the request is sent: other replicas measure from the write, which is later.
     let mut renewed = Instant::now();
     loop {
         let renew = async {
@@ -44,7 +46,7 @@ async fn keep(cluster: &Cluster, state: &mut LeaseState, ticks: &mut Interval) {
         match timeout_at(renewed + LEASE_DURATION, renew).await {
             Ok((sent, Ok(true))) => renewed = sent,
             Ok((_, Err(error))) => {
-                tracing::warn!(%error, "the lease could not be renewed");
+                tracing::warn!(%error, "could not renew the lease");
                 ticks.reset_after(RETRY);
             }
             Ok((_, Ok(false))) | Err(_) => return,
@@ -54,7 +56,7 @@ async fn keep(cluster: &Cluster, state: &mut LeaseState, ticks: &mut Interval) {
 
 async fn holds(cluster: &Cluster, state: &mut LeaseState) -> bool {
     cluster.acquire_lease(state).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the lease could not be asked for");
+        tracing::warn!(%error, "could not acquire the lease");
         false
     })
 }

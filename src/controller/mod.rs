@@ -1,7 +1,6 @@
-//! The controller: it provisions members however they were created, and ends them on time.
+//! The controller: provisions members, no matter who created them, and ends them on time.
 //!
-//! It is level-triggered: an event, an expiry and the sweep all lead to the same comparison of what is with what should
-//! be.
+//! It is level-triggered: events, expiries and the sweep all trigger the same comparison of actual and desired state.
 
 mod checks;
 mod default_accounts;
@@ -23,7 +22,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use self::checks::{Checks, Seen};
+use self::checks::{CheckInput, Checks};
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};
@@ -36,12 +35,12 @@ use crate::membership::{EndReason, Membership};
 use crate::observability::audit::Cause;
 use crate::observability::metrics::Metrics;
 
-/// How often everything is looked at.
+/// How often the sweep runs.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// How soon after it could not be.
+/// The delay after a sweep that failed.
 const SWEEP_RETRY: Duration = Duration::from_secs(5);
 
-/// What the controller works with.
+/// The parts that the controller uses.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Controller {
@@ -53,7 +52,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The same, with calls in this lane.
+    /// A copy that sends its calls in this lane.
     fn in_lane(&self, lane: Lane) -> Self {
         Self {
             cluster: self.cluster.in_lane(lane),
@@ -64,15 +63,16 @@ impl Controller {
     }
 }
 
-/// Runs for as long as this replica leads.
+/// Runs the controller. The caller drops the future when this replica no longer leads.
 async fn run(controller: &Controller) {
     let mut events = controller.cluster.watch_members().boxed();
     let mut token_events = controller.tokens.watch().boxed();
     let mut token_watch = TokenWatch::default();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut queue = Queue::new(controller.clock.clone(), Entropy::default());
-    // Unbounded, so that no end ever waits behind a creation; the queue runs one at a time for each member.
+    let (clock, entropy) = (controller.clock.clone(), Entropy::default());
+    let mut queue = Queue::new(move || clock.now(), move || entropy.fraction());
+    // Unbounded, so that an end never waits behind a creation. The queue limits each member to one run at a time.
     let mut running = FuturesUnordered::new();
     let mut sweeping = FuturesUnordered::new();
     let mut checking = FuturesUnordered::new();
@@ -83,9 +83,9 @@ async fn run(controller: &Controller) {
             Some(event) = token_events.next() => token_watch.on_event(controller, event),
             _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(controller)),
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
-                let seen = on_swept(&mut queue, &mut ticks, swept);
+                let input = on_swept(&mut queue, &mut ticks, swept);
                 if checking.is_empty() {
-                    checking.push(std::mem::take(&mut checks).run(controller, seen));
+                    checking.push(std::mem::take(&mut checks).run(controller, input));
                 }
             }
             Some(done) = checking.next(), if !checking.is_empty() => checks = done,
@@ -98,7 +98,7 @@ async fn run(controller: &Controller) {
             Some((id, outcome)) = running.next(), if !running.is_empty() => match outcome {
                 Ok(wake) => queue.done(id, wake),
                 Err(error) => {
-                    tracing::warn!(member = %id, %error, "a member could not be reconciled; it is tried again");
+                    tracing::warn!(member = %id, %error, "a member could not be reconciled; retrying");
                     controller.metrics.reconcile_failures.inc();
                     queue.failed(id);
                 }
@@ -107,22 +107,22 @@ async fn run(controller: &Controller) {
     }
 }
 
-/// Queues what was found; the rest is for the looks beside it.
-fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> Seen {
+/// Queues the members that the sweep found. Returns what the checks need.
+fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> CheckInput {
     match swept {
         Ok(found) => {
             for error in &found.failures {
-                tracing::error!(%error, "a role could not be swept; it is swept again");
+                tracing::error!(%error, "could not sweep a role; retrying");
                 ticks.reset_after(SWEEP_RETRY);
             }
             found.due.into_iter().for_each(|id| queue.now(id));
             found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
-            Seen { roles: found.roles, living: found.living, defaults: found.defaults }
+            CheckInput { roles: found.roles, living: found.living, defaults: found.defaults }
         }
         Err(error) => {
-            tracing::error!(%error, "nothing could be swept; it is tried again");
+            tracing::error!(%error, "the sweep failed; retrying");
             ticks.reset_after(SWEEP_RETRY);
-            Default::default()
+            CheckInput::default()
         }
     }
 }
@@ -131,7 +131,7 @@ fn on_event(controller: &Controller, queue: &mut Queue, event: WatchEvent<Watche
     match event {
         WatchEvent::Restarted => {}
         WatchEvent::Present(WatchedMember { id, member }) => match member {
-            // In order: only its end is still to come. Its account and Secrets are the sweep's business.
+            // Nothing to do before its end. The sweep checks its account and Secrets.
             Ok(member)
                 if member.is_live(controller.clock.now())
                     && member.is_recorded(controller.membership.clock_skewed()) =>
@@ -149,7 +149,7 @@ fn on_event(controller: &Controller, queue: &mut Queue, event: WatchEvent<Watche
     }
 }
 
-/// One that Daypass ended was marked, and reported then.
+/// Reports a deletion that Daypass did not make. Daypass marks a member before deleting it, and reports it then.
 fn report_deletion(controller: &Controller, member: &Member) {
     if member.status.phase == Some(Phase::Terminating) {
         return;

@@ -1,4 +1,4 @@
-//! What is to be done about a member, decided from what is there: pure, and without a hint about what changed.
+//! Decides what to do about a member, from its objects alone: pure code, without a hint about what changed.
 
 use chrono::{DateTime, Utc};
 
@@ -7,7 +7,8 @@ use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::{Member, Phase};
 use crate::membership::EndReason;
 
-/// What is there under a member's name. The Member must be read last: then an account or Secret without one has none.
+/// The objects of one member name. Read the Member last: otherwise the account and Secrets of one created in between
+/// look like orphans.
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) member: Lookup,
@@ -16,20 +17,20 @@ pub(super) struct Observed {
     pub(super) clock_skewed: bool,
 }
 
-/// One thing to do.
+/// One action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// End the member, with all that it may still be used with.
+    /// End the member and delete its service account and Secrets.
     End(EndReason),
-    /// Delete the service account: it is no living member's.
+    /// Delete a service account that belongs to no live member.
     DeleteAccount(Account),
-    /// Delete a Secret: it is no living kubeconfig's.
+    /// Delete a Secret that belongs to no valid kubeconfig.
     DeleteSecret(KubeconfigRecord),
-    /// Make the service account, record the status.
+    /// Create the service account and record the status.
     Provision,
 }
 
-/// What to do now, and when to look again.
+/// The actions to take now, and when to reconcile again.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
@@ -63,7 +64,7 @@ impl Observed {
         plan
     }
 
-    /// Ends it, unless all is done and only a foreign finalizer still holds the object.
+    /// Ends the member, unless that is done and only somebody else's finalizer keeps the object.
     fn end(&self, member: &Member, now: DateTime<Utc>) -> impl Iterator<Item = Step> {
         let done = member.deleting && member.status.phase == Some(Phase::Terminating);
         (!done).then_some(Step::End(EndReason::of(member, now))).into_iter().chain(self.remove_all())
@@ -78,68 +79,15 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::crd::Unreadable;
-    use crate::domain::id::MemberId;
-    use crate::domain::kubeconfig::RecordedToken;
-    use crate::domain::lifetime::MembershipDuration;
-    use crate::domain::member::{Credential, RecordedStatus};
-    use crate::domain::secret::SecretHash;
     use proptest::prelude::*;
 
-    const HOUR: i64 = 3600;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
-
-    fn hash(byte: u8) -> SecretHash {
-        Credential::new(MemberId::parse("view.a").unwrap(), &[byte; 32]).hash()
-    }
-
-    /// Created at zero, for an hour, recorded, with a credential.
-    fn member() -> Member {
-        Member {
-            id: MemberId::parse("view.a").unwrap(),
-            uid: "m1".into(),
-            resource_version: "1".into(),
-            generation: 1,
-            created_at: at(0),
-            deleting: false,
-            duration: MembershipDuration::hours(1).unwrap(),
-            not_after: None,
-            username: None,
-            description: None,
-            created_by: None,
-            claimed_until: None,
-            status: RecordedStatus {
-                credential: Some(hash(1)),
-                expires_at: Some(at(HOUR)),
-                phase: Some(Phase::Active),
-                observed_generation: Some(1),
-                ready_since: None,
-                clock_skewed: false,
-                role_hash: None,
-                role_widened: None,
-            },
-        }
-    }
+    use super::*;
+    use crate::crd::Unreadable;
+    use crate::domain::examples::{HOUR, at, hash, kubeconfig as secret, member};
+    use crate::domain::member::RecordedStatus;
 
     fn account(uid: &str) -> Account {
         Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), created_at: None, deleting: false }
-    }
-
-    fn secret(exp: Option<i64>) -> KubeconfigRecord {
-        KubeconfigRecord {
-            name: "a.0".into(),
-            uid: "k".into(),
-            member: Some("a".into()),
-            member_uid: Some("m1".into()),
-            credential: Some(hash(1).fingerprint().into()),
-            created_at: at(0),
-            deleting: false,
-            issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
-        }
     }
 
     fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigRecord>) -> Observed {
@@ -147,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn a_member_in_order_needs_nothing_until_its_end() {
+    fn provisioned_member_needs_nothing_until_its_end() {
         let plan = observed(member(), Some(account("m1")), vec![secret(Some(HOUR - 70))]).plan(at(5));
         assert_eq!(plan, Plan { steps: vec![], wake: Some(at(HOUR)) });
     }
 
     #[test]
-    fn the_end_has_no_grace() {
+    fn member_ends_in_the_second_of_its_expiry() {
         let one_before = observed(member(), Some(account("m1")), vec![]).plan(at(HOUR - 1));
         assert_eq!(one_before.steps, []);
         let plan = observed(member(), Some(account("m1")), vec![secret(Some(9))]).plan(at(HOUR));
@@ -162,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_timestamp_means_dead_whatever_holds_the_object() {
+    fn member_with_deletion_timestamp_is_revoked_once() {
         let mut held = Member { deleting: true, ..member() };
         let plan = observed(held.clone(), Some(account("m1")), vec![]).plan(at(5));
         assert_eq!(plan.steps, [Step::End(EndReason::Revoked), Step::DeleteAccount(account("m1"))]);
@@ -171,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lives_without_a_readable_member() {
+    fn account_and_secrets_without_readable_member_are_deleted() {
         for lookup in [Lookup::Missing, Lookup::Unreadable(Unreadable::Id)] {
             let observed = Observed {
                 member: lookup,
@@ -187,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_an_earlier_member_of_the_name_is_never_adopted() {
+    fn account_of_an_earlier_member_is_replaced_and_not_adopted() {
         let plan = observed(member(), Some(account("m0")), vec![]).plan(at(5));
         assert_eq!(plan.steps, [Step::DeleteAccount(account("m0")), Step::Provision]);
     }
 
     #[test]
-    fn a_kubeconfig_must_be_of_the_present_credential_and_die_in_time() {
+    fn kubeconfig_of_another_credential_or_member_or_expired_is_deleted() {
         let other = KubeconfigRecord { credential: Some(hash(2).fingerprint().into()), ..secret(Some(100)) };
         let stranger = KubeconfigRecord { member_uid: Some("m0".into()), ..secret(Some(100)) };
         for (dead, now) in
@@ -208,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_at_work_is_not_overtaken_but_holds_no_end_up() {
+    fn claim_delays_provisioning_but_not_the_end() {
         let mut fresh = Member { status: RecordedStatus::default(), claimed_until: Some(at(10)), ..member() };
         assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), Plan { steps: vec![], wake: Some(at(10)) });
         assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(10)).steps, [Step::Provision]);
         fresh.claimed_until = Some(at(HOUR));
-        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)).steps, [Step::Provision], "no claim is that long");
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)).steps, [Step::Provision], "too long for a claim");
         fresh.claimed_until = Some(at(HOUR + 5));
         assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(EndReason::Expired)]);
     }
@@ -242,10 +190,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever exists: a member that is not live is never provisioned, and nothing of it stays. Of a live member
-        /// stays exactly what is wanted.
+        /// For any objects: a member that is not live is never provisioned and loses all its objects. A live member
+        /// keeps exactly its own account and its valid kubeconfigs.
         #[test]
-        fn nothing_stays_that_is_not_wanted(
+        fn plan_deletes_exactly_what_is_not_wanted(
             now in -10i64..2 * HOUR,
             deleting: bool,
             terminating: bool,
@@ -262,7 +210,8 @@ mod tests {
             let own = account.as_ref().is_some_and(|account| account.belongs_to(&member) && !account.deleting);
             prop_assert_eq!(plan.steps.contains(&Step::Provision), live && !(own && recorded));
             let ends = plan.steps.iter().any(|step| matches!(step, Step::End(_)));
-            prop_assert_eq!(ends, !live && !(deleting && terminating));
+            let has_ended = deleting && terminating;
+            prop_assert_eq!(ends, !live && !has_ended);
             for secret in secrets {
                 let stays = secret.deleting || (live && secret.is_wanted(&member, now));
                 prop_assert_eq!(plan.steps.contains(&Step::DeleteSecret(secret)), !stays);

@@ -1,4 +1,4 @@
-//! Which member is to be looked at when: each at most once at a time, sooner rather than later.
+//! Decides which member is reconciled next: each at most once at a time, at its earliest requested time.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,31 +8,35 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use crate::clock::{Clock, Entropy};
 use crate::domain::id::MemberId;
 
-/// The longest wait between two tries.
+/// The longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
-/// The longest wait for an expiry before the clock is asked again: it may have been set meanwhile.
+/// The longest delay before a member is reconciled again. The clock may be set meanwhile, which moves every expiry.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// The queue.
+/// The queue of one controller.
 pub(super) struct Queue {
-    clock: Clock,
-    entropy: Entropy,
+    /// The API server's time.
+    now: Box<dyn Fn() -> DateTime<Utc> + Send>,
+    /// A random number from zero to one.
+    jitter: Box<dyn Fn() -> f64 + Send>,
     waiting: DelayQueue<MemberId>,
     keys: HashMap<MemberId, (delay_queue::Key, Instant)>,
     running: HashSet<MemberId>,
-    /// Asked for while they were running.
+    /// Members requested while they were running.
     again: HashSet<MemberId>,
     failures: HashMap<MemberId, u32>,
 }
 
 impl Queue {
-    pub(super) fn new(clock: Clock, entropy: Entropy) -> Self {
+    pub(super) fn new(
+        now: impl Fn() -> DateTime<Utc> + Send + 'static,
+        jitter: impl Fn() -> f64 + Send + 'static,
+    ) -> Self {
         Self {
-            clock,
-            entropy,
+            now: Box::new(now),
+            jitter: Box::new(jitter),
             waiting: DelayQueue::new(),
             keys: HashMap::new(),
             running: HashSet::new(),
@@ -41,7 +45,7 @@ impl Queue {
         }
     }
 
-    /// To be looked at now.
+    /// Requests a member now.
     pub(super) fn now(&mut self, id: MemberId) {
         if self.running.contains(&id) {
             self.again.insert(id);
@@ -50,9 +54,9 @@ impl Queue {
         }
     }
 
-    /// To be looked at then, if not before.
+    /// Requests a member at `when` or [`MAX_WAIT`] from now, whichever is sooner. An earlier request stands.
     pub(super) fn at(&mut self, id: MemberId, when: DateTime<Utc>) {
-        let wait = (when - self.clock.now()).to_std().unwrap_or_default();
+        let wait = (when - (self.now)()).to_std().unwrap_or_default();
         self.after(id, wait.min(MAX_WAIT));
     }
 
@@ -71,11 +75,11 @@ impl Queue {
         }
     }
 
-    /// The next one that is due; it runs until [`Self::done`] or [`Self::failed`].
+    /// Waits for the next member that is due. It counts as running until [`Self::done`] or [`Self::failed`].
     pub(super) async fn next(&mut self) -> MemberId {
         loop {
             let Some(due) = self.waiting.next().await else {
-                // Empty: until something is put in, which only happens between two calls of this.
+                // The queue is empty, and nobody can add to it while this call borrows it.
                 std::future::pending::<()>().await;
                 continue;
             };
@@ -88,7 +92,7 @@ impl Queue {
         }
     }
 
-    /// It was looked at, and needs to be again then.
+    /// Ends a run that succeeded. `wake` is when the member needs the next one.
     pub(super) fn done(&mut self, id: MemberId, wake: Option<DateTime<Utc>>) {
         self.failures.remove(&id);
         self.running.remove(&id);
@@ -99,14 +103,172 @@ impl Queue {
         }
     }
 
-    /// It failed; it is tried again, without end, ever more slowly up to a bound.
+    /// Ends a run that failed. Retries never stop; the delay doubles up to [`MAX_BACKOFF`].
     pub(super) fn failed(&mut self, id: MemberId) {
         self.running.remove(&id);
         self.again.remove(&id);
         let failures = self.failures.entry(id.clone()).or_default();
         *failures = failures.saturating_add(1);
         let backoff = Duration::from_millis(250).saturating_mul(1 << (*failures).min(10)).min(MAX_BACKOFF);
-        // Between half and all of it, so that many that failed together do not come back together.
-        self.after(id, backoff.mul_f64(0.5 + self.entropy.fraction() / 2.0));
+        // Between half and all of it, so that members that failed together do not retry together.
+        self.after(id, backoff.mul_f64(0.5 + (self.jitter)() / 2.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What the timer may be late by; it counts whole milliseconds.
+    const TIMER: Duration = Duration::from_millis(2);
+
+    fn id(text: &str) -> MemberId {
+        MemberId::parse(text).unwrap()
+    }
+
+    /// A queue that uses tokio's clock, and a function for the time in this many seconds.
+    fn queue(jitter: f64) -> (Queue, impl Fn(i64) -> DateTime<Utc>) {
+        let start = Instant::now();
+        let now = move || DateTime::from_timestamp(1_800_000_000, 0).unwrap() + start.elapsed();
+        (Queue::new(now, move || jitter), move |seconds| now() + TimeDelta::seconds(seconds))
+    }
+
+    /// The next member, which must be due after `wait`.
+    #[track_caller]
+    fn expect_after(queue: &mut Queue, wait: Duration) -> impl Future<Output = MemberId> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let start = Instant::now();
+            let id = timeout(Duration::from_secs(3600), queue.next()).await.expect("a member is due within an hour");
+            let waited = start.elapsed();
+            assert!(wait <= waited && waited <= wait + TIMER, "{id} after {waited:?}, not {wait:?}, at {caller}");
+            id
+        }
+    }
+
+    async fn is_idle_for(queue: &mut Queue, wait: Duration) -> bool {
+        timeout(wait, queue.next()).await.is_err()
+    }
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sooner_request_wins_over_later_one() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.at(id("view.a"), in_seconds(20));
+        queue.at(id("view.a"), in_seconds(10));
+        queue.at(id("view.a"), in_seconds(30));
+        queue.at(id("view.b"), in_seconds(5));
+        queue.now(id("view.c"));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.c"));
+        assert_eq!(expect_after(&mut queue, seconds(5)).await, id("view.b"));
+        assert_eq!(expect_after(&mut queue, seconds(5)).await, id("view.a"));
+        for member in ["view.a", "view.b", "view.c"] {
+            queue.done(id(member), None);
+        }
+        assert!(is_idle_for(&mut queue, seconds(3600)).await, "the later requests are gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_for_the_past_is_due_at_once() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.at(id("view.a"), in_seconds(-5));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn member_runs_once_at_a_time_and_holds_up_no_other() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.now(id("view.a"));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
+        queue.now(id("view.a"));
+        queue.at(id("view.a"), in_seconds(1));
+        queue.at(id("view.b"), in_seconds(2));
+        assert_eq!(expect_after(&mut queue, seconds(2)).await, id("view.b"));
+        assert!(is_idle_for(&mut queue, seconds(3600)).await, "both are still running");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn member_requested_while_running_runs_once_more() {
+        for request_now in [true, false] {
+            let (mut queue, in_seconds) = queue(0.0);
+            queue.now(id("view.a"));
+            expect_after(&mut queue, seconds(0)).await;
+            if request_now {
+                queue.now(id("view.a"));
+            } else {
+                queue.at(id("view.a"), in_seconds(1));
+                assert!(is_idle_for(&mut queue, seconds(2)).await);
+            }
+            queue.done(id("view.a"), Some(in_seconds(30)));
+            assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"), "at once, not at its wake");
+            queue.done(id("view.a"), None);
+            assert!(is_idle_for(&mut queue, seconds(3600)).await, "only once more");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn member_that_is_done_runs_again_at_its_wake() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.now(id("view.a"));
+        expect_after(&mut queue, seconds(0)).await;
+        queue.done(id("view.a"), Some(in_seconds(30)));
+        assert_eq!(expect_after(&mut queue, seconds(30)).await, id("view.a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn member_that_expires_far_away_runs_again_within_max_wait() {
+        let (mut queue, in_seconds) = queue(0.0);
+        let expiry = in_seconds(150);
+        queue.at(id("view.a"), expiry);
+        for wait in [MAX_WAIT, MAX_WAIT, seconds(30)] {
+            assert_eq!(expect_after(&mut queue, wait).await, id("view.a"));
+            queue.done(id("view.a"), Some(expiry));
+        }
+        queue.at(id("view.b"), DateTime::<Utc>::MAX_UTC);
+        expect_after(&mut queue, seconds(0)).await;
+        assert_eq!(expect_after(&mut queue, MAX_WAIT).await, id("view.b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_is_retried_without_end_and_within_bounds() {
+        for (jitter, first, last) in
+            [(0.0, Duration::from_millis(250), MAX_BACKOFF / 2), (1.0, seconds(1) / 2, MAX_BACKOFF)]
+        {
+            let (mut queue, _) = queue(jitter);
+            queue.now(id("view.a"));
+            expect_after(&mut queue, seconds(0)).await;
+            let mut wait = first;
+            for _ in 0..100 {
+                queue.failed(id("view.a"));
+                assert_eq!(expect_after(&mut queue, wait).await, id("view.a"));
+                wait = (wait * 2).min(last);
+            }
+            assert_eq!(wait, last);
+            queue.done(id("view.a"), None);
+            queue.now(id("view.a"));
+            expect_after(&mut queue, seconds(0)).await;
+            queue.failed(id("view.a"));
+            expect_after(&mut queue, first).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_cuts_a_backoff_short() {
+        let (mut queue, _) = queue(1.0);
+        queue.now(id("view.a"));
+        expect_after(&mut queue, seconds(0)).await;
+        queue.now(id("view.a"));
+        queue.failed(id("view.a"));
+        assert!(is_idle_for(&mut queue, Duration::from_millis(400)).await, "a request from before the failure waits");
+        queue.now(id("view.a"));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
+        queue.done(id("view.a"), None);
+        assert!(is_idle_for(&mut queue, seconds(3600)).await, "the retry covered that request");
     }
 }

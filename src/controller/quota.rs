@@ -1,24 +1,25 @@
-//! Gets the quota of a new role counted.
+//! Makes Kubernetes recount the quota of a new role.
 //!
-//! Kubernetes' quota controller finds a new CRD within half a minute. A quota that it counted before that knows no Members, so they are
-//! refused, by kubectl too, until it is counted again: some minutes later, or when something in the namespace is deleted.
+//! The quota controller discovers a new CRD within half a minute. A quota that it counted before then has no count of
+//! Members, so the API server refuses to create any (with kubectl too) until the next recount. That happens some
+//! minutes later, or when something in the namespace is deleted.
 
 use std::collections::HashSet;
 
 use crate::cluster::{Cluster, Error};
 use crate::domain::role::{Role, RoleId};
 
-/// The roles whose Members the quota is known to count.
+/// The roles with a quota that is known to count Members.
 #[derive(Debug, Default)]
 pub(super) struct QuotaCheck {
     counted: HashSet<RoleId>,
 }
 
 impl QuotaCheck {
-    /// Looks at each role until its quota counts. One that cannot be looked at does not keep the others from being.
+    /// Checks each role until its quota counts Members.
     ///
     /// # Errors
-    /// When a role cannot be looked at, the first of them; the next look tries it again.
+    /// The first role that could not be checked. The others are still checked, and the next check retries.
     pub(super) async fn check(&mut self, cluster: &Cluster, roles: &[Role]) -> Result<(), Error> {
         let mut done = Ok(());
         for role in roles {
@@ -34,7 +35,7 @@ impl QuotaCheck {
             self.counted.insert(role.clone());
             return Ok(());
         }
-        tracing::info!(role = %role, "the quota does not count Members yet");
+        tracing::info!(role = %role, "the quota does not count Members yet; triggering a recount");
         cluster.nudge_quota(role).await
     }
 }

@@ -1,4 +1,4 @@
-//! One member brought to what it should be.
+//! Reconciles one member.
 
 use chrono::{DateTime, Utc};
 
@@ -9,7 +9,7 @@ use crate::domain::id::MemberId;
 use crate::membership::EndReason;
 use crate::observability::audit::{Actor, Cause};
 
-/// What the end of this member, or a change of it that no REST request reported, is put down to.
+/// The audit actor for an end that no REST request caused.
 pub(super) fn actor(reason: EndReason) -> Actor {
     match reason {
         EndReason::Expired => Actor::Daypass,
@@ -17,37 +17,36 @@ pub(super) fn actor(reason: EndReason) -> Actor {
     }
 }
 
-/// Looks at a member live and does what is to be done; when to look again.
+/// Reads a member's objects and carries out its plan. Returns when to reconcile it again.
 ///
 /// # Errors
-/// The first call that failed; what could be done without it is done, and all of it can be repeated.
+/// The first call that failed. The steps that do not depend on it are still carried out, and all can be repeated.
 pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<Option<DateTime<Utc>>, Error> {
     let cluster = &controller.cluster;
-    // Not a role (any more): nothing in the namespace is Daypass's business.
+    // Not a role, or no longer one: Daypass leaves the namespace alone.
     if cluster.role(&id.role).await?.is_none() {
         return Ok(None);
     }
     let secrets = cluster.list_kubeconfigs(id).await;
     let account = cluster.account(id).await;
     let member = cluster.member(id).await?;
-    // What cannot be read beside the Member keeps no end waiting. But a living member is only provisioned by a whole
-    // look.
-    let (secrets, account, seen) = match (secrets, account) {
+    // An end does not wait for an account or Secrets that cannot be read. Provisioning does: it needs to know both.
+    let (secrets, account, read) = match (secrets, account) {
         (Ok(secrets), Ok(account)) => (secrets, account, Ok(())),
         (Err(error), account) => (Vec::new(), account.ok().flatten(), Err(error)),
         (Ok(secrets), Err(error)) => (secrets, None, Err(error)),
     };
     let observed = Observed { member, account, secrets, clock_skewed: controller.membership.clock_skewed() };
     if let Lookup::Unreadable(why) = &observed.member {
-        tracing::warn!(member = %id, %why, "a Member cannot be read; it is treated as ended");
+        tracing::warn!(member = %id, %why, "a Member cannot be read; treating it as ended");
     }
     let plan = observed.plan(controller.clock.now());
-    let is_whole = seen.is_ok();
-    let mut done = seen.map(|()| plan.wake);
-    for step in plan.steps.into_iter().filter(|step| is_whole || *step != Step::Provision) {
+    let is_complete = read.is_ok();
+    let mut done = read.map(|()| plan.wake);
+    for step in plan.steps.into_iter().filter(|step| is_complete || *step != Step::Provision) {
         tracing::debug!(member = %id, ?step, "reconciling");
-        // One that is refused keeps none of the others from being done: a Member that somebody's admission policy holds on to
-        // must not keep its service account alive.
+        // Continue after a failure: if somebody's admission policy refuses to delete the Member, its service account
+        // must still go.
         let outcome = run(controller, id, step, &observed.member).await;
         done = done.and_then(|wake| outcome.map(|()| wake));
     }

@@ -1,4 +1,4 @@
-//! Notices when a role is given more rights under its living members.
+//! Detects when a role changes while it has live members, above all when it gains rights.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,22 +9,22 @@ use crate::domain::role::RoleId;
 use crate::membership::Membership;
 use crate::observability::audit::{Actor, Cause};
 
-/// What roles could do when they were looked at.
+/// The rules of each role, as earlier checks found them.
 #[derive(Debug, Default)]
 pub(super) struct RoleDriftCheck {
-    seen: HashMap<RoleId, Seen>,
+    known: HashMap<RoleId, KnownRules>,
 }
 
-/// The rules that a role has, and those that it had when one of its members was given it, each by their fingerprint.
-type Seen = HashMap<String, Vec<Rule>>;
+/// A role's current rules and the rules that its live members were given, by fingerprint.
+type KnownRules = HashMap<String, Vec<Rule>>;
 
 impl RoleDriftCheck {
-    /// Compares what the roles of these members can do with what their statuses say, and records and reports what has
-    /// changed. A change that cannot be recorded does not keep the others from being.
+    /// Compares the rules of these members' roles with the fingerprints in their statuses, and records and reports
+    /// each change.
     ///
     /// # Errors
-    /// When the rights cannot be read, or a change cannot be recorded, the first of them; the next look finds it
-    /// again.
+    /// When the rules cannot be read, or the first change that could not be recorded. The others are still recorded,
+    /// and the next check retries.
     pub(super) async fn check(
         &mut self,
         cluster: &Cluster,
@@ -44,27 +44,26 @@ impl RoleDriftCheck {
         for (role, members) in roles {
             let rules = rbac.grants(role).rules;
             let hash = fingerprint(&rules);
-            let seen = self.seen.entry(role.clone()).or_default();
-            // What is not recorded yet is about to be; who does that reports what is new, which a write from here
-            // would hide.
+            let known = self.known.entry(role.clone()).or_default();
+            // Skip members without a recorded status: provisioning is about to write it and reports what is new. A
+            // write from here would hide that.
             let recorded = members.iter().filter(|member| member.is_recorded(skewed));
             for member in recorded.filter(|member| member.status.role_hash.as_ref() != Some(&hash)) {
-                let widened = is_widened(member.status.role_hash.as_ref(), seen, &rules);
+                let widened = is_widened(member.status.role_hash.as_ref(), known, &rules);
                 let cause = Cause::internal(&Actor::Kubernetes);
                 done = done.and(membership.record_role_change(member, &hash, widened, cause).await);
             }
-            // A member whose status could not be written is compared again, with what the role could do when it was
-            // given.
-            seen.retain(|hash, _| members.iter().any(|member| member.status.role_hash.as_ref() == Some(hash)));
-            seen.insert(hash, rules);
+            // Keep older rules while a member still has their fingerprint: if its status could not be written, the
+            // next check compares with them again.
+            known.retain(|hash, _| members.iter().any(|member| member.status.role_hash.as_ref() == Some(hash)));
+            known.insert(hash, rules);
         }
         done
     }
 }
 
-/// Whether a member of this fingerprint can do more by `rules`. A change that cannot be shown to take rights away only
-/// counts as one that gives some.
-fn is_widened(granted: Option<&String>, seen: &Seen, rules: &[Rule]) -> bool {
+/// Whether `rules` give a member more than the rules with the fingerprint `granted`. `true` in doubt.
+fn is_widened(granted: Option<&String>, known: &KnownRules, rules: &[Rule]) -> bool {
     let Some(granted) = granted else { return false };
-    seen.get(granted).is_none_or(|before| is_wider(before, rules))
+    known.get(granted).is_none_or(|before| is_wider(before, rules))
 }

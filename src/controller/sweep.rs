@@ -1,5 +1,5 @@
-//! The sweep: everything in every role namespace, looked at without a hint. It finds what events, expiries or earlier processes
-//! left undone and hands it to the same reconciliation.
+//! The sweep: reads all objects in every role namespace and finds the members that need a reconcile, whether an event,
+//! an expiry or an earlier process missed them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,26 +13,28 @@ use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Members that need something done now.
+    /// Members to reconcile now.
     pub(super) due: BTreeSet<MemberId>,
-    /// When the others need to be looked at.
+    /// When to reconcile the others.
     pub(super) wakes: Vec<(MemberId, DateTime<Utc>)>,
-    /// The living members.
+    /// The live members.
     pub(super) living: Vec<Member>,
     /// The roles.
     pub(super) roles: Vec<Role>,
     /// Their `default` service accounts.
     pub(super) defaults: Vec<(RoleId, Account)>,
+    /// How many Members could not be parsed.
     unreadable: i64,
+    /// By how much the most overdue member has outlived its expiry.
     overdue_seconds: i64,
-    /// Roles that could not be swept.
+    /// What went wrong, one error for each role or foreign object.
     pub(super) failures: Vec<Error>,
 }
 
-/// Sweeps every role; one that fails does not keep the others from being swept.
+/// Sweeps every role. A role that fails is noted in [`Found::failures`], and the others are still swept.
 ///
 /// # Errors
 /// When the roles cannot be listed.
@@ -40,7 +42,7 @@ pub(super) async fn sweep(controller: &Controller) -> Result<Found, Error> {
     let metrics = &controller.metrics;
     let namespaces = controller.cluster.role_namespaces().await?;
     for name in &namespaces.ignored {
-        tracing::warn!(namespace = %name, "has only the name or only the label of a role namespace and is no role");
+        tracing::warn!(namespace = %name, "ignoring a namespace that has only the name or only the label of a role");
     }
     let mut found = Found::default();
     for role in &namespaces.roles {
@@ -61,70 +63,98 @@ pub(super) async fn sweep(controller: &Controller) -> Result<Found, Error> {
 
 async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {
     let cluster = &controller.cluster;
-    // The Members last: then what has none among them is an orphan and not one whose Member was made in between.
+    // List the Members last: otherwise the account of a member created in between looks like an orphan.
     let secrets = cluster.list_role_secrets(role).await?;
     let accounts = cluster.list_accounts(role).await?;
     let listed = cluster.list_members(role).await?;
     let now = controller.clock.now();
-    let clock_skewed = controller.membership.clock_skewed();
 
-    let mut names: BTreeMap<MemberId, Observed> = BTreeMap::new();
-    let nothing = || Observed { member: Lookup::Missing, account: None, secrets: Vec::new(), clock_skewed };
+    let mut names = Names { role, clock_skewed: controller.membership.clock_skewed(), observed: BTreeMap::new() };
     for member in listed.members {
-        if member.is_live(now) {
-            found.living.push(member.clone());
-        } else if !member.deleting {
-            found.overdue_seconds = found.overdue_seconds.max((now - member.expires_at()).num_seconds());
-        }
-        let entry = names.entry(member.id.clone()).or_insert_with(nothing);
+        found.count(&member, now);
+        let entry = names.entry(member.id.clone());
         entry.member = Lookup::Found(Box::new(member));
     }
     for (name, why) in listed.unreadable {
         found.unreadable += 1;
-        tracing::warn!(role = %role, member = %name, %why, "a Member cannot be read; it is treated as ended");
-        if let Some(id) = MemberId::new(role.clone(), &name) {
-            names.entry(id).or_insert_with(nothing).member = Lookup::Unreadable(why);
+        tracing::warn!(role = %role, member = %name, %why, "a Member cannot be read; treating it as ended");
+        if let Some(entry) = names.named(&name) {
+            entry.member = Lookup::Unreadable(why);
         }
     }
     let (defaults, accounts): (Vec<_>, Vec<_>) = accounts.into_iter().partition(|account| account.name == "default");
     found.defaults.extend(defaults.into_iter().map(|account| (role.clone(), account)));
     for account in accounts {
-        match MemberId::new(role.clone(), &account.name) {
-            Some(id) => names.entry(id).or_insert_with(nothing).account = Some(account),
+        match names.named(&account.name) {
+            Some(entry) => entry.account = Some(account),
             None => found.failures.extend(remove_foreign_account(cluster, role, &account).await.err()),
         }
     }
     for secret in secrets {
-        match secret.member.as_deref().and_then(|name| MemberId::new(role.clone(), name)) {
-            Some(id) => names.entry(id).or_insert_with(nothing).secrets.push(secret),
+        match secret.member.as_deref().and_then(|name| names.named(name)) {
+            Some(entry) => entry.secrets.push(secret),
             None => found.failures.extend(remove_foreign_secret(cluster, role, &secret).await.err()),
         }
     }
-    for (id, observed) in names {
-        let plan = observed.plan(now);
-        if !plan.steps.is_empty() {
-            found.due.insert(id);
-        } else if let Some(wake) = plan.wake {
-            found.wakes.push((id, wake));
-        }
-    }
+    names.observed.into_iter().for_each(|(id, observed)| found.queue(id, &observed, now));
     Ok(())
 }
 
-/// A service account under a name that no member can have: nobody but Daypass has any business in a role namespace.
+/// The objects in a role namespace, by member.
+struct Names<'a> {
+    role: &'a RoleId,
+    clock_skewed: bool,
+    observed: BTreeMap<MemberId, Observed>,
+}
+
+impl Names<'_> {
+    fn entry(&mut self, id: MemberId) -> &mut Observed {
+        let clock_skewed = self.clock_skewed;
+        let nothing = || Observed { member: Lookup::Missing, account: None, secrets: Vec::new(), clock_skewed };
+        self.observed.entry(id).or_insert_with(nothing)
+    }
+
+    /// The entry of this name; `None` if no member can have it.
+    fn named(&mut self, name: &str) -> Option<&mut Observed> {
+        MemberId::new(self.role.clone(), name).map(|id| self.entry(id))
+    }
+}
+
+impl Found {
+    /// Counts a Member as live or overdue.
+    fn count(&mut self, member: &Member, now: DateTime<Utc>) {
+        if member.is_live(now) {
+            self.living.push(member.clone());
+        } else if !member.deleting {
+            self.overdue_seconds = self.overdue_seconds.max((now - member.expires_at()).num_seconds());
+        }
+    }
+
+    /// Notes when to reconcile a member.
+    fn queue(&mut self, id: MemberId, observed: &Observed, now: DateTime<Utc>) {
+        let plan = observed.plan(now);
+        if !plan.steps.is_empty() {
+            self.due.insert(id);
+        } else if let Some(wake) = plan.wake {
+            self.wakes.push((id, wake));
+        }
+    }
+}
+
+/// Deletes a service account with a name that no member can have. A role namespace belongs to Daypass alone.
 async fn remove_foreign_account(cluster: &Cluster, role: &RoleId, account: &Account) -> Result<(), Error> {
     if account.deleting {
         return Ok(());
     }
-    tracing::warn!(role = %role, account = %account.name, "removing a service account that is no member's");
+    tracing::warn!(role = %role, account = %account.name, "removing a service account that belongs to no member");
     cluster.delete_account(role, account).await
 }
 
-/// A Secret that names no member.
+/// Deletes a Secret that names no member.
 async fn remove_foreign_secret(cluster: &Cluster, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
     if secret.deleting {
         return Ok(());
     }
-    tracing::warn!(role = %role, secret = %secret.name, "removing a Secret that is no kubeconfig's");
+    tracing::warn!(role = %role, secret = %secret.name, "removing a Secret that belongs to no kubeconfig");
     cluster.delete_secret(role, secret).await
 }

@@ -1,5 +1,5 @@
-//! Removes access tokens that have ended, and suspends those of another identity configuration. Both are refused
-//! without it: this only tidies up.
+//! Removes access tokens that have ended, and suspends those of another identity configuration. This only tidies up:
+//! the API refuses both anyway.
 
 use std::collections::HashMap;
 
@@ -11,27 +11,27 @@ use crate::cluster::Error;
 use crate::domain::access_token::{AccessToken, Owner, STALE_GRACE, TokenRules};
 use crate::observability::audit::{Actor, Cause, Kind};
 
-/// What to do with a token.
+/// What to do about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TokenAction {
     Keep,
-    /// It was ended, and its end was reported: delete the object that is left.
+    /// Delete the object of a token that has ended. Its end is already reported.
     Remove,
-    /// Its time is over, or it was not used for too long.
+    /// End a token that has expired or was unused for too long.
     Expire,
-    /// Its owner does not exist any more.
+    /// End a token without an owner: the owner no longer exists.
     Revoke,
-    /// It is a session whose token was deleted or rotated.
+    /// End a session, because of its own expiry or because its token has ended or was rotated.
     CloseSession,
-    /// It was made under another identity configuration than the one in force.
+    /// Suspend a token that was issued under another identity configuration.
     Suspend,
-    /// It has been suspended for too long to be restored by a rollback.
+    /// Delete a token that has been suspended for too long for a rollback to restore it.
     DeleteStale,
-    /// It was suspended, and its identity configuration is in force again.
+    /// Lift a suspension: the token's identity configuration is in force again.
     Restore,
 }
 
-/// What decides about a token besides itself.
+/// What [`TokenAction::of`] needs to know besides the token.
 struct Situation<'a> {
     rules: &'a TokenRules,
     /// All tokens and sessions.
@@ -74,7 +74,8 @@ impl TokenAction {
 /// Checks every token once.
 ///
 /// # Errors
-/// When the tokens cannot be listed, or an action failed. The others are still carried out, and the next sweep retries.
+/// When the tokens cannot be listed, or an action failed. The other actions are still carried out, and the next sweep
+/// retries.
 pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result<(), Error> {
     let all = tokens.all().await?;
     if all.is_empty() {
@@ -105,7 +106,7 @@ pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result
             suspended,
             restored,
             deleted,
-            "access tokens were made under another issuer or audience: they are refused, and deleted after 24 h"
+            "access tokens were made under another issuer or audience: they stop working, and are deleted after 24 h"
         );
     }
     failed
@@ -129,14 +130,14 @@ async fn carry_out(tokens: &AccessTokens, token: &AccessToken, action: TokenActi
     let end = |kind| tokens.end_as_seen(token, kind, Cause::internal(&Actor::Daypass));
     let done = match action {
         TokenAction::Keep => return Ok(()),
-        // A token whose end is recorded is not reported again.
+        // `end_as_seen` does not report a recorded end again.
         TokenAction::Expire | TokenAction::Remove => end(Kind::TokenExpired).await.map(drop),
         TokenAction::Revoke | TokenAction::DeleteStale => end(Kind::TokenRevoked).await.map(drop),
         TokenAction::CloseSession => end(Kind::SessionEnded).await.map(drop),
         TokenAction::Suspend => tokens.suspend(token).await,
         TokenAction::Restore => tokens.restore(token).await,
     };
-    // It was changed meanwhile: the next sweep decides on what it is then.
+    // Somebody changed the token meanwhile: leave it to the next sweep.
     done.or_else(|error| if error.is_conflict() || error.is_gone() { Ok(()) } else { Err(error) })
 }
 
@@ -145,35 +146,16 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::domain::access_token::{SessionOrigin, TokenId, TokenSecret, owner_key};
+    use crate::domain::access_token::{SessionOrigin, TokenSecret};
+    use crate::domain::examples::{self, HOUR};
 
     fn at(hours: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + hours * 3600, 0).unwrap()
+        examples::at(hours * HOUR)
     }
 
+    /// A token for two days.
     fn token() -> AccessToken {
-        let username = "system:serviceaccount:a:b".to_owned();
-        let id = TokenId::new(&format!("{}-7", owner_key(&username)), b"abcdef");
-        AccessToken {
-            hash: TokenSecret::new(id.clone(), &[1; 32]).hash(),
-            id,
-            uid: "u".into(),
-            resource_version: "1".into(),
-            created_at: at(0),
-            deleting: false,
-            ended: false,
-            name: "ci".into(),
-            owner: Owner { username, uid: Some("v".into()), groups: None, extra: None },
-            created_by: "alice".into(),
-            scopes: vec![],
-            expires_at: at(48),
-            rotated_at: None,
-            rotated: vec![],
-            identity: "here".into(),
-            session: None,
-            last_used_at: None,
-            stale_since: None,
-        }
+        AccessToken { expires_at: at(48), identity: "here".into(), ..examples::token() }
     }
 
     fn session(of: &AccessToken) -> AccessToken {
@@ -186,17 +168,12 @@ mod tests {
     }
 
     fn action(token: &AccessToken, all: &[AccessToken], owner_exists: bool, now: DateTime<Utc>) -> TokenAction {
-        let rules = TokenRules {
-            max_lifetime: TimeDelta::days(365),
-            max_idle: TimeDelta::days(15),
-            max_per_owner: 104,
-            max_user_lifetime: None,
-        };
+        let rules = examples::token_rules();
         TokenAction::of(token, &Situation { rules: &rules, all, identity: "here", owner_exists, now })
     }
 
     #[test]
-    fn living_token_is_kept_until_its_end() {
+    fn token_is_kept_until_its_expiry() {
         assert_eq!(action(&token(), &[], true, at(48) - TimeDelta::seconds(1)), TokenAction::Keep);
         assert_eq!(action(&token(), &[], true, at(48)), TokenAction::Expire);
     }
@@ -207,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn recorded_end_is_not_reported_again_and_a_deletion_under_way_is_left_alone() {
+    fn ended_token_is_removed_unless_its_deletion_is_under_way() {
         let ended = AccessToken { ended: true, ..token() };
         assert_eq!(action(&ended, &[], false, at(99)), TokenAction::Remove);
         assert_eq!(action(&AccessToken { deleting: true, ..ended }, &[], false, at(99)), TokenAction::Keep);
     }
 
     #[test]
-    fn session_is_closed_with_its_token() {
+    fn session_is_closed_when_its_token_ends_or_rotates() {
         let of = token();
         assert_eq!(action(&session(&of), std::slice::from_ref(&of), true, at(1)), TokenAction::Keep);
         assert_eq!(action(&session(&of), std::slice::from_ref(&of), true, at(48)), TokenAction::CloseSession);
@@ -232,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn other_identity_suspends_for_a_day_and_a_rollback_restores() {
+    fn token_of_another_identity_is_suspended_for_a_day_and_restored_by_rollback() {
         let foreign = AccessToken { identity: "there".into(), ..token() };
         assert_eq!(action(&foreign, &[], true, at(1)), TokenAction::Suspend);
         let stale = AccessToken { stale_since: Some(at(1)), ..foreign };

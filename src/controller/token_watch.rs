@@ -1,5 +1,5 @@
-//! Notices access tokens that somebody deletes with `kubectl`, for the audit trail. Daypass marks those that it ends
-//! itself.
+//! Audits access tokens that somebody deletes with `kubectl`. Daypass marks the tokens that it ends itself, so those
+//! are not reported twice.
 
 use std::collections::HashSet;
 
@@ -8,38 +8,38 @@ use crate::cluster::WatchEvent;
 use crate::domain::access_token::AccessToken;
 use crate::observability::audit::{Actor, Cause, Kind};
 
-/// The UIDs of the tokens and sessions that stand, by the events so far.
+/// The UIDs of the live tokens and sessions, from the events so far.
 #[derive(Debug, Default)]
 pub(super) struct TokenWatch {
-    standing: HashSet<String>,
+    live: HashSet<String>,
 }
 
 impl TokenWatch {
-    /// Reports a deletion that nobody has reported yet.
+    /// Reports a deletion that has not been reported yet.
     pub(super) fn on_event(&mut self, controller: &Controller, event: WatchEvent<AccessToken>) {
         match event {
-            // What went while there was no watch is not seen: it could have been ended by another replica.
-            WatchEvent::Restarted => self.standing.clear(),
+            // Deletions during a gap in the watch go unreported: another replica may have made and reported them.
+            WatchEvent::Restarted => self.live.clear(),
             WatchEvent::Present(token) => {
                 if token.deleting || token.ended {
-                    self.standing.remove(&token.uid);
+                    self.live.remove(&token.uid);
                 } else {
-                    self.standing.insert(token.uid);
+                    self.live.insert(token.uid);
                 }
             }
             WatchEvent::Deleted(token) => {
-                self.standing.remove(&token.uid);
-                if !token.ended && !self.went_with_its_token(&token) {
+                self.live.remove(&token.uid);
+                if !token.ended && !self.was_deleted_with_its_token(&token) {
                     report(controller, &token);
                 }
             }
         }
     }
 
-    /// Kubernetes deletes the sessions of a token that is deleted. A session that was deleted by itself has a token
-    /// that stands.
-    fn went_with_its_token(&self, token: &AccessToken) -> bool {
-        token.session.as_ref().is_some_and(|of| !self.standing.contains(&of.token_uid))
+    /// Whether Kubernetes garbage-collected this session after the deletion of its token. The token of a session that
+    /// somebody deleted is still live.
+    fn was_deleted_with_its_token(&self, token: &AccessToken) -> bool {
+        token.session.as_ref().is_some_and(|of| !self.live.contains(&of.token_uid))
     }
 }
 

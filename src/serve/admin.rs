@@ -1,4 +1,4 @@
-//! Probes and metrics, on a plain listener of their own: nothing of it is for the outside.
+//! Probes and metrics, on a separate plain HTTP listener for use inside the cluster only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use crate::clock::{Clock, SKEW_LIMIT};
 use crate::cluster::Cluster;
 use crate::observability::metrics::Metrics;
 
-/// Longer than a few of the calls that keep the Lease, which are made every two seconds.
+/// How long the Kubernetes API may be silent. The Lease calls it every two seconds, so this is several failed calls.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
-/// Whether requests should come here.
+/// Whether this process should receive requests.
 #[derive(Clone)]
 pub(super) struct Readiness {
     cluster: Cluster,
@@ -29,27 +29,26 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Of a process that has just begun.
+    /// The readiness of a process that has just started: not ready.
     pub(super) fn new(cluster: Cluster, clock: Clock) -> Self {
         Self { cluster, clock, serving: Arc::default(), stopping: Arc::default() }
     }
 
-    /// Says that the API has what it needs to answer: its certificate.
+    /// Records that the API has its certificate and can answer.
     pub(super) fn serve(&self) {
         self.serving.store(true, Ordering::Relaxed);
     }
 
-    /// Says that this process is about to end.
+    /// Records that this process is shutting down.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this process is about to end.
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Why not, if not.
+    /// Checks the readiness. The error is the reason, for the probe's answer.
     fn check(&self) -> Result<(), String> {
         if self.is_stopping() {
             return Err("stopping".to_owned());
@@ -62,17 +61,17 @@ impl Readiness {
             Some(_) => {}
         }
         if !self.serving.load(Ordering::Relaxed) {
-            return Err("there is no certificate to serve with yet".to_owned());
+            return Err("the API has no certificate yet".to_owned());
         }
         let offset = self.clock.offset();
         if offset.abs() > SKEW_LIMIT {
-            return Err(format!("the clock is {} s from the Kubernetes API's", offset.num_seconds().abs()));
+            return Err(format!("the clock differs from the Kubernetes API's by {} s", offset.num_seconds().abs()));
         }
         Ok(())
     }
 }
 
-/// `/livez`, `/readyz` and `/metrics`.
+/// Serves `/livez`, `/readyz` and `/metrics`.
 pub(super) fn admin_router(readiness: Readiness, metrics: Metrics) -> Router {
     let clock = readiness.clock.clone();
     Router::new()
@@ -99,8 +98,8 @@ fn show(metrics: &Metrics, clock: &Clock) -> Response {
     }
 }
 
-/// Has clients of HTTP/1 connect anew, elsewhere, once this process is about to end: one that sends its next request just as an idle
-/// connection is closed would lose it. HTTP/2 has GOAWAY for that, and no such header.
+/// Makes HTTP/1 clients reconnect (to another replica) when this process is shutting down. Otherwise a client that
+/// sends its next request just as the connection closes loses it. HTTP/2 has GOAWAY for this, and forbids the header.
 pub(super) async fn reconnect(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
     let version = request.version();
     let mut response = next.run(request).await;

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::admin::reconnect;
-use super::certificate::{key_pair, show_expiry, watch_cert_files};
+use super::certificate::{key_pair, public_host, show_expiry, watch_cert_files};
 use super::connections::{self, Limits, Listener};
 use super::lifecycle::Lifecycle;
 use super::{DRAIN, settings, tls};
@@ -22,7 +22,7 @@ use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::metrics::Metrics;
 
-/// What the REST API is made of.
+/// The parts of the REST API.
 pub(super) struct ApiServer {
     pub(super) args: ServeArgs,
     pub(super) cluster: Cluster,
@@ -35,7 +35,7 @@ pub(super) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Serves the API until the process is told to stop and the requests in progress are answered.
+    /// Serves the API until [`Lifecycle::stop`] is cancelled and the requests in progress are answered.
     pub(super) async fn run(self, listener: TcpListener, lifecycle: Lifecycle) -> anyhow::Result<()> {
         let Self { args, cluster, membership, tokens, clock, audit, metrics, kubeconfig } = self;
         let pair = tokio::select! {
@@ -44,10 +44,10 @@ impl ApiServer {
         };
         let leaf = tls::leaf(&pair.certificate)?;
         show_expiry(&metrics, &leaf);
-        let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let host = public_host(&args);
         tracing::info!(sha256 = tls::fingerprint(&leaf), "serving with this certificate");
         if !tls::covers(&leaf, host) {
-            tracing::warn!(host, "the certificate does not name the host of the public URL: clients will refuse it");
+            tracing::warn!(host, "the certificate does not cover the host of the public URL: clients will refuse it");
         }
         let config = tls::server_config(&pair.certificate, pair.key.expose_secret().as_bytes());
         let (tls, served) = watch::channel(config.context("the certificate and the key cannot be used")?);

@@ -1,4 +1,4 @@
-//! The certificate that the API serves with: found at start, and replaced while it runs.
+//! Loads the API's certificate at start, and reloads it while the API runs.
 
 use std::convert::Infallible;
 use std::fs;
@@ -17,12 +17,13 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, KeyPair};
 use crate::observability::metrics::Metrics;
 
-/// How often the files of a given certificate are read.
+/// How often the certificate's files are read.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two tries to get the shared pair while the API server does not answer.
+/// The delay between two attempts to get the shared pair.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Serves with the certificate that is in the files now: whoever renews it (cert-manager, the kubelet) only writes them.
+/// Watches the certificate's files and serves with a renewed certificate. cert-manager and the kubelet only write the
+/// files; they send no signal.
 pub(super) async fn watch_cert_files(
     tls: &watch::Sender<Arc<ServerConfig>>,
     files: Option<(PathBuf, PathBuf)>,
@@ -33,13 +34,13 @@ pub(super) async fn watch_cert_files(
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
         let (Ok(certificate), Ok(key)) = (fs::read_to_string(&certificate_file), fs::read(&key_file)) else {
-            tracing::warn!("the certificate's files cannot be read; the last one is served on");
+            tracing::warn!("the certificate's files cannot be read; still serving with the previous certificate");
             continue;
         };
         if certificate == served {
             continue;
         }
-        // The two files may have been read between their writes; then they do not fit yet, and do at the next look.
+        // A read between the writes of the two files yields a pair that does not match. The next read fixes that.
         match tls::server_config(&certificate, &key) {
             Ok(config) => {
                 tls.send_replace(config);
@@ -49,7 +50,9 @@ pub(super) async fn watch_cert_files(
                 }
                 served = certificate;
             }
-            Err(error) => tracing::warn!(%error, "the renewed certificate cannot be used; the last one is served on"),
+            Err(error) => {
+                tracing::warn!(%error, "the renewed certificate cannot be used; still serving with the previous one");
+            }
         }
     }
 }
@@ -59,24 +62,33 @@ pub(super) fn show_expiry(metrics: &Metrics, certificate: &CertificateDer<'_>) {
         Ok(end) => {
             metrics.certificate_expiry.set(end.timestamp());
         }
-        Err(error) => tracing::warn!(%error, "when the certificate ends is not known"),
+        Err(error) => tracing::warn!(%error, "the certificate's expiry is unknown"),
     }
 }
 
-/// The given certificate and key, or the self-signed pair that all replicas share.
+/// The host of the public URL, as a certificate names it: without the brackets of an IPv6 address.
+pub(super) fn public_host(args: &ServeArgs) -> &str {
+    args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']'])
+}
+
+/// Loads the configured certificate and key, or the self-signed pair that all replicas share. Retries the shared pair
+/// until the Kubernetes API has answered.
+///
+/// # Errors
+/// When a configured file cannot be read.
 pub(super) async fn key_pair(args: &ServeArgs, cluster: &Cluster, clock: &Clock) -> anyhow::Result<KeyPair> {
     if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
         return Ok(KeyPair { certificate: read(certificate)?, key: read(key)?.into() });
     }
-    let host = args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let host = public_host(args);
     let mut names = vec![host.to_owned()];
     names.extend(args.tls_dns_name.iter().filter(|name| *name != host).cloned());
     loop {
         let pair = cluster.shared_key_pair(|| tls::self_signed(&names, clock.now())).await;
         match pair {
             Ok(pair) => return Ok(pair),
-            Err(error) => tracing::warn!(%error, "no certificate to serve with yet; it is tried again"),
+            Err(error) => tracing::warn!(%error, "could not get a certificate; retrying"),
         }
         tokio::time::sleep(RETRY).await;
     }

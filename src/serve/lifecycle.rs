@@ -1,4 +1,4 @@
-//! How the process ends: what asks it to, and what it waits for.
+//! Shutdown: the signals that start it, and the state that tasks share for it.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -7,20 +7,20 @@ use tokio_util::task::TaskTracker;
 
 use super::admin::Readiness;
 
-/// The state of this process that its tasks share.
+/// The shutdown state, shared by all tasks.
 #[derive(Clone)]
 pub(super) struct Lifecycle {
     pub(super) readiness: Readiness,
-    /// Cancelled when no more requests are accepted.
+    /// Cancelled when the process stops accepting requests.
     pub(super) stop: CancellationToken,
-    /// Requests that are being answered.
+    /// Requests in progress.
     pub(super) requests: TaskTracker,
 }
 
 /// Waits for SIGTERM or SIGINT and returns its name.
 ///
 /// # Errors
-/// When no handler can be installed.
+/// When the signal handlers cannot be installed.
 pub(super) async fn shutdown_signal() -> anyhow::Result<&'static str> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(tokio::select! {
@@ -29,7 +29,7 @@ pub(super) async fn shutdown_signal() -> anyhow::Result<&'static str> {
     })
 }
 
-/// Waits for a task to fail; a task that ends without an error has done its work. `None` once all have.
+/// Waits for the first task that fails. `None` when all tasks have ended without an error.
 pub(super) async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Result<()>> {
     while let Some(ended) = tasks.join_next().await {
         match ended {

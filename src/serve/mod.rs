@@ -1,4 +1,4 @@
-//! Starts everything that `daypass serve` runs, and decides when the process ends.
+//! `daypass serve`: starts the API and the controller, and shuts them down.
 
 mod admin;
 mod api_server;
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use axum::Router;
 use futures::FutureExt as _;
 use kube::Config;
 use tokio::net::TcpListener;
@@ -27,7 +28,7 @@ use self::api_server::ApiServer;
 use self::connections::{Limits, Listener};
 use self::lifecycle::{Lifecycle, first_failure, shutdown_signal};
 use crate::access_tokens::AccessTokens;
-use crate::cli::ServeArgs;
+use crate::cli::{ServeArgs, kubernetes_config};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{Cluster, Lane, LeaseState};
 use crate::controller::{self, Controller};
@@ -36,24 +37,53 @@ use crate::observability::audit::Audit;
 use crate::observability::logs;
 use crate::observability::metrics::Metrics;
 
-/// How long requests in progress may take at the end. The chart's terminationGracePeriodSeconds is longer than this and
-/// the delay before it.
+/// How long requests in progress may take to finish at shutdown. Together with the shutdown delay, this must fit into
+/// the chart's terminationGracePeriodSeconds.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// Runs Daypass until it is told to stop.
+/// Runs Daypass until it receives SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start, or a part that must run has ended.
+/// When Daypass cannot start, or one of its tasks fails.
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     logs::init(args.log_format);
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        bail!("another TLS provider is installed already");
+        bail!("another TLS provider is already installed");
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args))
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let config = Config::infer().await.context("no access to a Kubernetes API server is configured")?;
+    let api = api_server(args, kubernetes_config().await?)?;
+    // Before the other parts start: a port in use is the most likely reason for a failed start.
+    let (listener, admin_listener) = (bind(api.args.listen)?, bind(api.args.admin_listen)?);
+    let identity = match api.args.identity.clone() {
+        Some(identity) => identity,
+        None => format!("daypass-{}", Entropy::default().uuid()?),
+    };
+    let delay = Duration::from_secs(api.args.shutdown_delay_seconds);
+    let readiness = Readiness::new(api.cluster.clone(), api.clock.clone());
+    let lifecycle =
+        Lifecycle { readiness: readiness.clone(), stop: CancellationToken::new(), requests: TaskTracker::new() };
+
+    // Probes must be answered until the very end, so these tasks have their own set, which is dropped last.
+    let mut background = JoinSet::new();
+    background.spawn(serve_admin(admin_listener, admin_router(readiness, api.metrics.clone())).map(Ok));
+    background.spawn(probe::probe(api.kubeconfig.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(lead(controller(&api), identity, lifecycle.stop.clone()));
+    tasks.spawn(api.run(listener, lifecycle.clone()));
+
+    let ended = tokio::select! {
+        signal = shutdown_signal() => signal.map(|name| tracing::info!(signal = name, "stopping")),
+        Some(ended) = first_failure(&mut tasks) => ended,
+        Some(ended) = first_failure(&mut background) => ended,
+    };
+    shut_down(ended, tasks, &lifecycle, delay).await
+}
+
+/// Sets up the parts of the process.
+fn api_server(args: ServeArgs, config: Config) -> anyhow::Result<ApiServer> {
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let (clock, metrics) = (Clock::default(), Metrics::default());
     let audit = Audit::new(&args.data_plane_id, clock.clone(), io::stdout());
@@ -63,46 +93,37 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let membership = Membership::new(cluster.clone(), clock.clone(), audit.clone());
     let (rules, identity_config) = (args.tokens.rules(), settings::identity_config(&args));
     let tokens = AccessTokens::new(cluster.clone(), clock.clone(), audit.clone(), rules, identity_config);
+    Ok(ApiServer { args, cluster, membership, tokens, clock, audit, metrics, kubeconfig })
+}
 
-    // Bound first: a port in use is the most likely reason not to start.
-    let listener = bind(args.listen)?;
-    let admin_listener = bind(args.admin_listen)?;
-    let identity = match args.identity.clone() {
-        Some(identity) => identity,
-        None => format!("daypass-{}", Entropy::default().uuid()?),
-    };
+/// A controller that works with the same parts.
+fn controller(api: &ApiServer) -> Controller {
+    Controller {
+        cluster: api.cluster.clone(),
+        membership: api.membership.clone(),
+        tokens: api.tokens.clone(),
+        clock: api.clock.clone(),
+        metrics: api.metrics.clone(),
+    }
+}
 
-    let readiness = Readiness::new(cluster.clone(), clock.clone());
-    let delay = Duration::from_secs(args.shutdown_delay_seconds);
-    let lifecycle =
-        Lifecycle { readiness: readiness.clone(), stop: CancellationToken::new(), requests: TaskTracker::new() };
-    // Probes are answered to the very end, so they are in a set of their own, which is dropped last.
-    let mut background = JoinSet::new();
-    let admin =
-        Listener { socket: admin_listener, tls: None, limits: Limits::ADMIN, metrics: None, tasks: TaskTracker::new() };
-    let router = admin_router(readiness.clone(), metrics.clone());
-    background.spawn(connections::serve(admin, router, CancellationToken::new(), Duration::ZERO).map(Ok));
-    background.spawn(probe::probe(kubeconfig.clone()));
-    let mut tasks = JoinSet::new();
-    let controller = Controller {
-        cluster: cluster.clone(),
-        membership: membership.clone(),
-        tokens: tokens.clone(),
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-    };
-    tasks.spawn(lead(controller, identity, lifecycle.stop.clone()));
-    let api = ApiServer { args, cluster, membership, tokens, clock, audit, metrics, kubeconfig };
-    tasks.spawn(api.run(listener, lifecycle.clone()));
+/// Serves probes and metrics until the process ends.
+async fn serve_admin(socket: TcpListener, router: Router) {
+    let listener = Listener { socket, tls: None, limits: Limits::ADMIN, metrics: None, tasks: TaskTracker::new() };
+    connections::serve(listener, router, CancellationToken::new(), Duration::ZERO).await;
+}
 
-    let mut ended = tokio::select! {
-        signal = shutdown_signal() => signal.map(|name| tracing::info!(signal = name, "stopping")),
-        Some(ended) = first_failure(&mut tasks) => ended,
-        Some(ended) = first_failure(&mut background) => ended,
-    };
-    readiness.stop();
+/// Stops accepting requests after `delay` and finishes those in progress. Returns `ended`, or a failure during the
+/// delay.
+async fn shut_down(
+    mut ended: anyhow::Result<()>,
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    lifecycle: &Lifecycle,
+    delay: Duration,
+) -> anyhow::Result<()> {
+    lifecycle.readiness.stop();
     if ended.is_ok() {
-        // Requests keep coming until their senders have noticed that this replica is not ready.
+        // Keep serving until load balancers have noticed that this replica is not ready.
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             Some(failure) = first_failure(&mut tasks) => ended = failure,
@@ -111,7 +132,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     lifecycle.stop.cancel();
     let deadline = Instant::now() + DRAIN;
     while tasks.join_next().await.is_some() {}
-    // Requests whose client has gone away are still in progress.
+    // A request continues after its client has disconnected.
     lifecycle.requests.close();
     if tokio::time::timeout_at(deadline, lifecycle.requests.wait()).await.is_err() {
         tracing::warn!("requests in progress were aborted");
@@ -119,7 +140,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Leads when it can, and gives the Lease up at the end.
+/// Runs the controller whenever this replica is the leader, and releases the lease at shutdown.
 async fn lead(controller: Controller, identity: String, stop: CancellationToken) -> anyhow::Result<()> {
     let mut lease = LeaseState::new(identity);
     tokio::select! {
@@ -127,7 +148,7 @@ async fn lead(controller: Controller, identity: String, stop: CancellationToken)
         () = stop.cancelled() => {}
     }
     if let Err(error) = controller.cluster.in_lane(Lane::Lease).release_lease(&lease).await {
-        tracing::warn!(%error, "the lease could not be released; it expires by itself");
+        tracing::warn!(%error, "could not release the lease; it expires by itself");
     }
     Ok(())
 }

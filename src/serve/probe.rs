@@ -1,4 +1,4 @@
-//! Checks at start whether the API server answers at the address that kubeconfigs name.
+//! Checks at start whether the API server answers at the address in kubeconfigs.
 
 use std::time::Duration;
 
@@ -11,28 +11,31 @@ use crate::cluster::pem;
 /// How long the API server may take to answer at its public address.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the API server at its public address, as a kubeconfig would. From inside a cluster that can fail although the address is
-/// right, so it only warns.
+/// Calls the API server at its public address, as kubectl would with a kubeconfig. Only warns when that fails: the
+/// address may be right and still not be reachable from inside the cluster.
+///
+/// # Errors
+/// When the address, the proxy's URL or the CA is invalid.
 pub(super) async fn probe(target: KubeconfigSettings) -> anyhow::Result<()> {
     let inside = |host: &str| {
         host == "kubernetes" || [".svc", ".default", ".cluster.local"].iter().any(|end| host.ends_with(end))
     };
-    let url: http::Uri = target.server.parse().context("the public address of the API server")?;
+    let url: http::Uri = target.server.parse().context("invalid public address of the API server")?;
     if url.host().is_some_and(inside) {
         tracing::warn!(
             server = target.server,
-            "the public address of the API server points into the cluster: kubeconfigs are useless outside"
+            "the public address of the API server points into the cluster: kubeconfigs will not work outside"
         );
     }
     let mut config = Config::new(url);
     config.root_cert = Some(pem::certificates(&target.ca_certificate)?);
     config.tls_server_name.clone_from(&target.tls_server_name);
-    config.proxy_url = target.proxy_url.as_deref().map(str::parse).transpose().context("the proxy's URL")?;
+    config.proxy_url = target.proxy_url.as_deref().map(str::parse).transpose().context("invalid proxy URL")?;
     config.default_retry = false;
-    let client = Client::try_from(config).context("the public address of the API server")?;
+    let client = Client::try_from(config).context("could not set up a client for the API server's public address")?;
     let request = http::Request::get("/version").body(Vec::new())?;
     match tokio::time::timeout(TIMEOUT, client.request_text(request)).await {
-        // A refusal is an answer too: the address and the CA are right.
+        // An error status is an answer too: the address and the CA are right.
         Ok(Ok(_) | Err(kube::Error::Api(_))) => {
             tracing::info!(server = target.server, "the API server answers at its public address")
         }

@@ -1,4 +1,4 @@
-//! What the options of `daypass serve` mean to the parts that it starts.
+//! Turns the options of `daypass serve` into settings for its parts.
 
 use std::fs;
 
@@ -13,10 +13,10 @@ use crate::authn::Methods;
 use crate::cli::{AuthMethod, ServeArgs};
 use crate::cluster::{Cluster, pem};
 
-/// The REST API's settings. `certificate` (PEM) is what it serves with.
+/// The REST API's settings. `certificate` is the one that it serves with, PEM.
 ///
 /// # Errors
-/// When the file of a CA cannot be read.
+/// When a CA file cannot be read.
 pub(super) fn api_settings(
     args: &ServeArgs,
     kubeconfig: KubeconfigSettings,
@@ -41,32 +41,36 @@ pub(super) fn methods(args: &ServeArgs) -> Methods {
     }
 }
 
-/// The CA that is handed out with credentials; `None` where callers trust the certificate already.
+/// The CA that credentials carry; `None` if callers trust the certificate already.
 fn ca_certificate(args: &ServeArgs, certificate: &str) -> anyhow::Result<Option<String>> {
     let file = if args.tls_at_proxy { &args.proxy_ca_file } else { &args.tls_ca_file };
     Ok(match file {
         Some(file) => Some(fs::read_to_string(file).with_context(|| file.display().to_string())?),
-        // A given certificate without a CA, and a proxy's, are taken to be publicly trusted.
+        // Assume that a configured certificate, or a proxy's, is publicly trusted if no CA is configured.
         None if args.tls_at_proxy || args.tls_cert_file.is_some() => None,
         None => Some(certificate.to_owned()),
     })
 }
 
-/// A caller's token must be of no use against the API server: whoever is sent it, Daypass included, could use it
-/// there. Daypass's own token, asked for without an audience, is for all that the API server has.
+/// Rejects a token audience that the API server accepts as well: anybody who receives a caller's token, Daypass
+/// included, could use it against the cluster. Daypass's own token lists all audiences of the API server, since it was
+/// requested without one.
+///
+/// # Errors
+/// When the audience is the API server's, unless an option allows that.
 pub(super) fn check_audience(args: &ServeArgs, cluster: &Cluster) -> anyhow::Result<()> {
     let own = cluster.own_claims().map(|claims| claims.audiences).unwrap_or_default();
     if args.accept_api_server_audience || !own.contains(&args.token_audience) {
         return Ok(());
     }
     bail!(
-        "--token-audience {} is an audience of the API server itself: whoever is sent a caller's token could use it against the cluster. \
-         Choose another, or take that risk with --accept-api-server-audience",
+        "--token-audience {} is an audience of the API server itself: anybody who receives a caller's token could use \
+         it against the cluster. Choose another audience, or accept the risk with --accept-api-server-audience",
         args.token_audience
     );
 }
 
-/// What the identities behind access tokens rest on, but for what the API server says.
+/// The options that determine who an access token's owner is. The API server determines the rest.
 pub(super) fn identity_config(args: &ServeArgs) -> IdentityConfig {
     IdentityConfig {
         data_plane_id: args.data_plane_id.clone(),
@@ -75,6 +79,10 @@ pub(super) fn identity_config(args: &ServeArgs) -> IdentityConfig {
     }
 }
 
+/// The settings for kubeconfigs.
+///
+/// # Errors
+/// When the CA is not base64 of PEM, or holds no certificate.
 pub(super) fn kubeconfig_settings(args: &ServeArgs, config: &Config) -> anyhow::Result<KubeconfigSettings> {
     let ca_certificate = match &args.data_plane_ca_data {
         Some(data) => {
@@ -83,7 +91,7 @@ pub(super) fn kubeconfig_settings(args: &ServeArgs, config: &Config) -> anyhow::
         }
         None => pem::to_pem(config.root_cert.as_deref().unwrap_or_default()),
     };
-    pem::certificates(&ca_certificate).context("the CA for kubeconfigs")?;
+    pem::certificates(&ca_certificate).context("invalid CA for kubeconfigs")?;
     Ok(KubeconfigSettings {
         server: args.data_plane_server.as_str().trim_end_matches('/').to_owned(),
         ca_certificate,

@@ -1,4 +1,4 @@
-//! What Daypass serves with: a given certificate, or a self-signed pair of its own.
+//! Certificates: makes a self-signed pair, reads PEM, and builds the TLS configuration of the API.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::cluster::KeyPair;
 /// How long a self-signed pair is valid. Nothing renews it: to make a new one, delete its Secret and restart.
 const SELF_SIGNED_YEARS: i32 = 10;
 
-/// A new self-signed pair for these names and addresses.
+/// Makes a self-signed pair for these DNS names and IP addresses.
 ///
 /// # Errors
-/// When one of the names cannot be in a certificate, as text.
+/// The reason as text, when a certificate cannot contain one of the names.
 pub fn self_signed(names: &[String], now: DateTime<Utc>) -> Result<KeyPair, String> {
     let make = || {
         let mut params = rcgen::CertificateParams::new(names)?;
         params.distinguished_name.push(rcgen::DnType::CommonName, "daypass");
-        // The first of a month: always a date. A month back, since clocks differ.
+        // The first of the month exists in every year, and lies in the past for clients with a slow clock.
         let first_of = |year: i32, month: u32| rcgen::date_time_ymd(year, u8::try_from(month).unwrap_or(1), 1);
         params.not_before = first_of(now.year(), now.month());
         params.not_after = first_of(now.year() + SELF_SIGNED_YEARS, now.month());
@@ -39,15 +39,15 @@ pub fn self_signed(names: &[String], now: DateTime<Utc>) -> Result<KeyPair, Stri
 /// The first certificate of a PEM text.
 ///
 /// # Errors
-/// When there is none.
+/// When the text contains no certificate.
 pub fn leaf(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).context("the certificate is not PEM")
 }
 
-/// What the API is served with, over HTTP/2 and HTTP/1.1.
+/// The TLS configuration of the API, for HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
-/// When one of the two is not PEM, or they do not fit.
+/// When the certificate or the key is not PEM, or the two do not match.
 pub fn server_config(certificate: &str, key: &[u8]) -> anyhow::Result<Arc<ServerConfig>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(key).context("the key is not PEM")?;
@@ -63,16 +63,17 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     bytes.join(":")
 }
 
-/// When a certificate ends.
+/// When a certificate expires.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the certificate cannot be parsed.
 pub fn not_after(certificate: &CertificateDer<'_>) -> anyhow::Result<DateTime<Utc>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).context("the certificate cannot be read")?;
-    DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0).context("the certificate ends at no time")
+    DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0)
+        .context("the certificate's expiry is not a valid time")
 }
 
-/// Whether a client that asks for `host` accepts the certificate's names.
+/// Whether the certificate is valid for `host`, a DNS name or IP address.
 pub fn covers(certificate: &CertificateDer<'_>, host: &str) -> bool {
     let parsed = ParsedCertificate::try_from(certificate);
     let name = ServerName::try_from(host);
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_self_signed_pair_covers_its_names_and_no_others() {
+    fn self_signed_pair_covers_its_names_and_no_others() {
         let names = ["daypass.example.com".to_owned(), "127.0.0.1".to_owned()];
         let pair = self_signed(&names, DateTime::from_timestamp(1_800_000_000, 0).unwrap()).unwrap();
         let certificate = leaf(&pair.certificate).unwrap();

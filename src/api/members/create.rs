@@ -51,13 +51,14 @@ pub(in crate::api) struct CreateMember {
 }
 
 /// A member that was just made.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct CreatedMember {
+pub struct CreatedMember {
+    #[expect(missing_docs, reason = "a description would stand beside the schema's reference")]
     #[serde(flatten)]
-    member: MemberView,
+    pub member: MemberView,
     /// Shown only here.
-    credentials: Credentials,
+    pub credentials: Credentials,
 }
 
 /// Create a member

@@ -12,6 +12,9 @@ mod roles;
 mod types;
 mod update;
 
+pub use create::CreatedMember;
+pub use types::{Credentials, MemberStatus, MemberView};
+
 pub(super) use create::CreateMember;
 pub(super) use update::UpdateMember;
 

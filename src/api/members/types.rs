@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
+use secrecy::SecretString;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{OneOfBuilder, Schema, Type};
@@ -14,9 +15,9 @@ use crate::domain::lifetime::{InvalidDuration, MembershipDuration};
 use crate::domain::member::{Credential, Member, Phase};
 
 /// How far a member has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum MemberStatus {
+pub enum MemberStatus {
     /// Being made ready.
     Pending,
     /// In force.
@@ -24,40 +25,40 @@ pub(super) enum MemberStatus {
 }
 
 /// A temporary member.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Member)]
-pub(super) struct MemberView {
+pub struct MemberView {
     /// The member's id: its role's id, a dot, its name.
     #[schema(example = "projects-view.k7f3x9qm")]
-    pub(super) id: String,
+    pub id: String,
     /// The role.
     #[schema(example = "projects-view")]
-    pub(super) role_id: String,
+    pub role_id: String,
     /// Whom the membership is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    pub(super) username: Option<String>,
+    pub username: Option<String>,
     /// What it is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    pub(super) description: Option<String>,
+    pub description: Option<String>,
     /// The caller that created it; absent where nobody said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    pub(super) created_by: Option<String>,
+    pub created_by: Option<String>,
     /// When it was created.
-    pub(super) created_at: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
     /// When it ends.
-    pub(super) expires_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
     /// Seconds from its creation to its end.
     #[schema(minimum = 1, maximum = 172800)]
-    pub(super) duration_seconds: i64,
+    pub duration_seconds: i64,
     /// Seconds from now to its end.
     #[schema(minimum = 0, maximum = 172800)]
-    pub(super) seconds_left: i64,
+    pub seconds_left: i64,
     /// How far it has got.
-    pub(super) status: MemberStatus,
+    pub status: MemberStatus,
 }
 
 impl MemberView {
@@ -81,29 +82,31 @@ impl MemberView {
 }
 
 /// What a member logs on with: shown once, in the answer that makes it.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Credentials {
+pub struct Credentials {
     /// The member's id.
-    username: String,
+    pub username: String,
     /// The secret. It is not stored and cannot be shown again.
-    password: String,
+    #[serde(serialize_with = "crate::api::fields::expose")]
+    #[schema(value_type = String)]
+    pub password: SecretString,
     /// Where the kubeconfig is downloaded with it.
     #[schema(format = Uri)]
-    kubeconfig_url: String,
+    pub kubeconfig_url: String,
     /// The certificate (PEM) that Daypass serves with, or its CA; absent where the public ones do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    ca_certificate: Option<String>,
+    pub ca_certificate: Option<String>,
     /// A text to forward, without the password: how to get the kubeconfig, and when the access ends.
-    handover: String,
+    pub handover: String,
 }
 
 impl Credentials {
     pub(super) fn new(member: &Member, credential: &Credential, settings: &Settings) -> Self {
         Self {
             username: member.id.to_string(),
-            password: credential.expose().to_owned(),
+            password: credential.expose().to_owned().into(),
             kubeconfig_url: settings.kubeconfig_url(&member.id),
             ca_certificate: settings.ca_certificate.clone(),
             handover: settings.handover(member),

@@ -1,7 +1,7 @@
 //! `GET /tokens`.
 
 use axum::extract::RawQuery;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::is_own;
@@ -14,16 +14,16 @@ use crate::cluster::Privilege;
 use crate::domain::access_token::{AccessToken, Scope};
 
 /// A page of access tokens.
-#[derive(Serialize, ToSchema)]
-pub(super) struct TokenPage {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenPage {
     /// The tokens, the oldest first.
-    items: Vec<TokenView>,
+    pub items: Vec<TokenView>,
     /// The most items that the page may have.
-    limit: usize,
+    pub limit: usize,
     /// How many come before the page.
-    offset: usize,
+    pub offset: usize,
     /// How many there are in all.
-    total: usize,
+    pub total: usize,
 }
 
 /// List access tokens

@@ -9,9 +9,11 @@ mod rotate;
 mod types;
 mod update;
 
+pub use list::TokenPage;
+pub use types::{IssuedToken, OwnerView, TokenStatus, TokenView};
+
 pub(super) use create::CreateToken;
 pub(super) use rotate::RotateToken;
-pub(super) use types::OwnerView;
 pub(super) use update::UpdateToken;
 
 use serde::Deserialize;

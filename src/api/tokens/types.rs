@@ -1,6 +1,7 @@
 //! What access tokens look like on the wire.
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,12 +10,12 @@ use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
 use crate::domain::lifetime::rfc3339;
 
 /// On whose rights a token acts.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = TokenOwner)]
-pub(in crate::api) struct OwnerView {
+pub struct OwnerView {
     /// The Kubernetes user name.
     #[schema(example = "system:serviceaccount:default:data-plane-owner")]
-    username: String,
+    pub username: String,
 }
 
 impl OwnerView {
@@ -24,42 +25,52 @@ impl OwnerView {
 }
 
 /// Whether a token that has not ended is good for anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum TokenStatus {
+pub enum TokenStatus {
     /// It is.
     Active,
     /// It is refused: it was made under another identity configuration, or its owner may own none any more.
     Suspended,
 }
 
+impl TokenStatus {
+    /// The status as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Suspended => "SUSPENDED",
+        }
+    }
+}
+
 /// An access token.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AccessToken)]
-pub(super) struct TokenView {
+pub struct TokenView {
     /// The token's id, which is part of the token.
     #[schema(example = "9x4kq2mfx7abcd3e-17-k7f3x9")]
-    id: String,
+    pub id: String,
     /// Name for people.
-    name: String,
+    pub name: String,
     /// On whose rights it acts.
-    owner: OwnerView,
+    pub owner: OwnerView,
     /// The caller that created it.
-    created_by: String,
+    pub created_by: String,
     /// What it may be used for.
     #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
-    scopes: Vec<Scope>,
+    pub scopes: Vec<Scope>,
     /// When it was created.
-    created_at: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
     /// When it ends. One that is not used ends earlier.
-    expires_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
     /// When it was last used, exact to ten minutes; absent where it never was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    last_used_at: Option<DateTime<Utc>>,
+    pub last_used_at: Option<DateTime<Utc>>,
     /// Whether it is good for anything.
-    status: TokenStatus,
+    pub status: TokenStatus,
 }
 
 impl TokenView {
@@ -79,18 +90,21 @@ impl TokenView {
 }
 
 /// A token with its secret: shown once.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct IssuedToken {
+pub struct IssuedToken {
+    #[expect(missing_docs, reason = "a description would stand beside the schema's reference")]
     #[serde(flatten)]
-    view: TokenView,
+    pub view: TokenView,
     /// The secret. It is not stored and cannot be shown again.
-    token: String,
+    #[serde(serialize_with = "crate::api::fields::expose")]
+    #[schema(value_type = String)]
+    pub token: SecretString,
 }
 
 impl IssuedToken {
     pub(super) fn new(token: &AccessToken, suspended: bool, secret: &TokenSecret) -> Self {
-        Self { view: TokenView::new(token, suspended), token: secret.expose().to_owned() }
+        Self { view: TokenView::new(token, suspended), token: secret.expose().to_owned().into() }
     }
 }
 
@@ -128,6 +142,19 @@ impl AskedEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn issued_token_decodes_as_it_was_encoded_and_hides_its_secret() {
+        let json = serde_json::json!({
+            "id": "9x4kq2mfx7abcd3e-17-k7f3x9", "name": "CI", "owner": { "username": "alice" }, "createdBy": "bob",
+            "scopes": ["members:read"], "createdAt": "2026-01-01T00:00:00Z", "expiresAt": "2026-04-01T00:00:00Z",
+            "status": TokenStatus::Suspended.as_str(), "token": "dpp_secret",
+        });
+        let issued: IssuedToken = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(issued.view.status, TokenStatus::Suspended);
+        assert!(!format!("{issued:?}").contains("secret"));
+        assert_eq!(serde_json::to_value(issued).unwrap(), json);
+    }
 
     #[test]
     fn an_end_is_in_the_future_and_bounded() {

@@ -1,4 +1,4 @@
-//! Accepts connections, each of which is one task, and speaks HTTP over them.
+//! Accepts connections and serves HTTP over them, one task for each.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,43 +29,45 @@ use tower::ServiceExt as _;
 
 use super::Limits;
 use super::caps::{Admitted, Registry};
-use super::limits::{State, Verdict};
+use super::limits::{ConnectionState, Verdict};
 use super::wire::{Blocked, Wire};
 use crate::api::Connection;
 use crate::observability::metrics::{ConnectionLabels, Metrics};
 
-/// How often each connection is looked at.
+/// How often each connection is checked against its limits.
 const TICK: Duration = Duration::from_secs(1);
-/// After a failure to accept; most are for want of file descriptors.
+/// The delay after a failure to accept. Most failures are a lack of file descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The largest head, in bytes. A request can hold one token, and the API server takes none of half this size.
+/// The largest request head over HTTP/1, in bytes. It carries one token, and the API server accepts none of half this
+/// size.
 const MAX_HEAD: usize = 32 * 1024;
-/// The same over HTTP/2, where a header counts 32 bytes more than its text (RFC 9113, section 6.5.2).
+/// The largest request head over HTTP/2, where each header counts 32 bytes extra (RFC 9113, section 6.5.2).
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// What a client of HTTP/2 may send of one body, and of all, before somebody reads it.
+/// How many bytes of one body an HTTP/2 client may send ahead of the reader.
 const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same for all bodies of a connection together.
 const CONNECTION_WINDOW: u32 = 128 * 1024;
-/// As many as the API server allows.
+/// How many requests an HTTP/2 connection may carry at once: as many as the API server allows.
 const STREAMS: u32 = 100;
-/// What HTTP/2, and TLS, keep of an answer that the kernel does not take.
+/// How many bytes of an answer HTTP/2 and TLS buffer while the kernel accepts no more.
 const WRITE_BUFFER: usize = 32 * 1024;
 
-/// Where connections come from, and what they may do.
+/// A listening socket and the rules for its connections.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// What to serve TLS with at the moment; plain HTTP without.
+    /// The current TLS configuration; plain HTTP without one.
     pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    /// What they may do.
+    /// The limits of its connections.
     pub limits: Limits,
-    /// Where they are counted.
+    /// The metrics that count its connections.
     pub metrics: Option<Metrics>,
-    /// Where streams of HTTP/2 are answered.
+    /// Tracks the tasks that answer HTTP/2 requests.
     pub tasks: TaskTracker,
 }
 
-/// Serves until `stop`; then for as long as requests are under way, and no longer than `drain`.
+/// Serves until `stop` is cancelled, then finishes the requests in progress for up to `drain`.
 pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, drain: Duration) {
     let Listener { socket, tls, limits, metrics, tasks } = listener;
     let registry = Registry::new(limits.caps);
@@ -79,15 +81,15 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, 
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) if is_clients(&error) => continue,
+            Err(error) if is_client_fault(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
+                tracing::warn!(%error, "could not accept a connection; retrying");
                 sleep(PAUSE).await;
                 continue;
             }
         };
-        let (admitted, crowded) = registry.admit(peer.ip());
-        if let Some(metrics) = server.metrics.as_ref().filter(|_| crowded) {
+        let (admitted, is_full) = registry.admit(peer.ip());
+        if let Some(metrics) = server.metrics.as_ref().filter(|_| is_full) {
             metrics.connections_evicted.inc();
         }
         if let Some(admitted) = admitted {
@@ -101,8 +103,8 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, 
     }
 }
 
-/// Whether accepting failed for what the client did.
-fn is_clients(error: &std::io::Error) -> bool {
+/// Whether the client caused the failure to accept its connection.
+fn is_client_fault(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -114,7 +116,8 @@ fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tasks> {
         .timer(TokioTimer::new())
         .keep_alive(limits.keep_alive)
         .max_buf_size(MAX_HEAD)
-        // It counts the idle time before a head as well, and cuts where [`Limits::judge`] parts.
+        // This timeout includes the idle time before a head, and cuts the connection. It must be longer than the idle
+        // limit, after which `Limits::judge` closes gracefully.
         .header_read_timeout(limits.idle + limits.head);
     builder
         .http2()
@@ -124,13 +127,13 @@ fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tasks> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_send_buf_size(WRITE_BUFFER)
-        // A client that has vanished answers no ping.
+        // Detects clients that have vanished.
         .keep_alive_interval(limits.pong * 3)
         .keep_alive_timeout(limits.pong);
     builder
 }
 
-/// Starts the tasks of HTTP/2's streams.
+/// Spawns the tasks of HTTP/2 streams on the tracker.
 #[derive(Debug, Clone)]
 struct Tasks(TaskTracker);
 
@@ -158,10 +161,10 @@ impl Server {
         }
     }
 
-    /// Begins with TLS, where that is spoken.
+    /// Performs the TLS handshake, if the listener has TLS, and serves HTTP.
     async fn open(&self, stream: TcpStream, peer: SocketAddr, connection: &Connection, counted: Option<Counted<'_>>) {
         let accepted = Instant::now();
-        // Answers are small; none waits for another.
+        // Send small answers at once. A failure only costs time.
         let _ = stream.set_nodelay(true);
         let blocked = Blocked::default();
         let wire = Wire { stream, connection: connection.clone(), blocked: blocked.clone() };
@@ -199,29 +202,30 @@ impl Session<'_> {
         let http = server.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut http = std::pin::pin!(http);
         let opened = Instant::now();
-        let mut parting = None;
+        let mut closing = None;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_to_part = tokio::select! {
+            let must_close = tokio::select! {
                 _ended = &mut http => return,
-                () = server.stop.cancelled(), if parting.is_none() => true,
+                () = server.stop.cancelled(), if closing.is_none() => true,
                 () = connection.authenticated(), if self.counted.as_ref().is_some_and(|it| !it.authenticated) => {
                     self.counted.iter_mut().for_each(Counted::authenticate);
                     false
                 }
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    let state = State { accepted: self.accepted, opened, parting, blocked: self.blocked.at(now) };
+                    let (accepted, blocked) = (self.accepted, self.blocked.at(now));
+                    let state = ConnectionState { accepted, opened, closing, blocked };
                     match server.limits.judge(&state, &connection.usage(now), now) {
                         Verdict::Keep => false,
-                        Verdict::Part => true,
+                        Verdict::Close => true,
                         Verdict::Cut => return,
                     }
                 }
             };
-            if is_to_part {
-                parting = Some(Instant::now());
+            if must_close {
+                closing = Some(Instant::now());
                 http.as_mut().graceful_shutdown();
             }
         }
@@ -234,14 +238,14 @@ async fn answer(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    let _under_way = connection.begin();
+    let _in_progress = connection.begin();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(connection);
     router.oneshot(request).await
 }
 
-/// A connection in the metrics.
+/// A connection that the metrics count.
 struct Counted<'a> {
     metrics: &'a Metrics,
     authenticated: bool,
@@ -284,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends a request over one connection, and reads until that ends: what was answered, and how it ended.
+    /// Sends a request and reads until the connection ends. Returns the answer and how the connection ended.
     fn ask(address: SocketAddr, certificate: &str) -> (String, io::Result<usize>) {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
@@ -315,11 +319,11 @@ mod tests {
         let router = Router::new().route("/", get(|| async { "hello" }));
         let asked = tokio::task::spawn_blocking(move || ask(address, &pair.certificate));
         tokio::select! {
-            () = serve(listener, router, CancellationToken::new(), Duration::ZERO) => panic!("it has ended"),
+            () = serve(listener, router, CancellationToken::new(), Duration::ZERO) => panic!("the server has ended"),
             asked = asked => {
                 let (answer, end) = asked.unwrap();
                 assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
-                // Without `close_notify` this is an error.
+                // An error without `close_notify`.
                 end.unwrap();
             }
         }

@@ -1,4 +1,4 @@
-//! How many connections there may be, and which one makes way for a new one.
+//! Caps on the number of connections, and the choice of the one to evict for a new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ use crate::domain::network::network;
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
-    /// In all: fewer than the file descriptors that a process is given by custom (1024).
+    /// In all. Below 1024, the usual limit of file descriptors of a process.
     pub all: usize,
-    /// Of those over which nobody has authenticated.
+    /// Connections that have not authenticated.
     pub unauthenticated: usize,
-    /// Of those, from one address.
+    /// Connections that have not authenticated, from one client network.
     pub of_network: usize,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    /// In the order in which they were accepted.
+    /// By number, in the order of acceptance.
     connections: BTreeMap<u64, Entry>,
 }
 
@@ -42,17 +42,17 @@ struct Entry {
     close: CancellationToken,
 }
 
-/// A connection that may be; it is out of the count when this is dropped.
+/// An admitted connection. Dropping this takes it out of the count.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) connection: Connection,
-    /// Cancelled when it has to make way.
+    /// Cancelled when the connection is evicted.
     pub(super) close: CancellationToken,
     id: u64,
     registry: Arc<Registry>,
 }
 
-/// What there is to decide by, of one connection.
+/// An open connection, as [`Caps::room`] needs to know it.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u64,
@@ -61,12 +61,12 @@ struct Candidate {
     idle: Option<Duration>,
 }
 
-/// What a new connection takes.
+/// The room for a new connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Room {
     Free,
-    /// This one makes way.
-    Instead(u64),
+    /// After this connection is evicted.
+    Evict(u64),
     None,
 }
 
@@ -75,7 +75,8 @@ impl Registry {
         Arc::new(Self { caps, open: Mutex::default() })
     }
 
-    /// Lets a new connection in, and whether another had to make way; `None` when it is refused.
+    /// Admits a new connection, or refuses it with `None`. Also returns whether a cap was reached: another connection
+    /// was evicted, or this one refused.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> (Option<Admitted>, bool) {
         let (network, now) = (network(address), Instant::now());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +91,7 @@ impl Registry {
         let room = self.caps.room(&candidates, network);
         match room {
             Room::Free => {}
-            Room::Instead(id) => {
+            Room::Evict(id) => {
                 if let Some(evicted) = open.connections.remove(&id) {
                     evicted.close.cancel();
                 }
@@ -111,13 +112,12 @@ impl Drop for Admitted {
 }
 
 impl Caps {
-    /// Whether there is room for a connection from `from` beside these, which are in the order in which they were
-    /// accepted.
+    /// Finds room for a connection from the network `from`. `open` is in the order of acceptance.
     ///
-    /// A newcomer is always let in, and **the unauthenticated connection that has been open for longest** makes way:
-    /// of its own address where that has too many, of the address that has most where all together are too many. A
-    /// client that means to authenticate does so within its first moments; whoever fills the caps pushes out only what
-    /// it holds itself. An authenticated connection makes way only when there is no other, and only while it is idle.
+    /// When a cap is reached, the new connection replaces **the oldest unauthenticated one**: of its own network if
+    /// that has reached its cap, otherwise of the network with the most. Genuine clients authenticate within moments,
+    /// so a client that fills the caps evicts only its own connections. An authenticated connection is evicted only
+    /// when there is no other, and only while it is idle.
     fn room(&self, open: &[Candidate], from: IpAddr) -> Room {
         let strangers: Vec<&Candidate> = open.iter().filter(|it| !it.authenticated).collect();
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
@@ -125,7 +125,7 @@ impl Caps {
             *counts.entry(stranger.network).or_default() += 1;
         }
         let oldest_of = |network: IpAddr| {
-            strangers.iter().find(|it| it.network == network).map_or(Room::None, |it| Room::Instead(it.id))
+            strangers.iter().find(|it| it.network == network).map_or(Room::None, |it| Room::Evict(it.id))
         };
         if counts.get(&from).is_some_and(|count| *count >= self.of_network) {
             return oldest_of(from);
@@ -137,7 +137,7 @@ impl Caps {
             return oldest_of(most);
         }
         let idlest = open.iter().filter(|it| it.idle.is_some()).max_by_key(|it| it.idle);
-        idlest.map_or(Room::None, |it| Room::Instead(it.id))
+        idlest.map_or(Room::None, |it| Room::Evict(it.id))
     }
 }
 
@@ -151,36 +151,36 @@ mod tests {
         [192, 0, 2, last].into()
     }
 
-    /// Unauthenticated ones of these addresses, in this order.
+    /// Unauthenticated connections from these addresses, in this order.
     fn strangers(of: &[u8]) -> Vec<Candidate> {
         let one = |(id, last): (u64, &u8)| Candidate { id, network: address(*last), authenticated: false, idle: None };
         (0..).zip(of).map(one).collect()
     }
 
     #[test]
-    fn newcomer_pushes_out_the_oldest_of_its_own_address() {
+    fn new_connection_evicts_the_oldest_of_its_own_address() {
         assert_eq!(CAPS.room(&strangers(&[1, 2, 1]), address(1)), Room::Free);
-        assert_eq!(CAPS.room(&strangers(&[2, 1, 1, 1]), address(1)), Room::Instead(1));
+        assert_eq!(CAPS.room(&strangers(&[2, 1, 1, 1]), address(1)), Room::Evict(1));
     }
 
     #[test]
-    fn newcomer_pushes_out_the_oldest_of_the_address_with_most() {
-        assert_eq!(CAPS.room(&strangers(&[3, 1, 2, 1]), address(4)), Room::Instead(1));
-        assert_eq!(CAPS.room(&strangers(&[3, 1, 2, 1]), address(3)), Room::Instead(1));
+    fn new_connection_evicts_the_oldest_of_the_address_with_the_most() {
+        assert_eq!(CAPS.room(&strangers(&[3, 1, 2, 1]), address(4)), Room::Evict(1));
+        assert_eq!(CAPS.room(&strangers(&[3, 1, 2, 1]), address(3)), Room::Evict(1));
     }
 
     #[test]
-    fn authenticated_connections_count_only_in_all() {
+    fn authenticated_connection_is_evicted_last_and_only_while_idle() {
         let mut open = strangers(&[1, 1, 1, 1, 1]);
         open.iter_mut().for_each(|it| it.authenticated = true);
         assert_eq!(CAPS.room(&open, address(1)), Room::Free);
         open.push(Candidate { id: 5, authenticated: false, ..open[0] });
-        assert_eq!(CAPS.room(&open, address(2)), Room::Instead(5), "the stranger goes first");
+        assert_eq!(CAPS.room(&open, address(2)), Room::Evict(5), "the unauthenticated one goes first");
         open[5].authenticated = true;
-        assert_eq!(CAPS.room(&open, address(2)), Room::None, "all are at work");
+        assert_eq!(CAPS.room(&open, address(2)), Room::None, "all are busy");
         open[3].idle = Some(Duration::from_secs(1));
         open[4].idle = Some(Duration::from_secs(2));
-        assert_eq!(CAPS.room(&open, address(2)), Room::Instead(4), "the one that is idle for longest");
+        assert_eq!(CAPS.room(&open, address(2)), Room::Evict(4), "the longest idle");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A TCP connection that notes what goes over it.
+//! A TCP connection that counts received bytes and notes when writes block.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 
 use crate::api::Connection;
 
-/// Since when the kernel has taken nothing of what is being written, because the client takes nothing.
+/// Since when writes have been blocked because the client does not read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blocked(Arc<Mutex<Option<Instant>>>);
 
 impl Blocked {
-    /// For how long.
+    /// How long writes have been blocked.
     pub(super) fn at(&self, now: Instant) -> Duration {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
@@ -31,7 +31,7 @@ impl Blocked {
     }
 }
 
-/// The connection.
+/// A client's TCP connection.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
@@ -46,7 +46,7 @@ impl AsyncRead for Wire {
         if self.connection.receive(buffer.filled().len() - before) {
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Err(io::Error::other("too much was sent without a credential")))
+        Poll::Ready(Err(io::Error::other("the client sent too much without a credential")))
     }
 }
 

@@ -49,7 +49,7 @@ fn daypass_without_certificate_is_not_ready() {
         Daypass::start(cluster, &Launch { kubeconfig: Some(kubeconfig), impatient: true, ..Launch::default() });
     eventually("the probe gives the reason", || {
         let answer = plain_client().get(format!("{}/readyz", daypass.admin_url)).send().ok()?;
-        (answer.text().unwrap() == "there is no certificate to serve with yet").then_some(())
+        (answer.text().unwrap() == "the API has no certificate yet").then_some(())
     });
     assert_eq!(daypass.metric("daypass_certificate_expiry_timestamp_seconds"), 0.0);
 }

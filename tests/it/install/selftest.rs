@@ -71,7 +71,7 @@ fn failed_step_is_named_and_the_member_ended() {
     let (out, err) = said(&output);
     assert_eq!(output.status.code(), Some(2), "{out}{err}");
     assert!(out.contains("knows its user") && !out.contains("no longer knows"), "{out}");
-    assert!(err.contains("looking for the member that has ended") && err.contains("403"), "{err}");
+    assert!(err.contains("checking that the member has ended") && err.contains("403"), "{err}");
     nothing_is_left(cluster, &role);
 }
 
