@@ -114,6 +114,8 @@ generate: check-cargo check-python ## Rewrite the files that are generated from 
 		cp target/$$type.yaml crds/ && cp target/$$type.yaml deploy/charts/daypass/files/ || exit 1; done
 	@$(CARGO) run -q -- openapi > target/openapi.json
 	@cp target/openapi.json docs/openapi.json
+	@$(CARGO) run -q -- errors > target/errors.md
+	@cp target/errors.md docs/errors.md
 	@$(PYTHON) deploy/charts/readme.py
 
 check-cargo:

@@ -21,6 +21,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(*args)?,
         Command::Crds { name } => print(&crds(name.as_deref())?)?,
         Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
+        Command::Errors => print(&api::errors_page())?,
         Command::Token(command) => {
             let output = token::run(&command)?;
             print(output.result.expose_secret())?;

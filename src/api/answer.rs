@@ -1,4 +1,4 @@
-//! Answers on their way to the client.
+//! A response body that tells its connection when the client takes a piece of it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,10 +9,10 @@ use http_body::{Frame, SizeHint};
 
 use super::connection::Connection;
 
-/// The pieces in which an answer is written. Only between two of them can be seen whether the client takes them.
+/// The size of the pieces in which an answer is sent, in bytes. Progress is only seen between two of them.
 const PIECE: usize = 16 * 1024;
 
-/// A body in pieces, whose connection is told when the client has taken one.
+/// A body that is sent in pieces and tells its connection when the client has taken one.
 struct Watched {
     body: Body,
     rest: Bytes,
@@ -20,8 +20,8 @@ struct Watched {
     id: u64,
 }
 
-/// A body of the same content whose writing the connection watches. A client of HTTP/2 can hold an answer up for as
-/// long as it answers pings.
+/// Wraps a body so that the connection sees the client's progress. Otherwise an HTTP/2 client could stall an answer
+/// for as long as it answers pings.
 pub(super) fn watch(body: Body, connection: &Connection) -> Body {
     if body.is_end_stream() {
         return body;
@@ -34,7 +34,7 @@ impl HttpBody for Watched {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// Asked for the next piece when the client has taken the one before.
+    /// Called for the next piece once the client has taken the one before.
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.connection.taken(self.id);
         if self.rest.is_empty() {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answer_is_sent_in_pieces_and_seen_to_be_taken() {
+    async fn answer_is_sent_in_pieces_and_counts_until_it_is_dropped() {
         let connection = Connection::default();
         let text = Bytes::from("abcd".repeat(10_000));
         let mut body = watch(Body::from(text.clone()), &connection);
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(sent, text);
         assert!(body.is_end_stream());
         drop(body);
-        assert_eq!(untaken(), Duration::ZERO, "nothing is being sent any more");
+        assert_eq!(untaken(), Duration::ZERO, "no answer is being sent");
     }
 }

@@ -1,4 +1,4 @@
-//! Authentication of REST requests: extractors, and what a refused client is told.
+//! Extractors that authenticate REST requests, and the errors for refused credentials.
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
@@ -13,15 +13,15 @@ use crate::observability::audit::Cause;
 /// The challenges to a caller (RFC 6750, section 3; RFC 7617).
 const CALLER: [&str; 3] =
     [r#"Bearer realm="daypass""#, r#"Token realm="daypass""#, r#"Basic realm="daypass", charset="UTF-8""#];
-/// The same, to one whose credential was refused.
+/// The same, after a credential was refused.
 const CALLER_REFUSED: [&str; 3] = [r#"Bearer realm="daypass", error="invalid_token""#, CALLER[1], CALLER[2]];
-/// The challenge to a member: a browser asks for user name and password (RFC 7617).
+/// The challenge to a member. It makes a browser ask for user name and password (RFC 7617).
 const MEMBER: [&str; 1] = [r#"Basic realm="daypass member", charset="UTF-8""#];
 
-/// The download that people may follow a link to.
+/// The operation that a link on another site may open.
 const DOWNLOAD: &str = "/members/{id}/kubeconfig";
 
-/// A caller or a member, for what both may do.
+/// A caller or a member, for operations that are open to both.
 #[derive(Debug)]
 pub(super) enum CallerOrMember {
     Caller(Box<Caller>),
@@ -37,11 +37,11 @@ impl CallerOrMember {
     }
 }
 
-/// The credentials of a request. Basic credentials that a browser sends for another site's page are refused here,
-/// before anything is looked up.
+/// Reads the credentials of a request. Refuses Basic credentials that a browser sent for a page of another site,
+/// before any lookup.
 ///
 /// # Errors
-/// 403, recorded as a refused credential is.
+/// 403, counted and recorded like any refused credential.
 pub(super) fn credentials(context: &RequestContext, parts: &Parts) -> Result<Credentials, Problem> {
     let credentials = Credentials::of(&parts.headers);
     let is_download = context.operation.starts_with("GET ") && context.operation.ends_with(DOWNLOAD);
@@ -58,10 +58,10 @@ pub(super) async fn caller(context: &RequestContext, credentials: &Credentials) 
     Ok(caller)
 }
 
-/// What a caller is told that was not authenticated.
+/// The error for a caller that was not authenticated.
 pub(super) fn caller_problem(context: &RequestContext, refusal: Refusal) -> Problem {
     let challenges = if matches!(refusal, Refusal::Refused) { &CALLER_REFUSED } else { &CALLER };
-    // Without access tokens only one scheme is left.
+    // Without access tokens, Bearer is the only scheme left.
     let accepted = if context.state.authn.methods().access_tokens { challenges.len() } else { 1 };
     problem(refusal, &challenges[..accepted])
 }
@@ -92,7 +92,9 @@ fn problem(refusal: Refusal, challenges: &[&'static str]) -> Problem {
         Refusal::CrossSite => Problem::new(Code::CrossSite),
         Refusal::TooManyAttempts { wait } => Problem::too_many(Code::TooManyAttempts, wait),
         Refusal::TooManyDenials { wait } => Problem::too_many(Code::TooManyDenials, wait),
-        Refusal::Busy => Problem::detailed(Code::Unavailable, "too many credentials wait to be checked; try again"),
+        Refusal::Busy => {
+            Problem::detailed(Code::Unavailable, "too many credentials are waiting to be checked; try again")
+        }
         Refusal::Unavailable(error) => error.into(),
     }
 }
@@ -149,8 +151,8 @@ mod tests {
             Refusal::TooManyAttempts { wait },
             Refusal::TooManyDenials { wait },
         ] {
-            let code = refusal.code().map(str::to_owned);
-            assert_eq!(code, Some(problem(refusal, &[]).code.as_string()));
+            let code = refusal.code();
+            assert_eq!(code, Some(problem(refusal, &[]).code.as_str()));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a caller may do, by SubjectAccessReview in each role's own namespace: an authorizer may deny one to who
-//! is allowed everywhere.
+//! Checks what a caller may do, with a SubjectAccessReview in each role's own namespace: an authorizer can deny in one
+//! namespace what it allows in all others.
 
 use std::fmt;
 
@@ -15,10 +15,10 @@ use crate::domain::member::Member;
 use crate::domain::role::{Role, RoleId};
 use crate::observability::audit::{Event, Kind};
 
-/// How many roles are asked about at a time.
+/// How many roles are checked at once.
 pub(super) const FAN_OUT: usize = 8;
 
-/// The scope that an access token needs for this.
+/// The scope that an access token needs for this access.
 fn scope_of(access: Access) -> Scope {
     match access.verb {
         Verb::Get | Verb::List => Scope::MembersRead,
@@ -26,7 +26,7 @@ fn scope_of(access: Access) -> Scope {
     }
 }
 
-/// Whose denials are counted together: a service account that was made anew is another.
+/// Identifies an identity for counting its denials. A recreated service account has another UID and counts anew.
 fn digest(identity: &Identity) -> Digest {
     Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()])
 }
@@ -34,17 +34,17 @@ fn digest(identity: &Identity) -> Digest {
 /// Whether a caller may do something in a role.
 #[derive(Debug)]
 pub(super) enum Authorization {
-    /// It may.
+    /// The caller may.
     Granted(Role),
-    /// It may not, or there is no such role: a caller cannot tell the two apart.
+    /// The caller may not, or the role does not exist: a caller cannot tell these apart.
     Hidden,
 }
 
 impl RequestContext {
-    /// Checks that the caller's access token, if it came with one, is good for this operation.
+    /// Checks that the caller has this scope.
     ///
     /// # Errors
-    /// 403, which names the scope; 429 after too many.
+    /// 403 that names the scope; 429 after too many denials.
     pub(super) fn require(&self, caller: &Caller, scope: Scope) -> Result<(), Problem> {
         if caller.has_scope(scope) {
             return Ok(());
@@ -53,10 +53,10 @@ impl RequestContext {
         Err(Problem::insufficient_scope(scope))
     }
 
-    /// The role, if it exists and the caller may do this in it; `None` tells neither apart.
+    /// Checks whether the caller may do this in a role. `None` stands for an id that no role can have.
     ///
     /// # Errors
-    /// 403 when the caller may do this in no role at all; 429 when it was denied too often.
+    /// 403 if the caller may do this in no role at all; 429 if it was denied too often.
     pub(super) async fn authorize_in_role(
         &self,
         caller: &Caller,
@@ -79,10 +79,11 @@ impl RequestContext {
         Err(self.denied_everywhere(caller, access, asked))
     }
 
-    /// All roles that the caller may do this in. To be told which is reading, whatever it is.
+    /// All roles in which the caller may do this. The scope to read is enough to list them.
     ///
     /// # Errors
-    /// 403 when there is none, and no right to all of them either; 429 when it was denied too often.
+    /// 403 if there is none (in a cluster without roles: if the caller lacks the right in all namespaces); 429 if it
+    /// was denied too often.
     pub(super) async fn allowed_roles(&self, caller: &Caller, access: Access) -> Result<Vec<Role>, Problem> {
         self.require(caller, Scope::MembersRead)?;
         self.check_remembered(caller, access, None)?;
@@ -95,15 +96,15 @@ impl RequestContext {
         let is_empty = roles.is_empty();
         let asked = stream::iter(roles).map(ask).buffered(FAN_OUT);
         let allowed: Vec<Role> = asked.try_filter_map(|role| async { Ok(role) }).try_collect().await?;
-        // Where there are no roles, there is none to ask about.
+        // Without roles there is no namespace to check, so check the right in all namespaces.
         if !allowed.is_empty() || (is_empty && cluster.is_allowed(&caller.identity, access, None).await?) {
             return Ok(allowed);
         }
         Err(self.denied_everywhere(caller, access, None))
     }
 
-    /// Whether there is another role that the caller may do this in. That costs a call for each, so who is
-    /// denied again is told what was so a moment ago: it decides between two refusals, and nothing else.
+    /// Whether the caller may do this in another role. That costs a call per role, so a recent answer is reused: it
+    /// only decides between two refusals.
     async fn may_elsewhere(&self, caller: &Caller, access: Access, asked: Option<&RoleId>) -> Result<bool, Problem> {
         let (cluster, denials) = (&self.state.cluster, &self.state.authn.denials);
         let elsewhere = question(&caller.identity, access).and("elsewhere");
@@ -122,7 +123,7 @@ impl RequestContext {
         Ok(false)
     }
 
-    /// The living member of this id in the caller's reach; 404 for any other.
+    /// The live member of this id, if the caller may do this in its role; 404 otherwise.
     pub(super) async fn member(&self, caller: &Caller, access: Access, id: &str) -> Result<Member, Problem> {
         let id = MemberId::parse(id);
         let role = self.authorize_in_role(caller, access, id.as_ref().map(|id| &id.role)).await?;
@@ -132,7 +133,7 @@ impl RequestContext {
         self.live_member(&id).await?.ok_or_else(|| Problem::new(Code::NotFound))
     }
 
-    /// The living member of this id.
+    /// The live member of this id.
     pub(super) async fn live_member(&self, id: &MemberId) -> Result<Option<Member>, Problem> {
         Ok(match self.state.cluster.member(id).await? {
             Lookup::Found(member) if member.is_live(self.state.clock.now()) => Some(*member),
@@ -153,7 +154,7 @@ impl RequestContext {
         Ok(allowed)
     }
 
-    /// Refuses at once what the caller might do nowhere a moment ago.
+    /// Refuses at once what the caller could do in no role a moment ago.
     fn check_remembered(&self, caller: &Caller, access: Access, role: Option<&RoleId>) -> Result<(), Problem> {
         if !self.state.authn.denials.remembers(&question(&caller.identity, access)) {
             return Ok(());
@@ -166,10 +167,10 @@ impl RequestContext {
         self.denied_throughout(caller, role, Code::Forbidden).err().unwrap_or(Problem::new(Code::Forbidden))
     }
 
-    /// Counts a denial, and records it.
+    /// Counts and records a denial.
     ///
     /// # Errors
-    /// 429 when it is one too many.
+    /// 429 if it is one too many.
     pub(super) fn denied(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
         let Count { wait, record } = self.state.authn.denials.count(digest(&caller.identity));
         if record {
@@ -177,15 +178,15 @@ impl RequestContext {
             self.state.audit.record(&Event {
                 owner: Some(&caller.identity.username),
                 role_id: role.map(RoleId::as_str),
-                reason: Some(&code.as_string()),
+                reason: Some(code.as_str()),
                 ..Event::new(Kind::Denied, caller.actor.clone(), &self.origin)
             });
         }
         wait.map_or(Ok(()), |wait| Err(Problem::too_many(Code::TooManyDenials, wait)))
     }
 
-    /// The same for what the caller is denied whatever else the request says: after too many, the next of
-    /// this operation are answered without a look at anything.
+    /// Counts and records a denial that depends on nothing but the caller and the operation. After too many, further
+    /// requests for this operation are refused before they are authenticated.
     fn denied_throughout(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
         self.denied(caller, role, code).inspect_err(|problem| {
             if let Some(wait) = problem.wait() {
@@ -195,8 +196,8 @@ impl RequestContext {
     }
 }
 
-/// Whether this identity may do this. All of it counts for the answer: an access token has the groups of its
-/// creation, and a narrowed one more attributes than another of the same user.
+/// Identifies the question whether this identity may do this. The whole identity counts: an access token has the
+/// groups of its creation, and two tokens of one user can differ in their attributes.
 fn question(identity: &Identity, what: impl fmt::Debug) -> Digest {
     Digest::of([format!("{identity:?}").as_bytes(), format!("{what:?}").as_bytes()])
 }

@@ -1,4 +1,4 @@
-//! Bodies, read once their sender is known, and refused with the name of the field at fault.
+//! Request bodies: read after authentication, and refused with the name of the field at fault.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,21 +17,21 @@ use serde::de::DeserializeOwned;
 use super::connection::Connection;
 use super::problem::{Code, Problem};
 
-/// The largest body; the largest that means anything is a tenth of it.
+/// The largest body, in bytes. No valid request has a tenth of it.
 const MAX_BODY: usize = 64 * 1024;
-/// What is not read is received, and forgotten, up to here.
+/// How much of an unread body is received and dropped, in bytes.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
-/// As long as a slow line takes for that; who is slower holds nothing up for longer.
+/// How long a body may take to arrive, or to be dropped. Enough for a slow line.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body.
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-/// What a request's reader leaves of the body.
+/// The part of a request's body that its handler has not read.
 pub(super) struct Rest {
     body: Arc<Mutex<Option<Body>>>,
-    /// The client sends nothing until it is asked to, which is when the body is first read (RFC 9110, section 10.1.1).
+    /// The client sends the body only after 100 (Continue), which the first read triggers (RFC 9110, section 10.1.1).
     waits: bool,
 }
 
@@ -41,7 +41,7 @@ struct Lent {
     back: Arc<Mutex<Option<Body>>>,
 }
 
-/// Lends the request its body. Whoever answers without having read it, for want of a credential, buffers none of it.
+/// Lends the request its body. A handler that refuses a request without reading its body buffers none of it.
 pub(super) fn lend(request: Request) -> (Request, Rest) {
     let waits = request.version() < Version::HTTP_2 && request.headers().contains_key(EXPECT);
     let back = Arc::new(Mutex::new(None));
@@ -50,9 +50,8 @@ pub(super) fn lend(request: Request) -> (Request, Rest) {
 }
 
 impl Rest {
-    /// Receives what has not been read, and forgets it: a client that is still sending does not get to read the
-    /// answer, and one that has sent what nobody reads finds its connection closed under its next request. `None` when
-    /// there is nothing.
+    /// Receives and drops what was not read. Otherwise a client that is still sending never reads the answer, or finds
+    /// its connection closed under its next request. `None` if there is nothing to drop.
     pub(super) fn discard(self, connection: &Connection) -> Option<impl Future<Output = ()> + Send + use<>> {
         let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (body, connection) = (body.filter(|body| !self.waits && !body.is_end_stream())?, connection.clone());
@@ -131,7 +130,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    /// Nothing where nothing was sent, whatever was said of its type, or `null`.
+    /// `None` for an empty body, whatever its `Content-Type`, and for `null`.
     async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
         let (parts, body) = request.into_parts();
         let bytes = read(body).await?;
@@ -154,7 +153,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // serde would read an array as the fields in their order.
+    // serde would accept an array of the fields in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(not_an_object());
     }
@@ -167,7 +166,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// serde names a missing, unknown or repeated field in its message only, between backticks.
+/// serde names a missing, unknown or repeated field only in its message, between backticks.
 fn problem(path: &str, error: &serde_json::Error) -> Problem {
     if error.is_syntax() || error.is_eof() {
         return Problem::detailed(Code::MalformedBody, format!("line {}, column {}", error.line(), error.column()));
@@ -193,15 +192,13 @@ mod tests {
     use super::*;
     use crate::api::members::CreateMember;
 
-    fn at_fault(body: &str) -> (Code, String) {
-        let problem = parse::<CreateMember>(body.as_bytes()).unwrap_err();
-        let text = format!("{problem:?}");
-        let field = text.split("field: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-        (problem.code, field.to_owned())
+    fn at_fault(body: &str) -> (Code, Vec<String>) {
+        let Problem { code, errors, .. } = parse::<CreateMember>(body.as_bytes()).unwrap_err();
+        (code, errors.into_iter().map(|error| error.field).collect())
     }
 
     #[test]
-    fn every_refusal_names_its_field() {
+    fn refusal_names_the_field_at_fault() {
         for (body, field) in [
             (r#"{"roleId":"r"}"#, "duration"),
             (r#"{"duration":"1"}"#, "roleId"),
@@ -219,13 +216,13 @@ mod tests {
             (r#"{"duration":"1","roleId":"r","username":"a\u0007"}"#, "username"),
             (r#"{"duration":"1","roleId":"r","username":{}}"#, "username"),
         ] {
-            assert_eq!(at_fault(body), (Code::Validation, field.to_owned()), "{body}");
+            assert_eq!(at_fault(body), (Code::Validation, vec![field.to_owned()]), "{body}");
         }
         for body in ["", "{", "nonsense", r#"{"duration":"1","roleId":"r"} x"#] {
-            assert_eq!(at_fault(body).0, Code::MalformedBody, "{body}");
+            assert_eq!(at_fault(body), (Code::MalformedBody, vec![]), "{body}");
         }
         for body in ["[]", "7", "null", r#"["1","r",null,null]"#] {
-            assert_eq!(at_fault(body).0, Code::Validation, "{body}");
+            assert_eq!(at_fault(body), (Code::Validation, vec![]), "{body}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The connection that requests come over: what it may hold before somebody has authenticated over it, and after.
+//! One client connection: how many requests and bytes it may hold before and after it has authenticated.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,24 +8,26 @@ use axum::extract::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// How many requests of a connection are worked on at once until a credential is accepted over it. Others wait, so
-/// that the many of one connection come after the first of another.
+/// How many requests of an unauthenticated connection are handled at once. The others wait, so that many requests of
+/// one connection do not delay the first of another.
 const UNAUTHENTICATED_REQUESTS: usize = 4;
-/// And after that: as many as HTTP/2 has streams, those that their client has reset and that go on included.
+/// The same for an authenticated connection: as many as HTTP/2 allows streams. A request whose stream the client has
+/// reset counts until it ends.
 const REQUESTS: usize = 100;
-/// What the heads of unauthenticated requests may take, in bytes, those that wait included. The largest fits with room
-/// to spare.
+/// How much memory the heads of unauthenticated requests may take, in bytes, waiting ones included. The largest head
+/// fits with room to spare.
 const UNAUTHENTICATED_HEADS: usize = 128 * 1024;
-/// What one header takes besides its text.
+/// What one header takes in memory besides its text, in bytes.
 const HEADER_OVERHEAD: usize = 128;
-/// What an unauthenticated connection may send in all, in bytes, but for bodies that were read and forgotten. Whatever
-/// a client can make the HTTP library keep, it has to send first.
+/// How much an unauthenticated connection may send in all, in bytes, without bodies that were dropped. This bounds
+/// what a client can make the HTTP library keep.
 const UNAUTHENTICATED_BYTES: usize = 256 * 1024;
-/// How many requests of all unauthenticated connections are worked on at once. Each may ask the API server whose token
-/// it shows, over a connection of its own.
+/// How many requests of all unauthenticated connections are handled at once. Each may have the API server review a
+/// token, over a connection of its own.
 const ALL_UNAUTHENTICATED_REQUESTS: usize = 64;
-/// How many requests are worked on at once besides.
+/// How many requests of authenticated connections are handled at once, in addition.
 const ALL_REQUESTS: usize = 256;
+
 /// One connection, as its requests and its owner (`serve`) see it.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Shared>);
@@ -38,22 +40,22 @@ struct Shared {
     activity: Mutex<Activity>,
 }
 
-/// What goes on.
+/// The activity of a connection.
 #[derive(Debug)]
 struct Activity {
     /// Requests so far.
     requests: usize,
-    /// Requests that are being worked on.
+    /// Requests in progress.
     under_way: usize,
     idle_since: Instant,
-    /// Bytes received and not forgotten.
+    /// Bytes received, without bodies that were dropped.
     held: usize,
-    /// Answers that are being written, and when the client last took a piece of each.
+    /// Answers that are being sent, and when the client last took a piece of each.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
 }
 
-/// How many requests are worked on at once, over all connections.
+/// How many requests are handled at once, over all connections.
 #[derive(Debug)]
 pub struct Capacity {
     unauthenticated: Arc<Semaphore>,
@@ -67,16 +69,16 @@ impl Default for Capacity {
     }
 }
 
-/// What there is to decide on.
+/// The use of a connection, by which `serve` decides whether to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Whether a credential was accepted.
     pub authenticated: bool,
     /// How many requests came so far.
     pub requests: usize,
-    /// For how long there has been none; `None` while one is worked on or answered.
+    /// How long there has been no request; `None` while one is in progress or being answered.
     pub idle: Option<Duration>,
-    /// For how long the client has taken nothing of the answer that it neglects most.
+    /// How long the client has taken nothing of an answer; of several answers, the longest.
     pub untaken: Duration,
 }
 
@@ -106,17 +108,17 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// Whether a credential was accepted over it.
+    /// Whether a credential was accepted on it.
     pub fn is_authenticated(&self) -> bool {
         self.0.authenticated.is_cancelled()
     }
 
-    /// Waits until a credential is accepted over it.
+    /// Waits until a credential is accepted on it.
     pub async fn authenticated(&self) {
         self.0.authenticated.cancelled().await;
     }
 
-    /// Counts a request as being worked on until the answer is dropped.
+    /// Counts a request as in progress until the returned guard is dropped.
     pub fn begin(&self) -> UnderWay {
         let mut activity = self.activity();
         activity.requests += 1;
@@ -125,7 +127,7 @@ impl Connection {
         UnderWay(self.clone())
     }
 
-    /// Counts bytes that came in; `false` when they are more than an unauthenticated client may send.
+    /// Counts received bytes; `false` if they are more than an unauthenticated client may send.
     pub fn receive(&self, bytes: usize) -> bool {
         if self.is_authenticated() {
             return true;
@@ -135,7 +137,7 @@ impl Connection {
         activity.held <= UNAUTHENTICATED_BYTES
     }
 
-    /// What is used at this time.
+    /// The use at this time.
     pub fn usage(&self, now: Instant) -> Usage {
         let activity = self.activity();
         let since = |then: Instant| now.saturating_duration_since(then);
@@ -147,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// A credential was accepted.
+    /// Notes that a credential was accepted.
     pub(super) fn authenticate(&self) {
         let _only_once = self.activity();
         if !self.is_authenticated() {
@@ -156,8 +158,9 @@ impl Connection {
         }
     }
 
-    /// A place for a request of this [`weight`], for as long as it is worked on. Unauthenticated connections take
-    /// turns: each has few requests in the queue that is common to all. `None` when the request must be refused.
+    /// Waits for a place for a request of this [`weight`], which the request holds until it ends. Unauthenticated
+    /// connections take turns: each has only a few requests in the common queue. `None` if the request must be
+    /// refused.
     pub(super) async fn admit(&self, weight: u32, capacity: &Capacity) -> Option<Place> {
         let heads = match self.is_authenticated() {
             true => None,
@@ -171,13 +174,13 @@ impl Connection {
         Some(Place { _slot: slot, _shared: shared, _heads: heads })
     }
 
-    /// Bytes that came in were forgotten.
+    /// Notes that received bytes were dropped.
     pub(super) fn forget(&self, bytes: usize) {
         let mut activity = self.activity();
         activity.held = activity.held.saturating_sub(bytes);
     }
 
-    /// Counts an answer as being written, under this number.
+    /// Counts an answer as being sent, under the returned number.
     pub(super) fn begin_answer(&self) -> u64 {
         let mut activity = self.activity();
         let id = activity.next_answer;
@@ -186,14 +189,14 @@ impl Connection {
         id
     }
 
-    /// The client has taken all that there was of an answer.
+    /// Notes that the client has taken everything sent of an answer so far.
     pub(super) fn taken(&self, answer: u64) {
         if let Some(taken) = self.activity().answers.get_mut(&answer) {
             *taken = Instant::now();
         }
     }
 
-    /// An answer is no longer being written.
+    /// Notes that an answer is no longer being sent.
     pub(super) fn end_answer(&self, answer: u64) {
         let mut activity = self.activity();
         activity.answers.remove(&answer);
@@ -205,7 +208,7 @@ impl Connection {
     }
 }
 
-/// What a request's head takes in memory, about.
+/// About how much memory a request's head takes, in bytes.
 pub(super) fn weight(request: &Request) -> u32 {
     let headers = request.headers();
     let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -213,7 +216,7 @@ pub(super) fn weight(request: &Request) -> u32 {
     u32::try_from(path + text + headers.len() * HEADER_OVERHEAD).unwrap_or(u32::MAX)
 }
 
-/// A request that is being worked on.
+/// A request in progress, until dropped.
 #[derive(Debug)]
 pub struct UnderWay(Connection);
 
@@ -225,7 +228,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// What a request takes up; free when dropped.
+/// A request's share of the limits, freed when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _slot: OwnedSemaphorePermit,
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_wait_for_each_other_until_a_credential_is_accepted() {
+    async fn unauthenticated_requests_wait_until_a_credential_is_accepted() {
         let (connection, capacity) = (Connection::default(), Capacity::default());
         let mut places = Vec::new();
         for _ in 0..UNAUTHENTICATED_REQUESTS {
@@ -275,11 +278,11 @@ mod tests {
         assert!(futures::poll!(&mut own).is_pending());
         places.drain(1..1 + UNAUTHENTICATED_REQUESTS);
         let own = tokio::time::timeout(Duration::from_secs(60), own).await;
-        assert!(own.is_ok_and(|place| place.is_some()), "the others of that connection come later");
+        assert!(own.is_ok_and(|place| place.is_some()), "the other requests of that connection come later");
     }
 
     #[tokio::test]
-    async fn heads_of_unauthenticated_requests_are_refused_beyond_a_sum() {
+    async fn sum_of_unauthenticated_heads_is_bounded() {
         let (connection, capacity) = (Connection::default(), Capacity::default());
         let large = weight(&request(40_000));
         assert!((40_000..40_500).contains(&large), "{large}");
@@ -309,12 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn stranger_sends_no_more_than_so_much() {
+    fn bytes_of_an_unauthenticated_client_are_bounded() {
         let connection = Connection::default();
         assert!(connection.receive(UNAUTHENTICATED_BYTES));
         assert!(!connection.receive(1));
         connection.forget(2);
-        assert!(connection.receive(1), "what was forgotten does not count");
+        assert!(connection.receive(1), "dropped bytes do not count");
         connection.authenticate();
         assert!(connection.receive(usize::MAX));
     }

@@ -1,4 +1,4 @@
-//! What bodies have in common.
+//! Field types and helpers that request and response bodies share.
 
 use std::borrow::Cow;
 
@@ -22,8 +22,12 @@ pub(super) fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Res
     serializer.serialize_str(secret.expose_secret())
 }
 
-/// A field that may be left out, but is not null.
-pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// An optional field that must not be null.
+pub(super) fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
     T::deserialize(deserializer).map(Some)
 }
 
@@ -45,7 +49,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Option
     Ok(text)
 }
 
-/// A name for people: at most [`MAX_NAME`] characters, and not only blanks.
+/// A display name: at most [`MAX_NAME`] characters, and not blank.
 #[derive(Debug)]
 pub(super) struct Name(pub(super) String);
 
@@ -64,7 +68,7 @@ impl PartialSchema for Name {
     fn schema() -> RefOr<Schema> {
         let visible = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
         let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_NAME));
-        name.pattern(Some(visible)).description(Some("A name for people.")).examples(["CI"]).into()
+        name.pattern(Some(visible)).description(Some("A display name.")).examples(["CI"]).into()
     }
 }
 

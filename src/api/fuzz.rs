@@ -1,5 +1,5 @@
-//! What the fuzzer feeds, and the corpus in `fuzz/corpus` replays: each reader of what a stranger sends, and of what the
-//! API server hands out as somebody else wrote it.
+//! Fuzz targets, which a test also runs on the corpus in `fuzz/corpus`: each parser of what strangers send, and of
+//! objects that others wrote and the API server returns.
 
 use std::net::IpAddr;
 
@@ -19,10 +19,10 @@ use crate::domain::redact::redacted;
 use crate::domain::role::RoleId;
 use crate::domain::token::{decode_claims, decode_own_claims};
 
-/// Reads an input; it panics when a promise is broken.
+/// Reads an input and panics if a guarantee is broken.
 pub type Target = fn(&[u8]);
 
-/// The targets, by the folders of the corpus.
+/// The targets, named as the folders of the corpus.
 pub const TARGETS: [(&str, Target); 7] = [
     ("path", path),
     ("authorization", authorization),
@@ -38,7 +38,7 @@ pub fn target(name: &str) -> Option<Target> {
     TARGETS.into_iter().find_map(|(of, target)| (of == name).then_some(target))
 }
 
-/// A path: no secret is left in what is logged of it, and an id that is read is the one that was sent.
+/// A path: its logged form has no secret, and a parsed id is printed as it was sent.
 fn path(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let shown = redacted(&text);
@@ -53,7 +53,7 @@ fn path(data: &[u8]) {
     }
 }
 
-/// Lines as the values of an Authorization header: a secret is read back as it was sent, and two headers are none.
+/// Each line as an Authorization header: an access token keeps its prefix, and two headers are malformed.
 fn authorization(data: &[u8]) {
     let headers = headers(AUTHORIZATION, data);
     let credentials = Credentials::of(&headers);
@@ -65,7 +65,7 @@ fn authorization(data: &[u8]) {
     }
 }
 
-/// Lines as the values of `X-Forwarded-For`: a peer that is no trusted proxy is the client, whatever it sends.
+/// Each line as an `X-Forwarded-For` header: a peer that is no trusted proxy is always the client.
 fn forwarded_for(data: &[u8]) {
     let headers = headers(HeaderName::from_static("x-forwarded-for"), data);
     let stranger = IpAddr::from([192, 0, 2, 9]);
@@ -75,7 +75,7 @@ fn forwarded_for(data: &[u8]) {
     assert_eq!(client, client.to_canonical());
 }
 
-/// A body, as each of those that there are.
+/// A request body of each operation.
 fn body(data: &[u8]) {
     let _ = parse::<CreateMember>(data);
     let _ = parse::<UpdateMember>(data);
@@ -84,14 +84,14 @@ fn body(data: &[u8]) {
     let _ = parse::<UpdateToken>(data);
 }
 
-/// A query: a page that is read is within its bounds.
+/// A query: a parsed page is within its bounds.
 fn query(data: &[u8]) {
     if let Ok(page) = Query::parse(&String::from_utf8_lossy(data), &["roleId"]) {
         assert!((1..=1000).contains(&page.limit));
     }
 }
 
-/// An answer of the API server: a page of a list holds as many objects as the list, whatever is in them.
+/// An answer of the API server: a page of a list, a line of a watch, or an object.
 fn kubernetes(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(page) = Page::parse(&text) {
@@ -119,14 +119,14 @@ fn read(object: &Object) {
     }
 }
 
-/// A token of the API server, of which the claims are read.
+/// The claims of a token from the API server.
 fn jwt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = decode_claims(&text);
     let _ = decode_own_claims(&text);
 }
 
-/// Each line that can be a header's value.
+/// A header for each line that is a valid value.
 fn headers(name: HeaderName, data: &[u8]) -> HeaderMap {
     let values = data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
     values.map(|value| (name.clone(), value)).collect()

@@ -10,7 +10,7 @@ use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 use crate::membership::IssuedKubeconfig;
 
-/// A kubeconfig to be rendered: it holds a token.
+/// A kubeconfig to render. It holds a token.
 pub(super) struct Kubeconfig<'a> {
     settings: &'a Settings,
     member: &'a Member,
@@ -18,7 +18,7 @@ pub(super) struct Kubeconfig<'a> {
     streams_outlive_member: bool,
 }
 
-/// client-go's `Config` (`k8s.io/client-go/tools/clientcmd/api/v1`), as far as it is needed.
+/// The fields of client-go's `Config` (`k8s.io/client-go/tools/clientcmd/api/v1`) that Daypass sets.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Document<'a> {
@@ -85,12 +85,12 @@ impl<'a> Kubeconfig<'a> {
         Self { settings, member, issued, streams_outlive_member }
     }
 
-    /// The name to save it under.
+    /// The file name to save it under.
     pub(super) fn file_name(&self) -> String {
         self.settings.file_name(&self.member.id, "kubeconfig")
     }
 
-    /// The file: comments for whoever opens it, then YAML.
+    /// The file: comments for its reader, then YAML.
     pub(super) fn render(&self) -> Result<String, serde_yaml::ser::Error> {
         let id = self.member.id.to_string();
         let data_plane = self.settings.data_plane_id.as_str();
@@ -119,7 +119,7 @@ impl<'a> Kubeconfig<'a> {
             }],
             current_context: data_plane,
         };
-        // One line a value: what greps or templates a kubeconfig does not fold lines.
+        // One line per value: tools that grep or template a kubeconfig do not join folded lines.
         let plain = serde_yaml::ser_options! { prefer_block_scalars: false };
         Ok(format!("{}{}", self.comments(), serde_yaml::to_string_with_options(&document, plain)?))
     }
@@ -128,16 +128,16 @@ impl<'a> Kubeconfig<'a> {
         let member_end = self.member.expires_at();
         let token_end = self.issued.claims.exp;
         let mut text = format!(
-            "# Access to the data plane {} as {}, by Daypass.\n\
+            "# Access to data plane {} as member {}, issued by Daypass.\n\
              # The membership ends at {}.\n\
-             # The token in this file ends at {}{}.\n\
-             # To renew it while the membership lasts, download this file again: {}\n",
+             # The token in this file expires at {}{}.\n\
+             # Until the membership ends, download this file again to renew the token: {}\n",
             self.settings.data_plane_id,
             self.member.id,
             rfc3339(member_end),
             rfc3339(token_end),
             if member_end - token_end > chrono::TimeDelta::minutes(5) {
-                " (the cluster grants no longer ones)"
+                " (the longest lifetime that the cluster grants)"
             } else {
                 ""
             },
@@ -145,7 +145,8 @@ impl<'a> Kubeconfig<'a> {
         );
         if self.streams_outlive_member {
             text.push_str(
-                "# A watch, a log that is followed or a shell that is open then is not cut by the API server: close it yourself.\n",
+                "# The API server does not close watches, followed logs and shells that are open then: \
+                 close them yourself.\n",
             );
         }
         text

@@ -1,4 +1,4 @@
-//! What happens around every request.
+//! Middleware around every request: admission, request id, problem bodies, log line and metrics.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -24,18 +24,18 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest path: any valid one is shorter, even with every character of its ids percent-encoded.
 const MAX_PATH: usize = 1024;
-/// The longest query: an `owner` of 1024 characters, each of four bytes, percent-encoded, and the rest.
+/// The longest query: an `owner` of 1024 characters, each of four bytes, percent-encoded, and the other parameters.
 const MAX_QUERY: usize = 16 * 1024;
 
-/// Longer than any request takes whose calls to the API server all answer just in time.
+/// How long a request may take. Calls to the API server that all answer just before their own timeouts take less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lets a request in, answers it, and receives what nobody read of its body.
+/// Admits a request, answers it, and drops what was not read of its body.
 ///
-/// It is answered in a task of its own, which a client that goes away does not end. Whoever begins a change has it
-/// done and recorded in its name; and a call to the API server that is given up costs that a new TLS connection, so a
-/// client that resets its streams would multiply load. Such a task keeps its place until it ends. A request that still
-/// waits for one goes with its client.
+/// A task of its own makes the answer and goes on if the client disconnects: a change that has begun is finished and
+/// recorded. Aborting a call would also cost the API server a new TLS connection, so a client that resets its streams
+/// could multiply load. The task keeps its place until it ends. A request that still waits for a place is dropped with
+/// its client.
 pub(super) async fn finish(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
     let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
     let place = connection.admit(weight(&request), &state.capacity).await;
@@ -47,7 +47,7 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
                 let _until_then = place;
                 answering.await
             });
-            // Only the end of the whole process ends such a task early.
+            // The task ends early only when the process does.
             answered.await.unwrap_or_else(|_| Problem::new(Code::Unavailable).render("", ""))
         }
         None => {
@@ -62,7 +62,7 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
     response.map(|body| watch(body, &connection))
 }
 
-/// Gives the request its id, makes every error a problem, counts and logs. Nothing of the headers or the query is logged.
+/// Assigns the request id, turns every error into a problem, counts and logs. Headers and query are never logged.
 async fn answer(state: State, connection: Connection, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let Ok(id) = state.entropy.uuid() else {
@@ -103,18 +103,18 @@ async fn answer(state: State, connection: Connection, mut request: Request, next
     response
 }
 
-/// Whether the target is longer than any valid one. It is refused before a handler, the log or the audit trail gets
+/// Whether the target is longer than any valid one. It is refused before a handler, the log or the audit trail sees
 /// it.
 fn is_too_long(uri: &Uri) -> bool {
     uri.path().len() > MAX_PATH || uri.query().is_some_and(|query| query.len() > MAX_QUERY)
 }
 
-/// As much of a path as a valid one has, without secrets.
+/// A path without secrets, cut to the length of the longest valid one.
 fn shown(path: &str) -> String {
     redacted(&path[..path.floor_char_boundary(MAX_PATH)]).into_owned()
 }
 
-/// A handler's problem, or the bare status that axum answered with, as a body.
+/// Renders a handler's problem, or the bare status that axum answered with.
 fn as_problem(mut response: Response, path: &str, id: &str) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
@@ -144,7 +144,7 @@ fn label(method: &Method) -> &'static str {
     .unwrap_or("OTHER")
 }
 
-/// Another data plane's id is not here, nor anything under a name that is no text.
+/// Answers 404 unless the path has this data plane's id. An id that is not UTF-8 is another one.
 pub(super) async fn check_data_plane(
     Extract(state): Extract<State>,
     params: Result<RawPathParams, RawPathParamsRejection>,

@@ -5,6 +5,8 @@ mod auth;
 mod authorization;
 mod body;
 mod connection;
+mod error_codes;
+mod errors_page;
 mod fields;
 #[doc(hidden)]
 pub mod fuzz;
@@ -21,6 +23,7 @@ mod settings;
 mod tokens;
 
 pub use connection::{Capacity, Connection, Usage};
+pub use errors_page::errors_page;
 pub use openapi::document;
 pub use settings::{KubeconfigSettings, Settings};
 
@@ -53,7 +56,7 @@ use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::metrics::Metrics;
 
-/// What every request may need.
+/// What handlers use.
 #[expect(missing_docs, reason = "the types say it")]
 pub struct AppState {
     pub cluster: Cluster,
@@ -65,7 +68,7 @@ pub struct AppState {
     pub audit: Audit,
     pub metrics: Metrics,
     pub settings: Settings,
-    /// Where requests are answered.
+    /// The tasks that answer requests.
     pub tasks: TaskTracker,
     /// How many requests may be in progress.
     pub capacity: Capacity,
@@ -77,10 +80,10 @@ impl fmt::Debug for AppState {
     }
 }
 
-/// Shared by all requests.
+/// The state that all requests share.
 pub type State = Arc<AppState>;
 
-/// A member in a path. The data plane's id in front of it was checked before.
+/// A member in a path. Middleware checks the data plane's id in front of it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct MemberPath {
@@ -89,7 +92,7 @@ pub(crate) struct MemberPath {
     id: String,
 }
 
-/// The calls, by their paths below the data plane's base.
+/// The operations, by their paths below the data plane's.
 fn calls() -> OpenApiRouter<State> {
     members::router().merge(tokens::router()).merge(sessions::router())
 }
@@ -97,14 +100,14 @@ fn calls() -> OpenApiRouter<State> {
 /// The whole API.
 ///
 /// # Errors
-/// When its description cannot be written as JSON.
+/// If the OpenAPI document cannot be written as JSON.
 pub fn router(state: State) -> serde_json::Result<Router> {
-    // Strangers may ask for it: all answers share this one text.
+    // Anyone may fetch it, so all answers share one copy.
     let document = Bytes::from(serde_json::to_vec(&document(Some(&state.settings.data_plane_id)))?);
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let (calls, _) = calls().split_for_parts();
     let calls = calls
-        // axum would answer HEAD as GET, and mint a token that nobody gets to see.
+        // axum would handle HEAD as GET and issue a token that nobody sees.
         .route("/members/{id}/kubeconfig", head(only_get).fallback(only_get))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
     let router = Router::new()

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the handlers.
+//! The OpenAPI 3.1 document, generated from the handlers.
 
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
@@ -21,44 +21,43 @@ use super::problem::{Code, FieldError, ProblemBody};
         (name = "kubeconfigs", description = "For the engineer, and for the owner"),
         (name = "me", description = "For the engineer"),
         (name = "tokens", description = "Access tokens, for callers outside Kubernetes"),
-        (name = "sessions", description = "Short sessions in exchange for an access token, for browsers")
+        (name = "sessions", description = "Short browser sessions, opened with an access token")
     )
 )]
 struct Base;
 
-/// What may answer any operation.
+/// The errors that any operation can answer with.
 const PROBLEMS: [(&str, &str); 11] = [
-    ("400", "The request does not have the right content; `errors` names the fields"),
-    ("401", "Not authenticated; `WWW-Authenticate` says how to"),
+    ("400", "The request is invalid; `errors` names the fields at fault"),
+    ("401", "Not authenticated; `WWW-Authenticate` says how to authenticate"),
     (
         "403",
-        "The caller has this right on no role at all, or its access token lacks the scope: `detail` names what is missing. Or a page of another site had a browser send Basic credentials: `DP_ERR_CROSS_SITE`",
+        "The caller has this right in no role, or its access token lacks the scope: `detail` names what is missing. \
+         Or a page of another site made a browser send Basic credentials: `DP_ERR_CROSS_SITE`",
     ),
-    ("404", "No such thing, or out of the caller's reach"),
+    ("404", "Not found, or the caller may not access it"),
     ("405", "The method is not allowed here"),
-    ("409", "The state of the thing does not allow it; `code` says why"),
+    ("409", "The current state does not allow this; `code` says why"),
     ("413", "The body is too large"),
     ("414", "The path or the query is longer than any valid one"),
     ("415", "The body is not application/json"),
     (
         "429",
-        "Too many refused credentials came from this address, or the caller has asked too often for what it has no right to; `Retry-After` says when to try again",
+        "Too many refused credentials came from this address, or the caller was denied too often; `Retry-After` says \
+         when to try again",
     ),
-    (
-        "503",
-        "Daypass or the Kubernetes API is unavailable, or has too much to do; `Retry-After` says when to try again",
-    ),
+    ("503", "Daypass or the Kubernetes API is unavailable or overloaded; `Retry-After` says when to try again"),
 ];
 
-/// The headers that come with some of them.
+/// The headers that some of them have.
 const PROBLEM_HEADERS: [(&str, &str, &str); 4] = [
     ("401", "WWW-Authenticate", "How to authenticate"),
-    ("429", "Retry-After", "In how many seconds to try again"),
-    ("405", "Allow", "The methods that are allowed"),
-    ("503", "Retry-After", "In how many seconds to try again"),
+    ("429", "Retry-After", "Seconds to wait before the next attempt"),
+    ("405", "Allow", "The allowed methods"),
+    ("503", "Retry-After", "Seconds to wait before the next attempt"),
 ];
 
-/// The document; with a data plane's id it is that one's.
+/// The document. A given data plane's id becomes the default in its URLs.
 pub fn document(data_plane_id: Option<&str>) -> OpenApi {
     let mut document = Base::openapi();
     document.merge(super::calls().into_openapi());
@@ -77,17 +76,20 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
     scheme(
         "kubernetesToken",
         HttpAuthScheme::Bearer,
-        "A Kubernetes service-account token for the audience `daypass`: `kubectl create token NAME --audience=daypass`.",
+        "A Kubernetes service-account token for the audience `daypass`: \
+         `kubectl create token NAME --audience=daypass`.",
     );
     scheme(
         "accessToken",
         HttpAuthScheme::Bearer,
-        "An access token, `dpp_…`, or a session of one; also `Authorization: Token …`. The scopes that it needs are given with each operation.",
+        "An access token, `dpp_…`, or one of its sessions; also as `Authorization: Token …`. Each operation lists the \
+         scopes that it needs.",
     );
     scheme(
         "accessTokenBasic",
         HttpAuthScheme::Basic,
-        "The user name of an access token's owner, or the token's id, and the token. What stands before the last colon is the name.",
+        "The user name is that of the access token's owner, or the token's id; the password is the token. The last \
+         colon separates them.",
     );
     scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential.");
     for path in document.paths.paths.values_mut() {

@@ -1,4 +1,4 @@
-//! The query of a list.
+//! The query of a list: paging and filters.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use super::problem::Problem;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// The largest number of OpenAPI's int32.
+/// The largest int32, which OpenAPI declares.
 const MAX_OFFSET: usize = 2_147_483_647;
 
-/// Which part of a list is asked for.
+/// The requested part of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    /// The most items.
+    /// The maximum number of items.
     pub(super) limit: usize,
-    /// How many come before.
+    /// How many items to skip.
     pub(super) offset: usize,
     filters: BTreeMap<String, String>,
 }
 
 impl Page {
-    /// Reads a query that may have these parameters besides `limit` and `offset`, each once.
+    /// Parses a query of `limit`, `offset` and these filters, each given at most once.
     ///
     /// # Errors
-    /// 400, which names the parameter.
+    /// 400 that names the parameter.
     pub(super) fn parse(query: &str, filters: &[&str]) -> Result<Self, Problem> {
         let (mut limit, mut offset, mut given) = (None, None, BTreeMap::new());
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -42,12 +42,12 @@ impl Page {
         Ok(Self { limit: limit.unwrap_or(DEFAULT_LIMIT), offset: offset.unwrap_or_default(), filters: given })
     }
 
-    /// The value of a parameter.
+    /// The value of a filter.
     pub(super) fn filter(&self, name: &str) -> Option<&str> {
         self.filters.get(name).map(String::as_str)
     }
 
-    /// This part of all.
+    /// The requested part of all items.
     pub(super) fn of<'a, T>(&self, all: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
         all.iter().skip(self.offset).take(self.limit)
     }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_bounded_and_strict() {
+    fn page_is_bounded_and_unknown_parameters_are_refused() {
         let parse = |query| Page::parse(query, &["roleId"]);
         assert_eq!(parse("").unwrap(), Page { limit: 100, offset: 0, filters: BTreeMap::new() });
         let page = parse("limit=1000&offset=7&roleId=a").unwrap();
@@ -83,8 +83,9 @@ mod tests {
             "roleId=a&roleId=a",
             "page=1",
         ] {
-            assert!(parse(query).is_err(), "{query}");
+            let parameter = query.split('=').next().unwrap();
+            assert_eq!(parse(query).unwrap_err().errors[0].field, parameter, "{query}");
         }
-        assert!(Page::parse("roleId=a", &[]).is_err());
+        assert_eq!(Page::parse("roleId=a", &[]).unwrap_err().errors[0].field, "roleId");
     }
 }

@@ -1,4 +1,4 @@
-//! Errors as clients see them: RFC 9457 `application/problem+json`. What went wrong inside goes to the log, never to a client.
+//! Errors as clients see them: RFC 9457 `application/problem+json`. Internal causes go to the log only.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,134 +10,14 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub(super) use super::error_codes::Code;
 use crate::cluster::{Error, ErrorKind};
 use crate::domain::access_token::Scope;
 
-/// As much of a client's own words as an answer repeats, in characters.
+/// How much of a client's own text an answer repeats, in characters.
 const MAX_QUOTE: usize = 256;
-/// When to try again while the cluster does not answer.
+/// How long a client should wait after a 503.
 const UNAVAILABLE: Duration = Duration::from_secs(5);
-
-/// A stable code for programs; [`Code::title`] says what each means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub enum Code {
-    #[serde(rename = "DP_ERR_VALIDATION")]
-    Validation,
-    #[serde(rename = "DP_ERR_MALFORMED_BODY")]
-    MalformedBody,
-    #[serde(rename = "DP_ERR_NO_CREDENTIALS")]
-    NoCredentials,
-    #[serde(rename = "DP_ERR_MALFORMED_AUTHORIZATION")]
-    MalformedAuthorization,
-    #[serde(rename = "DP_ERR_CREDENTIAL_REFUSED")]
-    CredentialRefused,
-    #[serde(rename = "DP_ERR_TOKEN_AUTHENTICATION_DISABLED")]
-    TokenAuthenticationDisabled,
-    #[serde(rename = "DP_ERR_FORBIDDEN")]
-    Forbidden,
-    #[serde(rename = "DP_ERR_CROSS_SITE")]
-    CrossSite,
-    #[serde(rename = "DP_ERR_INSUFFICIENT_SCOPE")]
-    InsufficientScope,
-    #[serde(rename = "DP_ERR_TOKENS_DISABLED")]
-    TokensDisabled,
-    #[serde(rename = "DP_ERR_NOT_FOUND")]
-    NotFound,
-    #[serde(rename = "DP_ERR_METHOD_NOT_ALLOWED")]
-    MethodNotAllowed,
-    #[serde(rename = "DP_ERR_IDEMPOTENCY_KEY_REUSED")]
-    IdempotencyKeyReused,
-    #[serde(rename = "DP_ERR_TOO_MANY_MEMBERS")]
-    TooManyMembers,
-    #[serde(rename = "DP_ERR_TOO_MANY_KUBECONFIGS")]
-    TooManyKubeconfigs,
-    #[serde(rename = "DP_ERR_TOO_MANY_TOKENS")]
-    TooManyTokens,
-    #[serde(rename = "DP_ERR_TOO_MANY_SESSIONS")]
-    TooManySessions,
-    #[serde(rename = "DP_ERR_MEMBERSHIP_TOO_SHORT")]
-    MembershipTooShort,
-    #[serde(rename = "DP_ERR_CONFLICT")]
-    Conflict,
-    #[serde(rename = "DP_ERR_BODY_TOO_LARGE")]
-    BodyTooLarge,
-    #[serde(rename = "DP_ERR_URI_TOO_LONG")]
-    UriTooLong,
-    #[serde(rename = "DP_ERR_UNSUPPORTED_MEDIA_TYPE")]
-    UnsupportedMediaType,
-    #[serde(rename = "DP_ERR_TOO_MANY_ATTEMPTS")]
-    TooManyAttempts,
-    #[serde(rename = "DP_ERR_TOO_MANY_DENIALS")]
-    TooManyDenials,
-    #[serde(rename = "DP_ERR_INTERNAL")]
-    Internal,
-    #[serde(rename = "DP_ERR_UNAVAILABLE")]
-    Unavailable,
-}
-
-impl Code {
-    /// The HTTP status of the code.
-    pub(super) fn status(self) -> StatusCode {
-        match self {
-            Self::Validation | Self::MalformedBody => StatusCode::BAD_REQUEST,
-            Self::NoCredentials
-            | Self::MalformedAuthorization
-            | Self::CredentialRefused
-            | Self::TokenAuthenticationDisabled => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::CrossSite | Self::InsufficientScope | Self::TokensDisabled => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::IdempotencyKeyReused
-            | Self::TooManyMembers
-            | Self::TooManyKubeconfigs
-            | Self::TooManyTokens
-            | Self::TooManySessions
-            | Self::MembershipTooShort
-            | Self::Conflict => StatusCode::CONFLICT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyAttempts | Self::TooManyDenials => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::Validation => "The request does not have the right content",
-            Self::MalformedBody => "The body is not JSON",
-            Self::NoCredentials => "No credentials were sent",
-            Self::MalformedAuthorization => "The Authorization header cannot be read",
-            Self::CredentialRefused => "The credential was refused",
-            Self::TokenAuthenticationDisabled | Self::TokensDisabled => "Token based authentication is disabled",
-            Self::Forbidden => "This needs a right that the caller does not have",
-            Self::CrossSite => "A page of another site had the browser send this",
-            Self::InsufficientScope => "This needs a scope that the access token does not have",
-            Self::NotFound => "There is no such thing",
-            Self::MethodNotAllowed => "The method is not allowed here",
-            Self::IdempotencyKeyReused => "The request was carried out before",
-            Self::TooManyMembers => "The role has as many members as it may have",
-            Self::TooManyKubeconfigs => "The member has as many kubeconfigs as it may have",
-            Self::TooManyTokens => "The owner has as many access tokens as it may have",
-            Self::TooManySessions => "The access token has as many sessions as it may have",
-            Self::MembershipTooShort => "Too little is left of the membership",
-            Self::Conflict => "Somebody else changed it at the same time",
-            Self::BodyTooLarge => "The body is too large",
-            Self::UriTooLong => "The path or the query is too long",
-            Self::UnsupportedMediaType => "The body must be application/json",
-            Self::TooManyAttempts => "Too many refused credentials came from this address",
-            Self::TooManyDenials => "The caller has asked too often for what it has no right to",
-            Self::Internal => "Something went wrong inside",
-            Self::Unavailable => "Daypass or the Kubernetes API is unavailable",
-        }
-    }
-
-    /// As clients read it.
-    pub(super) fn as_string(self) -> String {
-        serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-    }
-}
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -148,17 +28,18 @@ pub(super) struct FieldError {
     pub message: String,
 }
 
-/// An error on its way to the client. The body is written by [`Problem::render`], where the request is known.
+/// An error for the client. [`Problem::render`] writes its body once the request is known.
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// What is wrong.
     pub code: Code,
     detail: Option<String>,
-    errors: Vec<FieldError>,
+    /// The fields at fault.
+    pub(super) errors: Vec<FieldError>,
     headers: Vec<(http::HeaderName, HeaderValue)>,
-    /// When to try again.
+    /// How long the client should wait before it tries again.
     wait: Option<Duration>,
-    /// For the log.
+    /// The cause, for the log only.
     cause: Option<String>,
 }
 
@@ -191,18 +72,17 @@ pub(super) struct ProblemBody {
 }
 
 impl Problem {
-    /// An error that is described by its code alone.
+    /// An error without more detail than its code.
     pub(super) fn new(code: Code) -> Self {
         Self { code, detail: None, errors: Vec::new(), headers: Vec::new(), wait: None, cause: None }
     }
 
-    /// With a text for the client.
+    /// An error with a detail for the client.
     pub(super) fn detailed(code: Code, detail: impl fmt::Display) -> Self {
         Self { detail: Some(detail.to_string()), ..Self::new(code) }
     }
 
-    /// A field that is not right. A client's own words are in both, so they are cut: the answer to a long one stays
-    /// short.
+    /// An invalid field. Both texts may quote the client, so they are cut to keep the answer short.
     pub(super) fn field(field: &str, message: impl fmt::Display) -> Self {
         let cut = |text: &str| text.chars().take(MAX_QUOTE).collect::<String>();
         let (field, message) = (cut(field), cut(&message.to_string()));
@@ -213,33 +93,34 @@ impl Problem {
         }
     }
 
-    /// Not authenticated; the challenges say how to (RFC 9110, section 11.6.1), each in a header of its own, as all clients read them.
+    /// Not authenticated. Each challenge (RFC 9110, section 11.6.1) has a header of its own, which all clients can
+    /// read.
     pub(super) fn unauthenticated(code: Code, challenges: &[&'static str]) -> Self {
         let header = |challenge: &&'static str| (WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         Self { headers: challenges.iter().map(header).collect(), ..Self::new(code) }
     }
 
-    /// Not within the scopes of the access token (RFC 6750, section 3.1).
+    /// The access token lacks this scope (RFC 6750, section 3.1).
     pub(super) fn insufficient_scope(scope: Scope) -> Self {
         let challenge = format!(r#"Bearer realm="daypass", error="insufficient_scope", scope="{}""#, scope.as_str());
         let headers = HeaderValue::from_str(&challenge).map(|value| (WWW_AUTHENTICATE, value)).into_iter().collect();
-        Self { headers, ..Self::detailed(Code::InsufficientScope, format!("the scope {} is needed", scope.as_str())) }
+        Self { headers, ..Self::detailed(Code::InsufficientScope, format!("this needs the scope {}", scope.as_str())) }
     }
 
-    /// To be tried again when `wait` is over.
+    /// An error after which the client should wait this long.
     pub(super) fn too_many(code: Code, wait: Duration) -> Self {
         Self { wait: Some(wait), ..Self::new(code) }
     }
 
-    /// When to try again.
+    /// How long the client should wait before it tries again.
     pub(super) fn wait(&self) -> Option<Duration> {
         self.wait
     }
 
-    /// Done before: `location` is where the result is.
+    /// The request was carried out before; its result is at `location`.
     pub(super) fn done_before(location: &str) -> Self {
         let headers = HeaderValue::from_str(location).map(|value| (LOCATION, value)).into_iter().collect();
-        let detail = "a member was created with this Idempotency-Key before; Location is where it is, and its credential is shown only once";
+        let detail = "this Idempotency-Key already created a member, see Location; its credential is shown only once";
         Self { headers, ..Self::detailed(Code::IdempotencyKeyReused, detail) }
     }
 
@@ -274,7 +155,7 @@ impl Problem {
         response
     }
 
-    /// The problem of a status that something other than a handler answered with.
+    /// The problem for a bare status that no handler chose.
     pub(super) fn of_status(status: StatusCode) -> Self {
         Self::new(match status {
             StatusCode::BAD_REQUEST => Code::MalformedBody,
@@ -292,13 +173,13 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let detail = (error.kind == ErrorKind::QuotaUnknown)
-            .then(|| "the cluster has not counted the role's members yet; try again in half a minute".to_owned());
+            .then(|| "Kubernetes has not counted the role's members yet; try again in 30 seconds".to_owned());
         let code = match error.kind {
             ErrorKind::Conflict => Code::Conflict,
             ErrorKind::QuotaExceeded => Code::TooManyMembers,
             ErrorKind::NotFound => Code::NotFound,
             ErrorKind::Invalid | ErrorKind::AlreadyExists => Code::Internal,
-            // A right that Daypass itself lacks is its operator's to give, not the caller's.
+            // If Daypass itself lacks a right, its operator must grant it, not the caller.
             ErrorKind::QuotaUnknown
             | ErrorKind::Unauthorized
             | ErrorKind::Forbidden
@@ -320,7 +201,7 @@ impl From<crate::clock::NoEntropy> for Problem {
 }
 
 impl IntoResponse for Problem {
-    /// Carries the problem to the middleware that knows the request.
+    /// Carries the problem to the middleware, which knows the request.
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         response.extensions_mut().insert(self);

@@ -1,4 +1,4 @@
-//! What is known of every request: its id, and the address it came from.
+//! The context of every request: its id, the client's address, the operation and the connection.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,33 +13,33 @@ use super::problem::{Code, Problem};
 use crate::domain::redact::redacted;
 use crate::observability::audit::Origin;
 
-/// As much of a request as the audit trail keeps; a valid path is a third of it.
+/// How much of a request line the audit trail keeps, in characters. A valid one is a third of it.
 const MAX_REQUEST: usize = 512;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-/// More entries of it than there are proxies in a row.
+/// How many of its entries are read: more than any chain of proxies has.
 const MAX_HOPS: usize = 100;
 
-/// A request's surroundings: built once, by the outermost middleware.
+/// The context of a request. The outermost middleware builds it once.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
     pub(super) state: State,
     /// Where it comes from, and its id.
     pub(super) origin: Origin,
-    /// Method and route: which operation it asks for, whatever the path names.
+    /// Method and route, without the ids in the path.
     pub(super) operation: String,
-    /// Its connection, which is told when a credential is accepted.
+    /// Its connection, which has to know when a credential is accepted.
     pub(super) connection: Connection,
 }
 
 impl RequestContext {
-    /// The context of a request of this id and this (redacted) path.
+    /// The context of a request with this id and this (redacted) path.
     pub(super) fn new(state: State, request: &Request, id: String, path: &str, connection: Connection) -> Self {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());
         let address = peer.map(|peer| client_address(peer, request.headers(), &state.settings.trusted_proxies));
-        // Not the query: nothing in it matters, and people paste secrets there.
+        // Without the query: nothing in it matters here, and people paste secrets there.
         let shown = format!("{} {path}", request.method());
         let origin = Origin {
             address: address.map(|address| address.to_string()),
@@ -58,20 +58,20 @@ impl FromRequestParts<State> for RequestContext {
     }
 }
 
-/// The client's address: `X-Forwarded-For` is believed as far as trusted proxies wrote it. So it is read from its end,
-/// up to the first address that is none of theirs, and what stands before that costs nothing.
+/// The client's address. `X-Forwarded-For` counts only as far as trusted proxies wrote it: it is read from its end up
+/// to the first address that is not a trusted proxy's. Nothing before that is parsed.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let entries = headers.get_all(FORWARDED_FOR).iter().rev();
     let entries = entries.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')).take(MAX_HOPS);
-    // An empty entry of a list counts for nothing (RFC 9110, section 5.6.1).
+    // Empty entries of a list are ignored (RFC 9110, section 5.6.1).
     let entries = entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty());
     let mut client = peer;
     for entry in entries {
         if !is_trusted(&client) {
             break;
         }
-        // What is no address was not written by a proxy that is to be believed.
+        // A trusted proxy writes nothing but addresses.
         let Some(address) = forwarded_address(entry) else { break };
         client = address.to_canonical();
     }
@@ -88,7 +88,7 @@ fn forwarded_address(entry: &[u8]) -> Option<IpAddr> {
     let (address, port) = match (bracketed, text.split_once(':')) {
         (Some((address, "")), _) => (address, None),
         (Some((address, rest)), _) => (address, Some(rest.strip_prefix(':')?)),
-        // One colon is before a port; an IPv6 address has more.
+        // A single colon precedes a port; an IPv6 address has more.
         (None, Some((address, port))) if !port.contains(':') => (address, Some(port)),
         (None, _) => (text, None),
     };
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_an_address_with_or_without_a_port() {
+    fn entry_is_an_address_with_or_without_a_port() {
         let read = |text: &str| forwarded_address(text.as_bytes()).map(|address| address.to_string());
         for (text, address) in [
             ("203.0.113.1:4711", "203.0.113.1"),
@@ -185,13 +185,13 @@ mod tests {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(forwarded_address(b"\xff"), None);
-        // The same client, whichever way it is written.
+        // The same client in another notation.
         assert_eq!(address("10.0.0.1", &["[::ffff:203.0.113.1]:80"], &["10.0.0.0/8"]), "203.0.113.1");
     }
 
     proptest! {
         #[test]
-        fn whatever_stands_before_the_clients_address_changes_nothing(
+        fn entries_before_the_clients_address_are_ignored(
             client: IpAddr, port: u16, form in 0..6, before in "[ -~]{0,60}", hops in 0..5usize,
         ) {
             let ours = ["10.0.0.0/8"];
@@ -209,15 +209,18 @@ mod tests {
         }
 
         #[test]
-        fn nobody_but_a_trusted_proxy_is_believed_and_nothing_panics(values in prop::collection::vec("[^\r\n\x00]{0,80}", 0..4)) {
-            let values: Vec<&String> = values.iter().filter(|it| HeaderValue::from_bytes(it.as_bytes()).is_ok()).collect();
+        fn header_of_an_untrusted_peer_is_ignored(
+            values in prop::collection::vec("[^\r\n\x00]{0,80}", 0..4),
+        ) {
+            let is_valid = |value: &&String| HeaderValue::from_bytes(value.as_bytes()).is_ok();
+            let values: Vec<&String> = values.iter().filter(is_valid).collect();
             prop_assert_eq!(address("192.0.2.9", &values, &["10.0.0.0/8"]), "192.0.2.9");
             address("10.0.0.1", &values, &["0.0.0.0/0", "::/0"]);
         }
     }
 
     #[test]
-    fn a_long_list_is_read_no_further_than_there_are_proxies() {
+    fn long_list_is_read_only_up_to_the_hop_limit() {
         let long = format!("203.0.113.1{}", ",10.0.0.2".repeat(60_000));
         assert_eq!(address("10.0.0.1", &[long], &["10.0.0.0/8"]), "10.0.0.2");
     }

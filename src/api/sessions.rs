@@ -1,4 +1,4 @@
-//! `POST /sessions` and `DELETE /sessions/current`: a short session for a browser, in exchange for an access token.
+//! `POST /sessions` and `DELETE /sessions/current`: short browser sessions, opened with an access token.
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -22,13 +22,13 @@ use crate::observability::audit::Kind;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Session {
-    /// The bearer, shown only here. It has the form of an access token.
+    /// The session's bearer token, shown only here. It has the form of an access token.
     token: String,
-    /// The access token that it is of.
+    /// The id of the access token that opened it.
     token_id: String,
-    /// On whose rights it acts.
+    /// The identity that it acts as.
     owner: OwnerView,
-    /// What it may be used for: what its token may.
+    /// Its scopes: those of its access token.
     #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
     scopes: Vec<Scope>,
     /// When it ends.
@@ -41,7 +41,8 @@ pub(super) fn router() -> OpenApiRouter<State> {
 
 /// Sign in
 ///
-/// An access token is exchanged for a session of 30 minutes, never past the token's own end. It ends with the token, and when that is rotated.
+/// Opens a session of 30 minutes with an access token. The session ends earlier if the token expires, is revoked or is
+/// rotated.
 #[utoipa::path(
     post,
     path = "/sessions",
@@ -52,7 +53,7 @@ pub(super) fn router() -> OpenApiRouter<State> {
 async fn create_session(context: RequestContext, caller: Caller) -> Result<Response, Problem> {
     context.require_tokens(&caller)?;
     let (Some(token), None) = (&caller.token, &caller.session) else {
-        return Err(context.forbid(&caller, "only an access token is exchanged for a session"));
+        return Err(context.forbid(&caller, "only an access token can open a session"));
     };
     let made = context.state.tokens.sign_in(token, caller.cause(&context.origin)).await;
     let (session, secret) = made.map_err(|error| Problem::not_created(error, Code::TooManySessions, MAX_SESSIONS))?;
@@ -71,7 +72,7 @@ async fn create_session(context: RequestContext, caller: Caller) -> Result<Respo
     delete,
     path = "/sessions/current",
     tag = "sessions",
-    responses((status = 204, description = "The session that this was asked with is over")),
+    responses((status = 204, description = "The session of this request has ended")),
     security(("accessToken" = []), ("accessTokenBasic" = []))
 )]
 async fn delete_session(context: RequestContext, caller: Caller) -> Result<StatusCode, Problem> {

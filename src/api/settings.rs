@@ -1,4 +1,4 @@
-//! What the operator configured, and the URLs and texts that are made of it.
+//! The API's configuration, and the URLs and texts built from it.
 
 use ipnet::IpNet;
 
@@ -6,29 +6,29 @@ use crate::domain::id::MemberId;
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 
-/// What the API was configured with.
+/// The API's configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The data plane's id.
     pub data_plane_id: String,
-    /// The base URL of Daypass as its users see it, without a slash at the end.
+    /// The base URL of Daypass as its users see it, without a trailing slash.
     pub public_url: String,
-    /// What kubeconfigs are made of.
+    /// The part of the configuration that goes into kubeconfigs.
     pub kubeconfig: KubeconfigSettings,
-    /// The certificate that callers should trust, PEM.
+    /// The certificate that callers should trust, as PEM; `None` if they trust it already.
     pub ca_certificate: Option<String>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The networks of proxies that may set `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// What kubeconfigs are made of.
+/// The part of the configuration that goes into kubeconfigs.
 #[derive(Debug, Clone)]
 pub struct KubeconfigSettings {
     /// The API server's public address.
     pub server: String,
-    /// Its CA, PEM.
+    /// Its CA, as PEM.
     pub ca_certificate: String,
-    /// The name that its certificate is checked against, where that is not the address.
+    /// The name to check its certificate against, if not the host of its address.
     pub tls_server_name: Option<String>,
     /// A proxy to reach it through.
     pub proxy_url: Option<String>,
@@ -50,25 +50,25 @@ impl Settings {
         format!("{}/processing/data-planes/{}/{path}", self.public_url, self.data_plane_id)
     }
 
-    /// Where the member downloads its kubeconfig.
+    /// The URL from which the member downloads its kubeconfig.
     pub fn kubeconfig_url(&self, id: &MemberId) -> String {
         format!("{}/kubeconfig", self.member_url(id))
     }
 
-    /// The name of a file of the member's, safe in a shell and in a header.
+    /// The name of a file for the member, safe in a shell and in a header.
     pub(super) fn file_name(&self, id: &MemberId, suffix: &str) -> String {
         format!("{}-{id}.{suffix}", self.data_plane_id)
     }
 
-    /// A text to forward to the engineer. It has no secret: curl asks for the password, which is sent another way.
+    /// A text to forward to the engineer. It has no secret: curl asks for the password, which is sent separately.
     pub(super) fn handover(&self, member: &Member) -> String {
         let id = &member.id;
         let kubeconfig = self.file_name(id, "kubeconfig");
         let url = self.kubeconfig_url(id);
         let end = rfc3339(member.expires_at());
-        // It opens the cluster, so nobody else may read it, nor a file of its name that is there already, whose mode a
-        // umask leaves alone: what is downloaded is a new file, which then takes that name. In a subshell, so that the
-        // engineer's own umask stays; `--fail`, so that no error is saved as a kubeconfig.
+        // The kubeconfig opens the cluster, so nobody else may read it. A umask does not change the mode of an
+        // existing file, so curl writes a new file, which then replaces the old one. The subshell keeps the engineer's
+        // own umask. `--fail` keeps an error from being saved as a kubeconfig.
         let new = format!("{kubeconfig}.new");
         let (prepare, trust) = match &self.ca_certificate {
             None => (format!("rm -f '{new}'"), String::new()),
@@ -88,7 +88,7 @@ impl Settings {
              {steps}\n\n\
              Then:\n\n\
              kubectl --kubeconfig '{kubeconfig}' auth whoami\n\n\
-             The access ends by itself at {end}. To end it earlier: curl{trust} --user '{id}' -X DELETE '{}/me'\n",
+             The access ends automatically at {end}. To end it earlier: curl{trust} --user '{id}' -X DELETE '{}/me'\n",
             self.data_plane_id,
             id.role,
             self.member_url(id),

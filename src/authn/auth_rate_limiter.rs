@@ -1,5 +1,6 @@
-//! Slows down who goes on presenting wrong credentials. It counts what was *refused*, by the address it came from: a right credential is
-//! never locked out, neither by somebody elsewhere who tries its owner's name nor by one behind the same address.
+//! Slows down clients that keep presenting wrong credentials. It counts *refused* ones by client address. A right
+//! credential is never locked out: not by attempts on its owner's name from elsewhere, and not by others behind the
+//! same address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +12,7 @@ use crate::domain::network::network;
 pub(super) struct AuthRateLimiter(RateLimit<IpAddr>);
 
 impl AuthRateLimiter {
-    /// Allows each address this many refusals at once, and as many a minute.
+    /// Allows each address this many refusals at once, and as many per minute.
     pub(super) fn new(burst: u32) -> Self {
         Self(RateLimit::new(burst))
     }
@@ -21,13 +22,13 @@ impl AuthRateLimiter {
         self.0.count(bucket_of(address))
     }
 
-    /// Whether so many were refused that the next would be one too many.
+    /// Whether the next refusal would be one too many.
     pub(super) fn is_flooding(&self, address: Option<&str>) -> bool {
         self.0.is_full(&bucket_of(address))
     }
 }
 
-/// The bucket of an address that is known only as text.
+/// The bucket of an address. All unknown ones share one.
 fn bucket_of(address: Option<&str>) -> IpAddr {
     address.and_then(|text| text.parse().ok()).map_or(Ipv6Addr::UNSPECIFIED.into(), network)
 }
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_address_counts_for_itself_and_an_ipv6_network_for_one() {
+    fn addresses_count_separately_and_an_ipv6_network_counts_as_one() {
         let limiter = AuthRateLimiter::new(1);
         for (address, counted) in [
             (Some("192.0.2.1"), true),

@@ -1,7 +1,7 @@
-//! What keeps pages of other sites from using the Basic credentials that a browser remembers.
+//! Keeps pages of other sites from using the Basic credentials that a browser remembers.
 //!
-//! A browser adds them to every request to Daypass, whoever's page makes it: a form can post, an image can get. Bearer
-//! credentials it never adds by itself.
+//! A browser adds them to every request to Daypass, also from other sites' pages: a form can post, an image can get.
+//! It never adds Bearer credentials by itself.
 
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName};
@@ -13,15 +13,15 @@ const DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Whether a page of another site had a browser send this request. Only browsers send these headers.
 ///
-/// `own_origin` is Daypass's own (RFC 6454, section 6.2). `may_be_linked`: a person may come to this from another site's
-/// page, by a link in a chat or a mail.
+/// `own_origin` is Daypass's own (RFC 6454, section 6.2). `may_be_linked`: a link on another site, as in a chat or a
+/// mail, may open this operation.
 pub fn is_cross_site(headers: &HeaderMap, own_origin: &str, may_be_linked: bool) -> bool {
     let is_our_origin = Value::of(headers, &ORIGIN).is_absent_or(&[own_origin]);
     let is_our_site = Value::of(headers, &SITE).is_absent_or(&["same-origin", "none"]);
     !(is_our_origin && (is_our_site || (may_be_linked && is_link(headers))))
 }
 
-/// Whether a person follows a link: the window itself goes there. No page sees the answer, and none shows it (as an
+/// Whether a person follows a link: the window itself goes there. Then no page sees the answer or embeds it (as an
 /// `iframe`, an `image`, or any other destination).
 fn is_link(headers: &HeaderMap) -> bool {
     matches!(Value::of(headers, &SITE), Value::One("cross-site" | "same-site"))
@@ -33,7 +33,7 @@ fn is_link(headers: &HeaderMap) -> bool {
 enum Value<'a> {
     Absent,
     One(&'a str),
-    /// No text, or given twice: no browser sends that, and what stands in between may have read another one.
+    /// Not text, or given twice. No browser sends that, and a proxy may have read another value.
     Unreadable,
 }
 

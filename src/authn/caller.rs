@@ -1,4 +1,4 @@
-//! Callers, by a Kubernetes token or by an access token.
+//! Authenticates callers, by a Kubernetes token or an access token.
 
 use secrecy::SecretString;
 
@@ -11,15 +11,15 @@ use crate::observability::audit::{Actor, Cause, Origin};
 /// An authenticated caller.
 #[derive(Debug)]
 pub struct Caller {
-    /// On whose rights it acts.
+    /// The identity that it acts as.
     pub identity: Identity,
-    /// Its access token, or the one that its session belongs to; `None` with a Kubernetes token.
+    /// Its access token, or that of its session; `None` with a Kubernetes token.
     pub token: Option<AccessToken>,
     /// Its session, if it presented one.
     pub session: Option<AccessToken>,
     /// The actor in the audit trail.
     pub actor: Actor,
-    /// Identifies its credential together with the operation that it asks for.
+    /// Identifies its credential together with the requested operation.
     pub request: Digest,
 }
 
@@ -35,7 +35,7 @@ impl Caller {
     }
 }
 
-/// What a credential was found to stand for.
+/// The result of looking up a credential.
 struct Login {
     identity: Identity,
     token: Option<AccessToken>,
@@ -47,15 +47,16 @@ impl Authenticator {
     /// Authenticates a caller that asks for this operation.
     ///
     /// # Errors
-    /// Why not. A refused credential is counted and recorded.
-    pub async fn caller(&self, credentials: &Credentials, operation: &str, origin: &Origin) -> Result<Caller, Refusal> {
-        let (digest, secret) = match credentials {
+    /// The reason for the refusal. A refused credential is counted and recorded.
+    pub async fn caller(&self, presented: &Credentials, operation: &str, origin: &Origin) -> Result<Caller, Refusal> {
+        let (digest, secret) = match presented {
             Credentials::Nothing => return Err(Refusal::NoCredentials),
             Credentials::Malformed => return Err(self.refuse(Refusal::Malformed, origin)),
             Credentials::Presented { digest, secret, .. } => (*digest, secret),
         };
         let wrong = || self.refuse(Refusal::Refused, origin);
-        // Refuse without a lookup what no lookup can accept, a member's credential among it: a member is no caller.
+        // Refuse without a lookup what no lookup can accept. That includes a member's credential: a member is no
+        // caller.
         match secret {
             PresentedSecret::AccessToken(_) if !self.methods.access_tokens => {
                 return Err(self.refuse(Refusal::AccessTokensDisabled, origin));
@@ -74,7 +75,7 @@ impl Authenticator {
         let look_up = async {
             let login = match secret {
                 PresentedSecret::AccessToken(Some(secret)) => {
-                    self.by_access_token(secret, credentials.username()).await?
+                    self.by_access_token(secret, presented.username()).await?
                 }
                 PresentedSecret::Kubernetes(token) => self.by_kubernetes_token(token).await?,
                 _ => None,

@@ -1,5 +1,5 @@
-//! Checking credentials from an address that many wrong ones come from: a few at a time, so that they cost the
-//! API server little, and a right one still gets through. Behind a proxy all clients may share that address.
+//! Limits the checks of credentials from addresses that send many wrong ones, to a few at a time. They cost the API
+//! server little, and a right one still gets through: behind a proxy, all clients may share an address.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::recent::{Digest, Recent};
 
-/// How many are checked at a time, of all such addresses.
+/// How many are checked at a time, for all such addresses together.
 const AT_ONCE: usize = 4;
 /// How many may wait for that, and for how long.
 const WAITING: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one that was refused takes up its place: so at most 80 are refused in a second.
+/// How long a refused one keeps its turn: so at most 80 are refused per second.
 const PACE: Duration = Duration::from_millis(50);
-/// How long a credential that was refused is not looked at again.
+/// How long a refused credential is refused again without a check.
 const REFUSED: Duration = Duration::from_secs(10);
-/// How long one that was accepted need not queue. It is checked like any other.
+/// How long an accepted credential need not queue. It is still checked.
 const ACCEPTED: Duration = Duration::from_secs(600);
 
 /// The checks of this replica.
@@ -47,14 +47,14 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Waits for a turn; `None` where too many wait already, or it takes too long.
+    /// Waits for a turn; `None` if too many wait already or it takes too long.
     pub async fn turn(&self) -> Option<Turn<'_>> {
         let place = self.places.try_acquire().ok()?;
         let turn = tokio::time::timeout(PATIENCE, self.turns.acquire()).await.ok()?.ok()?;
         Some(Turn { _permits: (place, turn), since: Instant::now() })
     }
 
-    /// Remembers what came of a check.
+    /// Remembers the result of a check.
     pub fn note(&self, credential: Digest, accepted: bool) {
         if accepted {
             self.accepted.remember(credential, ACCEPTED);
@@ -64,7 +64,7 @@ impl Checks {
         }
     }
 
-    /// Whether it was accepted lately, so that it is likely to be again.
+    /// Whether it was accepted recently, so that it probably will be again.
     pub fn was_accepted(&self, credential: &Digest) -> bool {
         self.accepted.left(credential).is_some()
     }
@@ -76,7 +76,7 @@ impl Checks {
 }
 
 impl Turn<'_> {
-    /// Gives the turn back when its time is over, for what was refused.
+    /// Keeps the turn of a refused credential for its minimum time.
     pub async fn keep_pace(self) {
         tokio::time::sleep(PACE.saturating_sub(self.since.elapsed())).await;
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn few_are_checked_at_a_time_and_not_many_wait() {
+    async fn checks_and_waiting_requests_are_limited() {
         let checks = Checks::default();
         let mut taken = join_all((0..AT_ONCE).map(|_| checks.turn())).await;
         assert!(taken.iter().all(Option::is_some));

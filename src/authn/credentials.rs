@@ -10,10 +10,10 @@ use super::Digest;
 use crate::domain::access_token::TokenSecret;
 use crate::domain::member::Credential;
 
-/// The longest header, in bytes. Tokens with hundreds of groups fit; no more is decoded, or sent to the API server, for
-/// a stranger.
+/// The longest header, in bytes. Tokens with hundreds of groups fit. A longer one is neither decoded nor sent to the
+/// API server.
 const MAX_LEN: usize = 16 * 1024;
-/// How the tokens of gateway kubeconfigs begin.
+/// The prefix of the tokens of gateway kubeconfigs.
 const GATEWAY_PREFIX: &str = "dpg_";
 
 /// What a request presents.
@@ -21,20 +21,20 @@ const GATEWAY_PREFIX: &str = "dpg_";
 pub enum Credentials {
     /// No Authorization header.
     Nothing,
-    /// A header that cannot be read.
+    /// A header that cannot be parsed.
     Malformed,
     /// A secret.
     Presented {
         /// The user name that came with it (Basic, RFC 7617).
         username: Option<String>,
-        /// Identifies what was presented.
+        /// Identifies the credential.
         digest: Digest,
         /// The secret, by its form.
         secret: PresentedSecret,
     },
 }
 
-/// A secret, by its form alone: nobody has looked it up.
+/// A secret, classified by its form alone, before any lookup.
 #[derive(Debug)]
 pub enum PresentedSecret {
     /// A member's credential; `None` if it is mistyped (its checksum is wrong).
@@ -43,9 +43,9 @@ pub enum PresentedSecret {
     AccessToken(Option<TokenSecret>),
     /// The token of a gateway kubeconfig. It is refused here, and never sent to the API server.
     Gateway,
-    /// Anything else that came as a bearer: only the API server can tell.
+    /// Any other bearer token: only the API server can tell.
     Kubernetes(SecretString),
-    /// Anything else that came as a password.
+    /// Any other password.
     Other,
 }
 
@@ -54,7 +54,7 @@ impl Credentials {
     pub fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Self::Nothing };
-        // A proxy in between may have read the other one of two headers.
+        // Of two headers, a proxy may have read the other one.
         let (Ok(value), None) = (value.to_str(), values.next()) else { return Self::Malformed };
         if value.len() > MAX_LEN {
             return Self::Malformed;

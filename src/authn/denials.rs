@@ -1,6 +1,6 @@
-//! Slows down an identity that goes on asking for what it has no right to. It counts what was *denied*: whatever
-//! is allowed is asked for each time, and done. So a job that keeps trying something it may not do locks out no
-//! other job of the same identity.
+//! Slows down an identity that keeps making requests that it has no right to. It counts *denied* requests only;
+//! allowed ones are always checked and carried out. So a job that lacks a right does not lock out another job of the
+//! same identity.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Denials {
     counts: RateLimit<Digest>,
-    /// What denials rest on: that an identity may do something nowhere, or not here but elsewhere.
+    /// The answers that denials rest on: an identity may do something in no role, or only in another one.
     questions: Recent,
-    /// What a credential was denied too often, whatever else the request says.
+    /// The operations that a credential was denied too often.
     requests: Recent,
 }
 
 impl Denials {
-    /// Allows each identity this many denials at once, and as many a minute.
+    /// Allows each identity this many denials at once, and as many per minute.
     pub fn new(burst: u32) -> Self {
         Self { counts: RateLimit::new(burst), questions: Recent::default(), requests: Recent::default() }
     }
@@ -31,22 +31,22 @@ impl Denials {
         self.counts.count(identity)
     }
 
-    /// Remembers what a denial rests on.
+    /// Remembers an answer that a denial rests on.
     pub fn remember(&self, question: Digest) {
         self.questions.remember(question, REMEMBERED);
     }
 
-    /// Whether that was so a moment ago.
+    /// Whether this was so a moment ago.
     pub fn remembers(&self, question: &Digest) -> bool {
         self.questions.left(question).is_some()
     }
 
-    /// Answers such requests without authenticating them anew, for as long as they are told to wait.
+    /// Refuses such requests without authenticating them until `wait` is over, for at most 10 seconds.
     pub fn block(&self, request: Digest, wait: Duration) {
         self.requests.remember(request, wait.min(REMEMBERED));
     }
 
-    /// How long such a request is still to wait.
+    /// How long such a request must still wait.
     pub fn blocked(&self, request: &Digest) -> Option<Duration> {
         self.requests.left(request)
     }

@@ -1,9 +1,8 @@
-//! Members, by their credential.
+//! Authenticates members, by their credential.
 
 use super::{Authenticator, Credentials, PresentedSecret, Refusal};
 use crate::domain::id::MemberId;
-use crate::domain::member::Credential;
-use crate::domain::member::Member;
+use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Actor, Cause, Origin};
 
 /// An authenticated member, and the credential that it presented.
@@ -27,9 +26,9 @@ impl Authenticator {
     /// Authenticates the member of this id.
     ///
     /// # Errors
-    /// Why not. A refused credential is counted and recorded.
-    pub async fn member(&self, credentials: &Credentials, id: &str, origin: &Origin) -> Result<MemberSession, Refusal> {
-        let (digest, secret) = match credentials {
+    /// The reason for the refusal. A refused credential is counted and recorded.
+    pub async fn member(&self, presented: &Credentials, id: &str, origin: &Origin) -> Result<MemberSession, Refusal> {
+        let (digest, secret) = match presented {
             Credentials::Nothing => return Err(Refusal::NoCredentials),
             Credentials::Malformed => return Err(self.refuse(Refusal::Malformed, origin)),
             Credentials::Presented { digest, secret, .. } => (*digest, secret),
@@ -37,7 +36,7 @@ impl Authenticator {
         let wrong = || self.refuse(Refusal::Refused, origin);
         let PresentedSecret::Member(Some(credential)) = secret else { return Err(wrong()) };
         let is_own = MemberId::parse(id).as_ref() == Some(credential.subject());
-        if !is_own || credentials.username().is_some_and(|username| username != id) {
+        if !is_own || presented.username().is_some_and(|username| username != id) {
             return Err(wrong());
         }
         let look_up = async {

@@ -1,7 +1,7 @@
-//! Who sends a request: a caller (a Kubernetes identity, or the owner of an access token) or a member, never both.
-//! Also what keeps those who authenticate, or try to, from costing more than they should.
+//! Authenticates requests of callers (a Kubernetes identity, or the owner of an access token) and members, and limits
+//! what attempts can cost.
 //!
-//! Knows no web framework. Limits are counted at each replica.
+//! Knows no web framework. Each replica counts its own limits.
 
 mod auth_rate_limiter;
 mod browser;
@@ -16,7 +16,6 @@ mod refusal;
 
 pub use browser::is_cross_site;
 pub use caller::Caller;
-
 pub use credentials::{Credentials, PresentedSecret};
 pub use denials::Denials;
 pub use member::MemberSession;
@@ -39,8 +38,8 @@ use crate::observability::audit::{Actor, Audit, Event, Kind, Origin};
 pub struct Methods {
     /// The audience of callers' Kubernetes tokens.
     pub token_audience: String,
-    /// Whether tokens for the API server itself are accepted too. Whoever receives such a token can replay it against
-    /// the cluster: off unless the operator takes that risk.
+    /// Whether tokens for the API server itself are accepted too. Any recipient of such a token can replay it against
+    /// the cluster: off unless the operator accepts that risk.
     pub accept_api_server_audience: bool,
     /// Whether Kubernetes tokens are accepted.
     pub kubernetes_tokens: bool,
@@ -61,7 +60,7 @@ pub struct Authenticator {
     pub denials: Denials,
 }
 
-/// How much an address and an identity may have refused at once, and per minute.
+/// How many refusals an address and an identity may get at once, and per minute.
 #[derive(Debug, Clone, Copy)]
 pub struct Bursts {
     /// Refused credentials of an address.
@@ -71,7 +70,7 @@ pub struct Bursts {
 }
 
 impl Authenticator {
-    /// One that has refused nobody yet.
+    /// An authenticator without any refusals yet.
     pub fn new(
         cluster: Cluster,
         membership: Membership,
@@ -99,7 +98,7 @@ impl Authenticator {
 
     /// Counts and records a refused credential. A client that sends too many is told to wait.
     ///
-    /// A request without credentials counts for nothing: it is how a browser asks first.
+    /// A request without credentials does not count: a browser starts with one.
     pub fn refuse(&self, refusal: Refusal, origin: &Origin) -> Refusal {
         if matches!(refusal, Refusal::NoCredentials) {
             return refusal;
@@ -113,13 +112,13 @@ impl Authenticator {
         refusal
     }
 
-    /// Revokes an access token if `secret` is one that it had before a rotation: its thief or its owner presents it, and
+    /// Revokes an access token if `secret` is one that it had before a rotation: its owner or a thief presents it, and
     /// nobody can tell which.
     ///
-    /// It is looked up whatever was refused before, so that a thief who floods from elsewhere cannot hide it.
+    /// It is looked up even while its address floods, so that a thief cannot hide the reuse by flooding.
     ///
     /// # Errors
-    /// When too many credentials wait to be checked, or the API server cannot tell.
+    /// If too many credentials wait to be checked, or the API server is unavailable.
     pub async fn revoke_on_reuse(
         &self,
         refusal: &Refusal,
@@ -127,14 +126,15 @@ impl Authenticator {
         origin: &Origin,
     ) -> Result<(), Refusal> {
         let is_wrong = matches!(refusal, Refusal::Refused | Refusal::TooManyAttempts { .. });
-        // While access tokens are disabled, they decide nothing.
+        // Disabled access tokens have no effect.
         if !is_wrong || !self.methods.access_tokens {
             return Ok(());
         }
         let is_flood = matches!(refusal, Refusal::TooManyAttempts { .. });
         let turn = if is_flood { Some(self.turn().await?) } else { None };
         if self.tokens.revoke_on_reuse(secret, origin).await? {
-            tracing::warn!(token = %secret.subject(), "an old secret of an access token was used; the token is revoked");
+            let token = secret.subject();
+            tracing::warn!(%token, "an old secret of an access token was used; the token is revoked");
         }
         if let Some(turn) = turn {
             turn.keep_pace().await;
@@ -142,11 +142,11 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Looks a credential up. From an address that sent many wrong ones, only a few at a time are looked up; one that
-    /// was accepted a moment ago need not wait.
+    /// Looks up a credential. From addresses that sent many wrong ones, only a few are looked up at a time; one that
+    /// was accepted recently need not wait.
     ///
     /// # Errors
-    /// When too many wait already, or the API server cannot tell.
+    /// If too many wait already, or the API server is unavailable.
     async fn check<T>(
         &self,
         credential: Digest,

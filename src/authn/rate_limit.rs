@@ -1,52 +1,52 @@
-//! One leaky bucket for each of many.
+//! A rate limit for each of many keys: leaky buckets.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// In this time as much is forgotten as is allowed at once.
+/// The time in which a full bucket drains.
 const WINDOW: Duration = Duration::from_secs(60);
-/// The most buckets. Who commands more than these has no need to use one twice.
+/// The maximum number of buckets. An attacker with more keys has no need to use one twice.
 const MAX_BUCKETS: usize = 10_000;
 
-/// Allows so much at once, and as much a minute, to each.
+/// Allows each key so many events at once, and as many per minute.
 #[derive(Debug)]
 pub struct RateLimit<K> {
     burst: u32,
     buckets: Mutex<HashMap<K, Bucket>>,
 }
 
-/// What was counted, and what that means.
+/// The result of counting an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// How long to wait, where it was too much.
+    /// How long to wait, if it was one too many.
     pub wait: Option<Duration>,
-    /// Whether it is worth a record: of a flood the beginning is, up to the first that was too much, until
-    /// there was a pause.
+    /// Whether to record it. Of a flood, only the events up to the first one too many are recorded; after a pause, a
+    /// new flood begins.
     pub record: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// What is not forgotten, as of `at`.
+    /// The level at the time `at`.
     level: f64,
     at: Instant,
     flooding: bool,
 }
 
 impl<K: Eq + Hash> RateLimit<K> {
-    /// Allows this much at once, and as much a minute.
+    /// Allows each key this many events at once, and as many per minute.
     pub fn new(burst: u32) -> Self {
         Self { burst, buckets: Mutex::default() }
     }
 
-    /// Counts one.
+    /// Counts an event.
     pub fn count(&self, key: K) -> Count {
         self.count_at(key, Instant::now())
     }
 
-    /// Whether the next one would be too much.
+    /// Whether the next event would be one too many.
     pub fn is_full(&self, key: &K) -> bool {
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.get(key).is_some_and(|bucket| self.level(bucket, Instant::now()) + 1.0 > f64::from(self.burst))
@@ -56,7 +56,7 @@ impl<K: Eq + Hash> RateLimit<K> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_BUCKETS {
             buckets.retain(|_, bucket| self.level(bucket, now) > 0.0);
-            // Half, so that not every one that is added has all the others looked at.
+            // Half, so that not every insertion scans all buckets.
             if buckets.len() > MAX_BUCKETS / 2 {
                 buckets.clear();
             }
@@ -65,7 +65,7 @@ impl<K: Eq + Hash> RateLimit<K> {
         let (burst, level) = (f64::from(self.burst), self.level(bucket, now));
         let was_flooding = bucket.flooding && level > burst / 2.0;
         let is_over = level + 1.0 > burst;
-        // What is too much is not counted: waiting helps, however much came meanwhile.
+        // Events over the limit are not counted, so that the wait does not grow with them.
         let next = if is_over { level } else { level + 1.0 };
         *bucket = Bucket { level: next, at: now, flooding: was_flooding || is_over };
         let over = level + 1.0 - burst;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn burst_is_allowed_and_then_as_much_a_minute() {
+    fn burst_is_allowed_and_then_as_many_per_minute() {
         let limit = RateLimit::new(10);
         let start = Instant::now();
         let at = |seconds| limit.count_at("a", start + Duration::from_secs(seconds));
@@ -92,18 +92,18 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(at(0), counted);
         }
-        assert_eq!(at(0), Count { wait: wait(6), record: true }, "the first that is too much");
+        assert_eq!(at(0), Count { wait: wait(6), record: true }, "the first one too many");
         assert_eq!(at(3), Count { wait: wait(3), record: false });
         assert_eq!(at(6), Count { wait: None, record: false }, "the flood goes on");
         assert_eq!(at(6), Count { wait: wait(6), record: false });
         for _ in 0..10 {
-            assert_eq!(at(100), counted, "all is forgotten");
+            assert_eq!(at(100), counted, "the bucket has drained");
         }
         assert!(at(100).record, "another flood");
     }
 
     #[test]
-    fn each_counts_for_itself() {
+    fn keys_count_separately() {
         let limit = RateLimit::new(1);
         assert!(limit.count("a").wait.is_none() && limit.count("b").wait.is_none());
         assert!(limit.count("a").wait.is_some());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_remembered_than_fit() {
+    fn number_of_buckets_is_bounded() {
         let limit = RateLimit::new(5);
         for number in 0..25_000 {
             limit.count(number);

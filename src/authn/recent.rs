@@ -1,4 +1,4 @@
-//! What was found out a moment ago, by a digest: no credential and no name is kept.
+//! Results of a moment ago, by digest: no credential and no name is kept.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-/// The most that is remembered. What does not fit is found out again.
+/// The maximum number of entries. A dropped result is looked up again.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Names a credential, an identity or a question.
+/// Identifies a credential, an identity or a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of these parts, however they could be split otherwise.
+    /// The digest of these parts. Another split of the same bytes has another digest.
     pub fn of<const N: usize>(parts: [&[u8]; N]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -24,13 +24,13 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
-    /// Of this and one more part.
+    /// The digest of this and one more part.
     pub fn and(&self, part: &str) -> Self {
         Self::of([&self.0, part.as_bytes()])
     }
 }
 
-/// Digests, each for a while.
+/// Digests, each with the time until which it is remembered.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<HashMap<Digest, Instant>>);
 
@@ -41,7 +41,7 @@ impl Recent {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MAX_ENTRIES {
             entries.retain(|_, end| *end > now);
-            // Half, so that not every one that is added has all the others looked at.
+            // Half, so that not every insertion scans all entries.
             if entries.len() > MAX_ENTRIES / 2 {
                 entries.clear();
             }
@@ -54,7 +54,7 @@ impl Recent {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 
-    /// For how long it is still remembered.
+    /// How long it is still remembered.
     pub(super) fn left(&self, digest: &Digest) -> Option<Duration> {
         let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()?;
         end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_end_and_are_bounded() {
+    fn entries_expire_and_are_bounded() {
         let recent = Recent::default();
         let digest = |n: u32| Digest::of([&n.to_be_bytes()]);
         recent.remember(digest(0), Duration::ZERO);

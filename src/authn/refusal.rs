@@ -1,17 +1,17 @@
-//! Why somebody was not authenticated.
+//! The reasons for not authenticating a request.
 
 use std::time::Duration;
 
 use crate::cluster::Error;
 
-/// Why somebody was not authenticated.
+/// Why a request was not authenticated.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The request has no credentials.
     #[error("no credentials")]
     NoCredentials,
-    /// The Authorization header cannot be read.
-    #[error("the Authorization header cannot be read")]
+    /// The Authorization header cannot be parsed.
+    #[error("the Authorization header cannot be parsed")]
     Malformed,
     /// The credential is wrong, expired or not accepted here. The client is not told which.
     #[error("the credential was refused")]
@@ -19,31 +19,31 @@ pub enum Refusal {
     /// It is an access token, and those are disabled.
     #[error("access tokens are disabled")]
     AccessTokensDisabled,
-    /// A page of another site had the browser send it.
+    /// A page of another site made the browser send it.
     #[error("sent for a page of another site")]
     CrossSite,
     /// The address sent too many wrong credentials.
     #[error("too many refused credentials")]
     TooManyAttempts {
-        /// When to try again.
+        /// How long to wait before the next attempt.
         wait: Duration,
     },
     /// The caller was denied too often.
     #[error("too many denied requests")]
     TooManyDenials {
-        /// When to try again.
+        /// How long to wait before the next attempt.
         wait: Duration,
     },
     /// Too many credentials from flooding addresses wait to be checked.
     #[error("too many credentials wait to be checked")]
     Busy,
-    /// The API server could not tell.
+    /// The API server is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Error),
 }
 
 impl Refusal {
-    /// The stable code for the audit trail; `None` where nothing was decided.
+    /// The stable code for the audit trail; `None` if no decision was made.
     pub fn code(&self) -> Option<&'static str> {
         Some(match self {
             Self::NoCredentials => "DP_ERR_NO_CREDENTIALS",

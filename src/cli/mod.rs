@@ -39,6 +39,9 @@ pub enum Command {
     },
     /// Print the OpenAPI document as JSON
     Openapi,
+    /// Print the page of error codes as Markdown
+    #[command(hide = true)]
+    Errors,
     /// Create, list and revoke access tokens, with a kubeconfig
     #[command(subcommand)]
     Token(Box<TokenCommand>),

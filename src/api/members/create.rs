@@ -26,11 +26,11 @@ use crate::domain::role::RoleId;
 use crate::membership::EndReason;
 
 const NAME_LEN: usize = 8;
-/// Long enough that no two keys of a caller meet (100 bits).
+/// Long enough that no two of a caller's keys collide (100 bits).
 const KEYED_NAME_LEN: usize = 20;
 const MAX_KEY: usize = 255;
 
-/// A member to be made.
+/// A member to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateMember {
@@ -40,31 +40,31 @@ pub(in crate::api) struct CreateMember {
     /// The role.
     #[schema(example = "projects-view", max_length = 55)]
     role_id: String,
-    /// What it is for.
+    /// What the membership is for.
     #[serde(default, deserialize_with = "crate::api::fields::description")]
     #[schema(max_length = 1024, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     description: Option<String>,
-    /// Whom it is for.
+    /// Who the membership is for.
     #[serde(default, deserialize_with = "crate::api::fields::username")]
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Talend support team")]
     username: Option<String>,
 }
 
-/// A member that was just made.
+/// A member that was just created.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedMember {
     #[expect(missing_docs, reason = "a description would stand beside the schema's reference")]
     #[serde(flatten)]
     pub member: MemberView,
-    /// Shown only here.
+    /// The credential, shown only here.
     pub credentials: Credentials,
 }
 
 /// Create a member
 ///
-/// Its credential is in the answer and nowhere else. With an `Idempotency-Key`, a repeat creates nothing and is answered with 409
-/// and the `Location` of the member, for as long as that lives.
+/// Only this answer shows the credential. With an `Idempotency-Key`, a repeated request creates nothing while the
+/// member lives: it gets 409 and the `Location` of the member.
 #[utoipa::path(
     post,
     path = "/members",
@@ -125,14 +125,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
-    let valid = (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let is_visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    let valid = (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(is_visible);
     if !valid || values.next().is_some() {
-        return Err(Problem::field("Idempotency-Key", "must be one text of 1 to 255 visible ASCII characters"));
+        return Err(Problem::field("Idempotency-Key", "must be given once, with 1 to 255 visible ASCII characters"));
     }
     Ok(Some(text.to_owned()))
 }
 
-/// The same caller's same key makes the same name, and the API server lets a name be created once: that is the lock.
+/// The id for a caller's key. The same key gives the same name, and the API server creates a name only once: that is
+/// the lock.
 fn keyed_id(role: RoleId, caller: &str, key: &str) -> Result<MemberId, Problem> {
     let mut hash = Sha256::new();
     for part in [caller, "\0", key] {
@@ -149,7 +151,7 @@ fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
     MemberId::new(role, &encode(bytes)).ok_or_else(|| Problem::new(Code::Internal))
 }
 
-/// A member that has ended but is not removed yet still holds the name of its key: it is removed now.
+/// Removes a member that has ended but still holds the name of this key.
 async fn remove_ended(context: &RequestContext, caller: &Caller, id: &MemberId) -> Result<(), Problem> {
     let AppState { cluster, membership, clock, .. } = &*context.state;
     let Lookup::Found(member) = cluster.member(id).await? else { return Ok(()) };
@@ -160,7 +162,7 @@ async fn remove_ended(context: &RequestContext, caller: &Caller, id: &MemberId) 
     if member.deleting {
         return Err(Problem::detailed(
             Code::Conflict,
-            "the member of this Idempotency-Key is being removed; try again",
+            "the member created with this Idempotency-Key is being removed; try again",
         ));
     }
     Ok(membership.end(&member, EndReason::of(&member, now), caller.cause(&context.origin)).await?)
@@ -171,11 +173,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_names_one_member_of_one_caller() {
+    fn key_gives_one_id_per_caller() {
         let role = || RoleId::parse("view").unwrap();
         let keyed_id = |role, caller, key| keyed_id(role, caller, key).unwrap();
         let id = keyed_id(role(), "alice", "k");
-        assert_eq!(MemberId::parse(&id.to_string()), Some(id.clone()), "a name that the CRD admits");
+        assert_eq!(MemberId::parse(&id.to_string()), Some(id.clone()), "the CRD admits the name");
         assert_eq!(id, keyed_id(role(), "alice", "k"));
         assert_ne!(id, keyed_id(role(), "bob", "k"));
         assert_ne!(keyed_id(role(), "a", "bk"), keyed_id(role(), "ab", "k"));

@@ -15,7 +15,8 @@ use crate::domain::member::Credential;
 
 /// Issue a new credential
 ///
-/// The old one, and every kubeconfig from it, dies. The first credential of a member that was made with `kubectl` comes from here too.
+/// The old credential and every kubeconfig downloaded with it stop working. A member created with `kubectl` gets its
+/// first credential here too.
 #[utoipa::path(
     post,
     path = "/members/{id}/credentials",
@@ -31,7 +32,7 @@ pub(super) async fn create_credentials(
 ) -> Result<Response, Problem> {
     let access = Access { verb: Verb::Create, resource: Resource::MembersCredentials };
     let member = context.member(&caller, access, &path.id).await?;
-    // It revokes the old one.
+    // It revokes the old credential.
     let membership = context.state.membership.in_lane(Lane::Ends);
     let credential = Credential::new(member.id.clone(), &context.state.entropy.bytes()?);
     let member = membership.renew_credential(&member, &credential, caller.cause(&context.origin)).await?;

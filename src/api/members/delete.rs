@@ -12,13 +12,14 @@ use crate::membership::EndReason;
 
 /// Revoke a member now
 ///
-/// When this answers, the member, its service account and its kubeconfigs are gone; the API server remembers a token for 10 seconds.
+/// By the time of the answer, the member, its service account and its kubeconfigs are gone. The API server remembers
+/// an accepted token for 10 seconds.
 #[utoipa::path(
     delete,
     path = "/members/{id}",
     tag = "members",
     params(MemberPath),
-    responses((status = 204, description = "It is gone")),
+    responses((status = 204, description = "The member is gone")),
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn delete_member(

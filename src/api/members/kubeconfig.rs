@@ -15,7 +15,8 @@ use crate::membership::IssueError;
 
 /// Download a kubeconfig, with the member's credential
 ///
-/// Its token ends 70 seconds before the member, so that the API server refuses it from the member's end on, whoever else is down.
+/// Its token expires 70 seconds before the member, so that the API server refuses it once the membership ends, even if
+/// everything else is down.
 #[utoipa::path(
     get,
     path = "/members/{id}/kubeconfig",
@@ -30,7 +31,7 @@ pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSessi
     let AppState { cluster, membership, .. } = &*context.state;
     let cause = session.cause(&context.origin);
     let issued = membership.issue_kubeconfig(&session.member, &session.credential, cause).await?;
-    // What cannot be read counts as the worse.
+    // If the rights cannot be read, warn.
     let streams_outlive = cluster.rbac().await.map_or(true, |rbac| {
         let grants = rbac.grants(&session.member.id.role);
         Rights::of(&grants.rules, true).streams_outlive_member
@@ -50,17 +51,20 @@ impl From<IssueError> for Problem {
             IssueError::TooLate => Self::detailed(
                 Code::MembershipTooShort,
                 format!(
-                    "a kubeconfig's token lives at least {} seconds and ends {} seconds before the member: less is left; have the membership extended",
+                    "too little is left: a kubeconfig's token lasts at least {} seconds and expires {} seconds before \
+                     the member; have the membership extended",
                     MIN_TOKEN_LIFETIME.num_seconds(),
                     TOKEN_LEEWAY.num_seconds()
                 ),
             ),
             IssueError::TooMany => Self::detailed(
                 Code::TooManyKubeconfigs,
-                format!("at most {MAX_KUBECONFIGS} live ones; revoke one by DELETE …/kubeconfigs/{{jti}}"),
+                format!(
+                    "at most {MAX_KUBECONFIGS} may be live at a time; revoke one with DELETE …/kubeconfigs/{{jti}}"
+                ),
             ),
             IssueError::Ended => {
-                Self::detailed(Code::Conflict, "the membership or its credential was changed at the same time")
+                Self::detailed(Code::Conflict, "the membership or its credential changed at the same time")
             }
             IssueError::Cluster(error) => error.into(),
         }

@@ -13,7 +13,7 @@ use crate::api::request_context::RequestContext;
 use crate::cluster::{Access, Lane, Resource, Verb};
 use crate::domain::member::Member;
 
-/// An issued kubeconfig whose token is alive.
+/// An issued kubeconfig with a live token.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Kubeconfig)]
@@ -22,9 +22,9 @@ pub(super) struct KubeconfigView {
     jti: String,
     /// When it was issued.
     issued_at: DateTime<Utc>,
-    /// When its token ends.
+    /// When its token expires.
     expires_at: DateTime<Utc>,
-    /// The address it was issued to.
+    /// The client address that it was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     from: Option<String>,
@@ -33,7 +33,7 @@ pub(super) struct KubeconfigView {
 /// The issued kubeconfigs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct KubeconfigList {
-    /// The kubeconfigs, the oldest first.
+    /// The kubeconfigs, oldest first.
     items: Vec<KubeconfigView>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct KubeconfigPath {
     jti: String,
 }
 
-/// The member that is meant: the member itself, or one in the caller's reach.
+/// The member in the path: the one that authenticated, or one that the caller may access.
 async fn member_of(
     context: &RequestContext,
     who: &CallerOrMember,
@@ -68,7 +68,10 @@ async fn member_of(
     tag = "kubeconfigs",
     params(MemberPath),
     responses((status = 200, description = "The kubeconfigs", body = KubeconfigList)),
-    security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]), ("memberCredential" = []))
+    security(
+        ("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]),
+        ("memberCredential" = [])
+    )
 )]
 pub(super) async fn list_kubeconfigs(
     context: RequestContext,
@@ -96,8 +99,11 @@ pub(super) async fn list_kubeconfigs(
     path = "/members/{id}/kubeconfigs/{jti}",
     tag = "kubeconfigs",
     params(KubeconfigPath),
-    responses((status = 204, description = "It is dead, but for the 10 seconds that the API server remembers a token")),
-    security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]), ("memberCredential" = []))
+    responses((status = 204, description = "It is revoked; the API server remembers a token for 10 seconds")),
+    security(
+        ("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]),
+        ("memberCredential" = [])
+    )
 )]
 pub(super) async fn delete_kubeconfig(
     context: RequestContext,

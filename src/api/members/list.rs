@@ -18,24 +18,25 @@ use crate::domain::role::{Role, RoleId};
 /// A page of members.
 #[derive(Serialize, ToSchema)]
 pub(super) struct MemberPage {
-    /// The members, the oldest first.
+    /// The members, oldest first.
     items: Vec<MemberView>,
-    /// The most items that the page may have.
+    /// The maximum number of items on the page.
     limit: usize,
-    /// How many come before the page.
+    /// How many items come before the page.
     offset: usize,
-    /// How many there are in all.
+    /// How many items there are in all.
     total: usize,
 }
 
-/// List the living members of the roles in reach
+/// List the live members of the roles that the caller may list
 #[utoipa::path(
     get,
     path = "/members",
     tag = "members",
     params(
-        ("limit" = Option<i32>, Query, description = "The most items, 1 to 1000; 100 where it is not given.", minimum = 1, maximum = 1000),
-        ("offset" = Option<i32>, Query, description = "How many to pass over.", minimum = 0, maximum = 2147483647),
+        ("limit" = Option<i32>, Query, description = "The maximum number of items, 1 to 1000; 100 by default.",
+            minimum = 1, maximum = 1000),
+        ("offset" = Option<i32>, Query, description = "How many items to skip.", minimum = 0, maximum = 2147483647),
         ("roleId" = Option<String>, Query, description = "Only the members of this role."),
     ),
     responses((status = 200, description = "The members", body = MemberPage)),

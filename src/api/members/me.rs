@@ -12,7 +12,7 @@ use crate::authn::MemberSession;
 use crate::cluster::Lane;
 use crate::membership::EndReason;
 
-/// What a member may see of itself.
+/// A member's view of its own membership.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Me {
@@ -22,7 +22,7 @@ pub(super) struct Me {
     data_plane_id: String,
     /// The role.
     role_id: String,
-    /// Whom the membership is for.
+    /// Who the membership is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     username: Option<String>,
@@ -33,12 +33,12 @@ pub(super) struct Me {
     /// Seconds from now to its end.
     #[schema(minimum = 0, maximum = 172800)]
     seconds_left: i64,
-    /// Where a kubeconfig is downloaded.
+    /// The URL to download a kubeconfig from.
     #[schema(format = Uri)]
     kubeconfig_url: String,
 }
 
-/// See one's own membership
+/// Get your own membership
 #[utoipa::path(
     get,
     path = "/members/{id}/me",
@@ -62,13 +62,13 @@ pub(super) async fn get_me(context: RequestContext, session: MemberSession) -> a
     })
 }
 
-/// End one's own membership early
+/// End your own membership early
 #[utoipa::path(
     delete,
     path = "/members/{id}/me",
     tag = "me",
     params(MemberPath),
-    responses((status = 204, description = "It is gone")),
+    responses((status = 204, description = "The membership has ended")),
     security(("memberCredential" = []))
 )]
 pub(super) async fn delete_me(context: RequestContext, session: MemberSession) -> Result<StatusCode, Problem> {

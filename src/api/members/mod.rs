@@ -1,4 +1,4 @@
-//! The calls on members, one file each, and the types that they share.
+//! The operations on members, one file each, and the types that they share.
 
 mod create;
 mod credentials;

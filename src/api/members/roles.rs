@@ -20,27 +20,27 @@ pub(super) struct RoleView {
     /// The id, for `roleId`.
     #[schema(example = "projects-view")]
     id: String,
-    /// Name for people.
+    /// Display name.
     #[schema(example = "View All Projects")]
     name: String,
     /// What it is for.
     description: String,
-    /// Whether it can only get, list and watch, and no secrets. Computed from the cluster; false where that cannot be
-    /// read.
+    /// Whether it only allows get, list and watch, and no secrets. Computed from the cluster's RBAC; false if that
+    /// cannot be read.
     read_only: bool,
-    /// Whether it may open streams (watches, logs, shells) that the API server does not cut when the member ends.
+    /// Whether it may open streams (watches, logs, shells) that the API server does not close when the member ends.
     streams_outlive_member: bool,
-    /// Whether nothing in it lets a member out of the role, or stay in it past the end.
+    /// Whether its members cannot leave the role or stay in it after their end.
     contained: bool,
-    /// Why it is not contained; empty where it is.
+    /// Why it is not contained; empty if it is.
     #[schema(value_type = Vec<crate::api::schemas::EscapeSchema>)]
     escapes: Vec<Escape>,
-    /// The namespaces that it reaches; null: all of them.
+    /// The namespaces that it covers; null for all.
     #[schema(required = true)]
     namespaces: Option<Vec<String>>,
 }
 
-/// How old a look at the walls may be: each takes two calls a policy.
+/// How old the result of checking the walls may be. A check takes two calls per policy.
 const WALLS_AGE: Duration = Duration::from_secs(30);
 
 /// The roles.
@@ -48,8 +48,8 @@ const WALLS_AGE: Duration = Duration::from_secs(30);
 pub(super) struct RoleList {
     /// The roles, by id.
     items: Vec<RoleView>,
-    /// Whether every one of Daypass's admission policies is in force, as this version ships it. At most 30 s old;
-    /// false where that cannot be found out.
+    /// Whether all of Daypass's admission policies are in force as this version ships them. At most 30 s old; false if
+    /// that is unknown.
     walls: bool,
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Resul
         Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
         None => false,
     };
-    let unreadable = |error: &Error| tracing::warn!(%error, "the rights of roles cannot be told");
+    let unreadable = |error: &Error| tracing::warn!(%error, "the rights of roles are unknown");
     let rbac = cluster.rbac().await.inspect_err(unreadable).ok();
     let items = roles.into_iter().map(|role| RoleView::new(role, rbac.as_ref(), walls)).collect();
     Ok(axum::Json(RoleList { items, walls }))

@@ -1,4 +1,4 @@
-//! What members look like on the wire.
+//! Members in JSON.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ use crate::api::settings::Settings;
 use crate::domain::lifetime::{InvalidDuration, MembershipDuration};
 use crate::domain::member::{Credential, Member, Phase};
 
-/// How far a member has got.
+/// The state of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum MemberStatus {
-    /// Being made ready.
+    /// Being set up.
     Pending,
     /// In force.
     Active,
@@ -35,7 +35,7 @@ pub struct MemberView {
     /// The role.
     #[schema(example = "projects-view")]
     pub role_id: String,
-    /// Whom the membership is for.
+    /// Who the membership is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     pub username: Option<String>,
@@ -43,7 +43,7 @@ pub struct MemberView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     pub description: Option<String>,
-    /// The caller that created it; absent where nobody said so.
+    /// The caller that created it; absent if not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     pub created_by: Option<String>,
@@ -57,7 +57,7 @@ pub struct MemberView {
     /// Seconds from now to its end.
     #[schema(minimum = 0, maximum = 172800)]
     pub seconds_left: i64,
-    /// How far it has got.
+    /// Its state.
     pub status: MemberStatus,
 }
 
@@ -72,7 +72,7 @@ impl MemberView {
             description: member.description.clone(),
             created_by: member.created_by.clone(),
             created_at: member.created_at,
-            // A notAfter of kubectl's may have fractions; times here are whole seconds.
+            // A notAfter set with kubectl may have fractions of a second; times here are whole seconds.
             expires_at: expires_at.trunc_subsecs(0),
             duration_seconds: (expires_at - member.created_at).num_seconds().max(0),
             seconds_left: (expires_at - now).num_seconds().max(0),
@@ -81,7 +81,7 @@ impl MemberView {
     }
 }
 
-/// What a member logs on with: shown once, in the answer that makes it.
+/// A member's credential, shown once in the answer that issues it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
@@ -91,10 +91,10 @@ pub struct Credentials {
     #[serde(serialize_with = "crate::api::fields::expose")]
     #[schema(value_type = String)]
     pub password: SecretString,
-    /// Where the kubeconfig is downloaded with it.
+    /// The URL to download a kubeconfig from, with this credential.
     #[schema(format = Uri)]
     pub kubeconfig_url: String,
-    /// The certificate (PEM) that Daypass serves with, or its CA; absent where the public ones do.
+    /// Daypass's certificate or its CA, as PEM; absent if clients trust it already.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     pub ca_certificate: Option<String>,
@@ -143,12 +143,9 @@ impl<'de> Deserialize<'de> for Hours {
                 self.visit_i64(i64::try_from(hours).unwrap_or(i64::MAX))
             }
 
-            /// JSON knows one kind of number: 4.0 is 4.
+            /// JSON has one kind of number: 4.0 is 4.
             fn visit_f64<E: de::Error>(self, hours: f64) -> Result<Hours, E> {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "what is no i64 becomes the nearest, which is refused"
-                )]
+                #[expect(clippy::cast_possible_truncation, reason = "a value outside i64 saturates and is refused")]
                 self.visit_i64(if hours.fract() == 0.0 { hours as i64 } else { -1 })
             }
 

@@ -15,10 +15,10 @@ use crate::cluster::{Access, Resource, Verb};
 use crate::domain::lifetime::{InvalidEnd, MembershipDuration, NewEnd};
 use crate::domain::member::Member;
 
-/// How often a change is tried again on what somebody else changed meanwhile.
+/// How often a change is retried after a conflict with another one.
 const CONFLICT_RETRIES: usize = 5;
 
-/// A new end: exactly one of the two.
+/// A new end, by exactly one of the two.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(min_properties = 1, max_properties = 1)]
@@ -35,7 +35,8 @@ pub(in crate::api) struct UpdateMember {
 
 /// Extend or shorten a member
 ///
-/// A kubeconfig that would outlive the new end is dead when this answers, but for the 10 seconds that the API server remembers a token.
+/// By the time of the answer, kubeconfigs that would outlive the new end are revoked. The API server remembers an
+/// accepted token for 10 seconds.
 #[utoipa::path(
     patch,
     path = "/members/{id}",
@@ -53,7 +54,7 @@ pub(super) async fn update_member(
 ) -> Result<axum::Json<MemberView>, Problem> {
     match (&body.duration, &body.expires_at) {
         (Some(_), Some(_)) => return Err(Problem::field("expiresAt", "cannot be given together with duration")),
-        (None, None) => return Err(Problem::field("duration", "is required, or expiresAt")),
+        (None, None) => return Err(Problem::field("duration", "is required unless expiresAt is given")),
         _ => {}
     }
     let access = Access { verb: Verb::Update, resource: Resource::Members };
@@ -73,7 +74,7 @@ pub(super) async fn update_member(
 }
 
 impl UpdateMember {
-    /// The duration from the creation that is asked for, if the member may have it.
+    /// The requested duration from the creation, if the member may have it.
     fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<MembershipDuration, Problem> {
         let (field, end) = match (self.duration, self.expires_at) {
             (Some(Hours(duration)), _) => ("duration", NewEnd::After(duration)),

@@ -1,4 +1,4 @@
-//! Whose tokens a caller may see and change.
+//! Checks which access tokens a caller may see, create and change.
 
 use std::fmt;
 
@@ -11,24 +11,23 @@ use crate::cluster::{Identity, Privilege};
 use crate::domain::access_token::{AccessToken, Extra, Scope, TokenId, lasting, owner_key};
 use crate::domain::secret::SecretSubject as _;
 
-/// Why somebody can own no tokens.
-pub(super) const NO_USERS: &str =
-    "only service accounts may own access tokens here, unless the operator lets other users";
+/// The detail for a user that may not own tokens.
+pub(super) const NO_USERS: &str = "only service accounts may own access tokens here; the operator can allow users to";
 
-/// Whether this is the token's owner; a service account that was made anew is another.
+/// Whether this is the token's owner. A recreated service account is another one.
 pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
     let owner = &token.owner;
     owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
 }
 
-/// Whether the token acts as just what this is: not as somebody who may do more, such as the same user without
-/// the scopes of an OAuth token.
+/// Whether the token has just the attributes of this identity. One without them could do more: think of a user whom the
+/// scopes of an OAuth token restrict.
 pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
     token.owner.extra.as_ref().unwrap_or(&Extra::new()) == &lasting(&identity.extra)
 }
 
 impl RequestContext {
-    /// Checks that access tokens are in use at all: where they are not, none is made.
+    /// Checks that access tokens are enabled. If not, none is created or rotated.
     pub(in crate::api) fn require_tokens(&self, caller: &Caller) -> Result<(), Problem> {
         if self.state.authn.methods().access_tokens {
             return Ok(());
@@ -37,17 +36,17 @@ impl RequestContext {
         Err(Problem::new(Code::TokensDisabled))
     }
 
-    /// Checks that the caller came with no session: what is made in half an hour may last for a year.
+    /// Checks that the caller uses no session: a token made with a session of half an hour could last for a year.
     pub(super) fn require_no_session(&self, caller: &Caller) -> Result<(), Problem> {
         match caller.session {
             None => Ok(()),
             Some(_) => {
-                Err(self.forbid(caller, "a session makes and rotates no access tokens: it takes the token itself"))
+                Err(self.forbid(caller, "a session cannot create or rotate access tokens: use the token itself"))
             }
         }
     }
 
-    /// A refusal, recorded.
+    /// Records a denial and returns its error.
     pub(in crate::api) fn forbid(&self, caller: &Caller, why: impl fmt::Display) -> Problem {
         self.denied(caller, None, Code::Forbidden).err().unwrap_or(Problem::detailed(Code::Forbidden, why))
     }
@@ -55,7 +54,7 @@ impl RequestContext {
     /// Checks that the caller has this right on access tokens.
     ///
     /// # Errors
-    /// 403, which names it.
+    /// 403 that names it.
     pub(super) async fn require_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<(), Problem> {
         if self.has_privilege(caller, privilege).await? {
             return Ok(());
@@ -67,15 +66,15 @@ impl RequestContext {
         Err(self.forbid(caller, format!("this needs the right to {verb} personalaccesstokens.daypass.dev ({name})")))
     }
 
-    /// The token of this id, if it has not ended and the caller may see it; 404 for any other.
+    /// The token with this id, if it has not ended and the caller may see it; 404 otherwise.
     pub(super) async fn token(&self, caller: &Caller, scope: Scope, id: &str) -> Result<AccessToken, Problem> {
         self.require(caller, scope)?;
         let tokens = &self.state.tokens;
-        // The one that it came with as it was then: a secret that was replaced meanwhile replaces none.
+        // The caller's own token as it was authenticated: a secret that was rotated meanwhile cannot rotate again.
         if let Some(token) = caller.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id) {
             return Ok(token.clone());
         }
-        // An id says whose it is: nobody is told which there are of others.
+        // An id names its owner. Do not reveal which ids of other owners exist.
         let id = TokenId::parse(id);
         let key = owner_key(&caller.identity.username);
         if !id.as_ref().is_some_and(|id| id.is_of(&key)) {
@@ -93,7 +92,7 @@ impl RequestContext {
         Ok(token)
     }
 
-    /// Checks that the caller may see tokens of others; 404 where it may not.
+    /// Checks that the caller may see tokens of others; 404 if not.
     async fn require_manager(&self, caller: &Caller) -> Result<(), Problem> {
         if self.has_privilege(caller, Privilege::Manage).await? {
             return Ok(());
@@ -102,12 +101,12 @@ impl RequestContext {
         Err(Problem::new(Code::NotFound))
     }
 
-    /// Whether a token that has not ended is refused, where `identity` names the identity configuration in force.
+    /// Whether a token that has not ended is suspended. `identity` names the identity configuration in force.
     pub(super) fn is_suspended(&self, token: &AccessToken, identity: &str) -> bool {
         token.identity != identity || !token.is_live(&self.state.tokens.rules, self.state.clock.now())
     }
 
-    /// A token as it is shown.
+    /// A token as answers show it.
     pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
         let identity = self.state.tokens.identity_now().await?;
         Ok(TokenView::new(token, self.is_suspended(token, &identity)))
@@ -115,10 +114,10 @@ impl RequestContext {
 }
 
 impl Problem {
-    /// Why nothing was made, by what there are too many of.
+    /// The error for a token or session that was not created. `most` is the number of live ones allowed.
     pub(in crate::api) fn not_created(error: CreateTokenError, too_many: Code, most: usize) -> Self {
         match error {
-            CreateTokenError::TooMany => Self::detailed(too_many, format!("at most {most} live ones")),
+            CreateTokenError::TooMany => Self::detailed(too_many, format!("at most {most} may be live at a time")),
             CreateTokenError::Cluster(error) => error.into(),
         }
     }

@@ -19,17 +19,17 @@ use crate::cluster::Privilege;
 use crate::domain::access_token::{Owner, Scope};
 use crate::domain::lifetime::rfc3339;
 
-/// A token to be made; with exactly one of the two ends.
+/// A token to create, with exactly one of `expiresAt` and `expiresInDays`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateToken {
-    /// Name for people.
+    /// Display name.
     name: Name,
-    /// When it ends (RFC 3339).
+    /// When it expires (RFC 3339).
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
     expires_at: Option<DateTime<Utc>>,
-    /// In how many days it ends, at most 365 where the operator says nothing else.
+    /// In how many days it expires; at most 365 unless the operator sets another limit.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, minimum = 1, example = 90)]
     expires_in_days: Option<u32>,
@@ -39,7 +39,7 @@ pub(in crate::api) struct CreateToken {
         min_items = 1, max_items = 4, example = json!(["members:read", "members:write"])
     )]
     scopes: Vec<Scope>,
-    /// On whose rights it acts, where that is somebody else: a Kubernetes user name.
+    /// The Kubernetes user name that it acts as, if not the caller's own.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, max_length = 1024)]
     owner: Option<String>,
@@ -47,7 +47,8 @@ pub(in crate::api) struct CreateToken {
 
 /// Create an access token
 ///
-/// The token is in the answer and nowhere else. Made with an access token, it has no more scopes, no later end and no other owner than that.
+/// Only this answer shows the token. A token that is created with another access token has no more scopes, no later
+/// end and no other owner than that one.
 #[utoipa::path(
     post,
     path = "/tokens",
@@ -66,15 +67,14 @@ pub(super) async fn create_token(
     context.require_tokens(&caller)?;
     context.require_no_session(&caller)?;
     context.require(&caller, Scope::TokensWrite)?;
-    // Not later than the date of a user's groups: then the longest that may be asked for is never too long by a
-    // second.
+    // Read the clock before the owner's groups are dated. Otherwise the longest lifetime could be a second too long.
     let now = context.state.clock.now();
     let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
 
     let tokens = &context.state.tokens;
     let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let end = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
-    let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required, or expiresInDays"))?;
+    let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required unless expiresInDays is given"))?;
     context.require_no_more(&caller, &scopes, expires_at)?;
 
     let created_by = caller.identity.username.clone();
@@ -95,31 +95,32 @@ fn distinct(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Problem> {
         return Err(Problem::field("scopes", "must name at least one"));
     }
     if scopes.len() < given {
-        return Err(Problem::field("scopes", "names one twice"));
+        return Err(Problem::field("scopes", "names a scope twice"));
     }
     Ok(scopes)
 }
 
 impl RequestContext {
-    /// Whom a token may be made for.
+    /// The owner of a new token, if the caller may create one for it.
     async fn owner_for(&self, caller: &Caller, asked: Option<&str>) -> Result<Owner, Problem> {
         let tokens = &self.state.tokens;
         let Some(other) = asked.filter(|name| *name != caller.identity.username) else {
             self.require_privilege(caller, Privilege::Generate).await?;
-            // A token's owner is as it was when the token was made: that of a user has the groups of then.
+            // A token made with a token keeps its owner: a user with the groups that it had when the first one was
+            // made.
             let owner =
                 caller.token.as_ref().map(|token| token.owner.clone()).or_else(|| tokens.owner_of(&caller.identity));
             return owner.ok_or_else(|| self.forbid(caller, NO_USERS));
         };
         if caller.token.is_some() {
-            return Err(self.forbid(caller, "an access token makes no token for another owner"));
+            return Err(self.forbid(caller, "an access token cannot create a token for another owner"));
         }
         self.require_privilege(caller, Privilege::Manage).await?;
         let owner = tokens.owner_named(other).await?;
-        owner.ok_or_else(|| Problem::field("owner", "is not the user name of somebody who can own access tokens"))
+        owner.ok_or_else(|| Problem::field("owner", "is not the name of a user that can own access tokens"))
     }
 
-    /// Checks that what is made with an access token is no more than that.
+    /// Checks that a token made with an access token has none but its scopes and no later end.
     pub(super) fn require_no_more(
         &self,
         caller: &Caller,
@@ -133,9 +134,10 @@ impl RequestContext {
         }
         if expires_at > token.expires_at {
             let end = rfc3339(token.expires_at);
-            return Err(
-                self.forbid(caller, format!("an access token gives nothing that ends later than itself: {end}"))
-            );
+            return Err(self.forbid(
+                caller,
+                format!("an access token cannot create or rotate one that ends later than itself: {end}"),
+            ));
         }
         Ok(())
     }

@@ -13,13 +13,13 @@ use crate::observability::audit::Kind;
 
 /// Revoke an access token now
 ///
-/// When this answers, the token and its sessions are refused by every replica.
+/// By the time of the answer, every replica refuses the token and its sessions.
 #[utoipa::path(
     delete,
     path = "/tokens/{id}",
     tag = "tokens",
     params(TokenPath),
-    responses((status = 204, description = "It is gone")),
+    responses((status = 204, description = "The token is revoked")),
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]
 pub(super) async fn delete_token(

@@ -16,27 +16,28 @@ use crate::domain::access_token::{AccessToken, Scope};
 /// A page of access tokens.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenPage {
-    /// The tokens, the oldest first.
+    /// The tokens, oldest first.
     pub items: Vec<TokenView>,
-    /// The most items that the page may have.
+    /// The maximum number of items on the page.
     pub limit: usize,
-    /// How many come before the page.
+    /// How many items come before the page.
     pub offset: usize,
-    /// How many there are in all.
+    /// How many items there are in all.
     pub total: usize,
 }
 
 /// List access tokens
 ///
-/// The caller's own; those of others with the right to manage all.
+/// The caller's own tokens. To list those of others, the caller needs the right to manage all.
 #[utoipa::path(
     get,
     path = "/tokens",
     tag = "tokens",
     params(
-        ("limit" = Option<i32>, Query, description = "The most items, 1 to 1000; 100 where it is not given.", minimum = 1, maximum = 1000),
-        ("offset" = Option<i32>, Query, description = "How many to pass over.", minimum = 0, maximum = 2147483647),
-        ("owner" = Option<String>, Query, description = "The tokens of this user; of everybody: `*`."),
+        ("limit" = Option<i32>, Query, description = "The maximum number of items, 1 to 1000; 100 by default.",
+            minimum = 1, maximum = 1000),
+        ("offset" = Option<i32>, Query, description = "How many items to skip.", minimum = 0, maximum = 2147483647),
+        ("owner" = Option<String>, Query, description = "Only the tokens of this user; `*` for those of all users."),
     ),
     responses((status = 200, description = "The tokens", body = TokenPage)),
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))

@@ -1,4 +1,4 @@
-//! The calls on access tokens, one file each, and what they share.
+//! The operations on access tokens, one file each.
 
 mod access;
 mod create;
@@ -23,11 +23,11 @@ use utoipa_axum::routes;
 
 use super::State;
 
-/// An access token in a path. The data plane's id in front of it was checked before.
+/// An access token in a path. Middleware checks the data plane's id in front of it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct TokenPath {
-    /// The token's id, or `self`: the one that the request is made with, or whose session.
+    /// The token's id, or `self` for the one that this request is made with, directly or by its session.
     #[param(example = "self")]
     id: String,
 }

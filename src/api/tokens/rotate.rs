@@ -21,21 +21,21 @@ use crate::authn::Caller;
 use crate::cluster::Privilege;
 use crate::domain::access_token::Scope;
 
-/// A new end, by one of the two; the old one where neither is given.
+/// A new expiry, by one of the two. Without either, the old one stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct RotateToken {
-    /// When it ends (RFC 3339).
+    /// When it expires (RFC 3339).
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
     expires_at: Option<DateTime<Utc>>,
-    /// In how many days it ends.
+    /// In how many days it expires.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, minimum = 1, example = 90)]
     expires_in_days: Option<u32>,
 }
 
-/// A caller, if it is none with an old secret of a token: that ends the token, whoever of the two has it.
+/// A caller. Presenting an old secret of a token instead revokes that token: its owner or a thief did it.
 pub(super) struct Rotator(Caller);
 
 impl FromRequestParts<State> for Rotator {
@@ -60,8 +60,9 @@ impl FromRequestParts<State> for Rotator {
 
 /// Rotate an access token
 ///
-/// It gets a new secret, and a new end where one is asked for; the old secret and all sessions are dead at once. **Who presents an old secret
-/// here ends the token:** one of the two who have had it is a thief. With an access token, the end is never put off beyond that token's own.
+/// Issues a new secret, and sets a new expiry if you ask for one. The old secret and all sessions stop working at
+/// once. **Presenting an old secret here revokes the token:** one of the two parties that had it must be a thief. An
+/// access token cannot set an expiry later than its own.
 #[utoipa::path(
     post,
     path = "/tokens/{id}/rotate",
@@ -82,11 +83,12 @@ pub(super) async fn rotate_token(
     context.require_no_session(&caller)?;
     let own = is_own(&token, &caller.identity);
     if !own && caller.token.is_some() {
-        return Err(context.forbid(&caller, "an access token rotates no token of another owner"));
+        return Err(context.forbid(&caller, "an access token cannot rotate a token of another owner"));
     }
     if own && !acts_alike(&token, &caller.identity) {
-        return Err(context
-            .forbid(&caller, "the token has other attributes (extra) of its owner than this caller: make a new one"));
+        return Err(
+            context.forbid(&caller, "the token has other attributes (extra) than this caller: create a new one")
+        );
     }
     context.require_privilege(&caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
 
@@ -98,7 +100,7 @@ pub(super) async fn rotate_token(
     let expires_at = asked.unwrap_or(token.expires_at);
     context.require_no_more(&caller, &token.scopes, expires_at)?;
 
-    // Rotated or not, it is. Asked before: nothing may fail after.
+    // Rotating does not change this. Find it out first, because nothing may fail after the rotation.
     let suspended = context.is_suspended(&token, &tokens.identity_now().await?);
     let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context.origin)).await?;
     Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, suspended, &secret))).into_response())

@@ -1,4 +1,4 @@
-//! What access tokens look like on the wire.
+//! Access tokens in JSON.
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -9,7 +9,7 @@ use crate::api::problem::Problem;
 use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
 use crate::domain::lifetime::rfc3339;
 
-/// On whose rights a token acts.
+/// The identity that a token acts as.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = TokenOwner)]
 pub struct OwnerView {
@@ -24,13 +24,13 @@ impl OwnerView {
     }
 }
 
-/// Whether a token that has not ended is good for anything.
+/// Whether a token that has not ended is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TokenStatus {
-    /// It is.
+    /// It is accepted.
     Active,
-    /// It is refused: it was made under another identity configuration, or its owner may own none any more.
+    /// It is refused: it was created under another identity configuration, or its owner may no longer own tokens.
     Suspended,
 }
 
@@ -52,9 +52,9 @@ pub struct TokenView {
     /// The token's id, which is part of the token.
     #[schema(example = "9x4kq2mfx7abcd3e-17-k7f3x9")]
     pub id: String,
-    /// Name for people.
+    /// Display name.
     pub name: String,
-    /// On whose rights it acts.
+    /// The identity that it acts as.
     pub owner: OwnerView,
     /// The caller that created it.
     pub created_by: String,
@@ -63,13 +63,13 @@ pub struct TokenView {
     pub scopes: Vec<Scope>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When it ends. One that is not used ends earlier.
+    /// When it expires. An unused token expires earlier.
     pub expires_at: DateTime<Utc>,
-    /// When it was last used, exact to ten minutes; absent where it never was.
+    /// When it was last used, to within ten minutes; absent if it never was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
     pub last_used_at: Option<DateTime<Utc>>,
-    /// Whether it is good for anything.
+    /// Whether it is accepted.
     pub status: TokenStatus,
 }
 
@@ -89,7 +89,7 @@ impl TokenView {
     }
 }
 
-/// A token with its secret: shown once.
+/// A token with its secret, which is shown once.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedToken {
@@ -108,7 +108,7 @@ impl IssuedToken {
     }
 }
 
-/// An end that is asked for.
+/// A requested expiry.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct AskedEnd {
     pub(super) expires_at: Option<DateTime<Utc>>,
@@ -116,10 +116,10 @@ pub(super) struct AskedEnd {
 }
 
 impl AskedEnd {
-    /// The end, in whole seconds; `None` where none is asked for.
+    /// The expiry in whole seconds; `None` if none is requested.
     ///
     /// # Errors
-    /// 400 on the field, for one that is not in the future or later than `latest`.
+    /// 400 that names the field, if both are given or the expiry is past or later than `latest`.
     pub(super) fn resolve(&self, now: DateTime<Utc>, latest: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Problem> {
         let (field, end) = match (self.expires_at, self.expires_in_days) {
             (None, None) => return Ok(None),
@@ -130,7 +130,10 @@ impl AskedEnd {
             (None, Some(days)) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
         };
         let Some(end) = end.map(|end| end.trunc_subsecs(0)).filter(|end| *end <= latest) else {
-            return Err(Problem::field(field, format!("is later than an access token may last: {}", rfc3339(latest))));
+            return Err(Problem::field(
+                field,
+                format!("is too late: an access token may last until {}", rfc3339(latest)),
+            ));
         };
         if end <= now {
             return Err(Problem::field(field, "must be in the future"));
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_in_the_future_and_bounded() {
+    fn expiry_is_in_the_future_and_bounded() {
         let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
         let (now, latest) = (at(0), at(86_400 * 365));
         let ask = |expires_at, expires_in_days| AskedEnd { expires_at, expires_in_days }.resolve(now, latest);
@@ -174,7 +177,8 @@ mod tests {
             (Some(DateTime::<Utc>::MAX_UTC), None),
             (Some(at(1)), Some(1)),
         ] {
-            assert!(ask(end, days).is_err(), "{end:?} {days:?}");
+            let field = if days.is_some() { "expiresInDays" } else { "expiresAt" };
+            assert_eq!(ask(end, days).unwrap_err().errors[0].field, field, "{end:?} {days:?}");
         }
     }
 }

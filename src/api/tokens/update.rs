@@ -13,11 +13,11 @@ use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::domain::access_token::Scope;
 
-/// Another name. Nothing else of a token changes, but by rotating it.
+/// A new name. Only rotating changes anything else of a token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct UpdateToken {
-    /// Name for people.
+    /// Display name.
     name: Name,
 }
 

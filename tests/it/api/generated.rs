@@ -37,6 +37,11 @@ fn openapi_document_matches_the_code() {
 }
 
 #[test]
+fn errors_page_matches_the_code() {
+    assert_generated("errors", &["docs/errors.md"]);
+}
+
+#[test]
 fn openapi_document_is_public_and_names_the_data_plane() {
     let (_, daypass) = Cluster::shared();
     let answer = daypass.owner.anonymous().get(&format!("{}/openapi.json", daypass.url)).expect(200);
