@@ -1,4 +1,4 @@
-//! One of the targets of `daypass::fuzz`, by the name in `FUZZ_TARGET`.
+//! Fuzzes the target of `daypass::fuzz` that the environment variable `FUZZ_TARGET` names.
 
 #![no_main]
 
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
-    daypass::fuzz::target(&name).unwrap_or_else(|| panic!("FUZZ_TARGET={name} is none of the targets"))
+    daypass::fuzz::target(&name).unwrap_or_else(|| panic!("FUZZ_TARGET={name} is not a target"))
 });
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| TARGET(data));

@@ -1,4 +1,4 @@
-//! Replays the fuzzers' corpus. `make fuzz` looks for more.
+//! Replays the inputs in `fuzz/corpus`, which `make fuzz` or people found. `make fuzz` searches for more.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use daypass::fuzz::TARGETS;
 
 #[test]
-fn corpus_breaks_no_invariant() {
+fn fuzz_targets_accept_all_inputs_of_the_corpus() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     for (name, target) in TARGETS {
         let mut inputs: Vec<_> = fs::read_dir(corpus.join(name)).unwrap().map(|input| input.unwrap().path()).collect();
@@ -17,7 +17,7 @@ fn corpus_breaks_no_invariant() {
             target(&fs::read(&input).unwrap());
         }
     }
-    // A folder without a target would look as if it were replayed.
+    // Without a target, a folder's inputs would never run.
     let folders = fs::read_dir(&corpus).unwrap().count();
     assert_eq!(folders, TARGETS.len());
 }

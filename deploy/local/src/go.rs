@@ -1,4 +1,4 @@
-//! Builds programs from a Go module of ours, with the ordinary `go` client, and shows how far it is.
+//! Builds programs from the Go modules of this crate with the `go` command, and shows the progress.
 
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -10,31 +10,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{guarded, output, spawn};
+use crate::process::{self, guarded, spawn};
 
-/// A folder with a go.mod, a go.sum and the imports, and what to build of it.
+/// A folder with a go.mod, a go.sum and imports, and the packages to build from it.
 #[derive(Debug)]
 pub(crate) struct GoModule {
     pub(crate) dir: PathBuf,
-    /// Import paths of the main packages.
+    /// The import paths of the main packages.
     pub(crate) packages: &'static [&'static str],
-    /// Flags of the linker: versions, mostly.
+    /// Flags for the linker, which mostly set versions.
     pub(crate) ldflags: String,
 }
 
 impl GoModule {
-    /// The version of `module` that the go.mod requires.
+    /// Returns the version of `module` that go.mod requires.
     pub(crate) fn required_version(dir: &Path, module: &str) -> Result<String> {
         let go_mod = read(&dir.join("go.mod"))?;
         let version = directive(&go_mod, module);
         version.with_context(|| format!("{} does not require {module}", dir.join("go.mod").display()))
     }
 
-    /// Everything that decides what comes out of a build.
+    /// Returns everything that a build's result depends on.
     pub(crate) fn inputs(&self) -> Result<Vec<String>> {
         let mut inputs = vec![read(&self.dir.join("go.mod"))?, read(&self.dir.join("go.sum"))?, self.ldflags.clone()];
         inputs.extend(self.packages.iter().map(|package| (*package).to_owned()));
-        // The programs that are written here are one file each.
+        // The source of our own programs, which are one file each.
         let own = self.packages.iter().filter(|package| package.starts_with("./"));
         let own: Result<Vec<String>> = own.map(|package| read(&self.dir.join(package).join("main.go"))).collect();
         inputs.extend(own?);
@@ -42,52 +42,52 @@ impl GoModule {
         Ok(inputs)
     }
 
-    /// Builds into `target`, an empty folder, showing progress under `title` on stderr.
+    /// Builds the packages into `target`, an empty folder. Shows the progress on stderr as `title`.
     pub(crate) fn build(&self, title: &str, target: &Path) -> Result<()> {
         self.check_go()?;
         let mut command = guarded(Path::new("go"));
         command.current_dir(&self.dir).env("CGO_ENABLED", "0").env("GOWORK", "off");
-        // Go's own temporary files, gigabytes of them, go where a build that was killed is cleaned up by the next one.
+        // Go writes gigabytes of temporary files. After a build was killed, the next build removes them from here.
         command.env("GOTMPDIR", target);
         command.args(["build", "-v", "-trimpath", "-ldflags", &self.ldflags, "-o"]).arg(target).args(self.packages);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = spawn(command).context("cannot start go")?;
         let stderr = child.stderr.take().context("go has no stderr")?;
-        let said = follow(stderr);
+        let output = collect(stderr);
         let mut progress = Progress::new(title);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            progress.show(&said);
+            progress.show(&output);
             thread::sleep(Duration::from_millis(200));
         };
         progress.end();
         if !status.success() {
-            let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            bail!("building {title} failed ({status}):\n{}", said.last_lines());
+            let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            bail!("building {title} failed ({status}):\n{}", output.last_lines());
         }
         Ok(())
     }
 
-    /// A missing or too old Go is the one thing that a fresh machine lacks, so it is said clearly.
+    /// Checks that Go is installed and new enough. Fresh machines often lack it, so the error says how to get it.
     fn check_go(&self) -> Result<()> {
         let required = directive(&read(&self.dir.join("go.mod"))?, "go").unwrap_or_default();
         let hint = format!(
-            "Go {required} or newer is needed to build the local control plane; install it from https://go.dev/dl/"
+            "building the local control plane needs Go {required} or later; install it from https://go.dev/dl/"
         );
-        // In the module's folder, a Go that may fetch a newer toolchain (GOTOOLCHAIN=auto) does so and answers with its version.
+        // In the module's folder, a Go with GOTOOLCHAIN=auto downloads a newer toolchain and prints that version.
         let mut go = Command::new("go");
-        let version = output(go.current_dir(&self.dir).env("GOWORK", "off").args(["env", "GOVERSION"]));
+        let version = process::output(go.current_dir(&self.dir).env("GOWORK", "off").args(["env", "GOVERSION"]));
         let version = version.with_context(|| hint.clone())?;
         if is_older(version.trim().trim_start_matches("go"), &required) {
-            bail!("{hint} (this is {})", version.trim());
+            bail!("{hint} (found {})", version.trim());
         }
         Ok(())
     }
 }
 
-/// The word after `name` on the line that begins with it, or with `require` and it.
+/// Returns the word after `name` on the line that begins with `name` or `require name`.
 fn directive(go_mod: &str, name: &str) -> Option<String> {
     go_mod.lines().find_map(|line| {
         let mut words = line.trim().trim_start_matches("require ").split_whitespace();
@@ -107,33 +107,33 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// What `go build -v` has said so far: the name of each package it begins, and complaints.
+/// The output of `go build -v` so far: the name of each package that it began, and errors.
 #[derive(Debug, Default)]
-struct Said {
+struct BuildOutput {
     packages: usize,
     lines: Vec<String>,
 }
 
-impl Said {
+impl BuildOutput {
     fn last_lines(&self) -> String {
         self.lines[self.lines.len().saturating_sub(20)..].join("\n")
     }
 }
 
-fn follow(stderr: ChildStderr) -> Arc<Mutex<Said>> {
-    let said = Arc::new(Mutex::new(Said::default()));
-    let shared = Arc::clone(&said);
+fn collect(stderr: ChildStderr) -> Arc<Mutex<BuildOutput>> {
+    let output = Arc::new(Mutex::new(BuildOutput::default()));
+    let shared = Arc::clone(&output);
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            said.packages += usize::from(!line.contains(' '));
-            said.lines.push(line);
+            let mut output = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            output.packages += usize::from(!line.contains(' '));
+            output.lines.push(line);
         }
     });
-    said
+    output
 }
 
-/// One line that is rewritten in a terminal, a line every ten seconds elsewhere.
+/// Shows a build's progress: in a terminal one line that it rewrites, elsewhere one line every ten seconds.
 struct Progress {
     title: String,
     start: Instant,
@@ -143,20 +143,20 @@ struct Progress {
 
 impl Progress {
     fn new(title: &str) -> Self {
-        eprintln!("building {title} from source, once; this takes some minutes");
+        eprintln!("building {title} from source; this takes some minutes, but only once");
         let start = Instant::now();
         Self { title: title.to_owned(), start, next: start, terminal: std::io::stderr().is_terminal() }
     }
 
-    fn show(&mut self, said: &Mutex<Said>) {
+    fn show(&mut self, output: &Mutex<BuildOutput>) {
         if Instant::now() < self.next {
             return;
         }
         self.next = Instant::now() + if self.terminal { Duration::from_secs(1) } else { Duration::from_secs(10) };
-        let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = said.lines.last().map_or("starting", String::as_str);
+        let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = output.lines.last().map_or("starting", String::as_str);
         let line =
-            format!("  {} {}, {} packages, {current:.60}", self.title, minutes(self.start.elapsed()), said.packages);
+            format!("  {} {}, {} packages, {current:.60}", self.title, minutes(self.start.elapsed()), output.packages);
         if self.terminal { eprint!("\r\x1b[2K{line}") } else { eprintln!("{line}") }
     }
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_a_go_mod_requires() {
+    fn directive_returns_versions_that_go_mod_requires() {
         let go_mod =
             "module x\n\ngo 1.24.0\n\nrequire (\n\tk8s.io/kubernetes v1.34.4\n\tk8s.io/api v0.34.4 // indirect\n)\n";
         assert_eq!(directive(go_mod, "go").as_deref(), Some("1.24.0"));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn compares_versions_of_go_by_number() {
+    fn go_versions_compare_by_number() {
         assert!(is_older("1.9.7", "1.24.0"));
         assert!(is_older("1.26rc1", "1.26.1"));
         assert!(!is_older("1.26.8", "1.26.0"));

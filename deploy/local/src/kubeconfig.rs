@@ -1,4 +1,4 @@
-//! Kubeconfig files.
+//! Writes kubeconfig files.
 
 use std::path::Path;
 
@@ -6,22 +6,22 @@ use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::pki::PairPem;
+use crate::pki::CertPem;
 use crate::state::write_private;
 
-/// How a kubeconfig's user proves who it is.
+/// How the user of a kubeconfig authenticates.
 pub(crate) enum Identity<'a> {
-    Certificate(&'a PairPem),
+    Certificate(&'a CertPem),
     Token(&'a str),
 }
 
-/// Writes a kubeconfig with mode 0600. No value in it needs quoting: they are URLs, base64 and names of ours.
+/// Writes a kubeconfig with mode 0600. No value needs quoting in YAML: all are URLs, base64 or tokens.
 pub(crate) fn write(path: &Path, server: &str, ca_pem: &str, identity: &Identity<'_>) -> Result<()> {
     let user = match identity {
-        Identity::Certificate(pair) => format!(
+        Identity::Certificate(pem) => format!(
             "client-certificate-data: {}\n    client-key-data: {}",
-            STANDARD.encode(&pair.cert),
-            STANDARD.encode(&pair.key)
+            STANDARD.encode(&pem.cert),
+            STANDARD.encode(&pem.key)
         ),
         Identity::Token(token) => format!("token: {token}"),
     };

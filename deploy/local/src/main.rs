@@ -1,4 +1,4 @@
-//! `daypass-local`: the command behind `make run`, `make env`, `make stop` and `make tools`.
+//! The command `daypass-local`, which `make run`, `make env`, `make stop` and `make tools` use.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use daypass_local::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// What a shell answers for a program that Ctrl-C ended.
+/// The exit code of a program that Ctrl-C ended, as shells report it (128 + SIGINT).
 const INTERRUPTED: u8 = 130;
-/// Longer than a clean stop of everything takes at worst.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// A clean stop of everything never takes this long.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A real Kubernetes control plane on this machine, and Daypass with it.
+/// Run a real Kubernetes control plane on this machine, with or without Daypass
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -31,44 +31,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build what is missing and print the folders of the programs
+    /// Build missing programs and print the folders of all of them
     Tools,
-    /// Start a control plane and keep it until Ctrl-C
+    /// Run a control plane until Ctrl-C
     Up {
         #[command(flatten)]
         state: State,
-        /// With a node that runs pods, in namespaces of its own (Linux, root)
+        /// Add a node that runs pods, in separate namespaces (needs Linux and root)
         #[arg(long)]
         node: bool,
-        /// An image for its pods: an OCI archive, as `make image` writes it
+        /// Load this image for the node's pods: an OCI archive, such as `make image` writes
         #[arg(long, requires = "node", value_name = "ARCHIVE")]
         image: Option<PathBuf>,
     },
-    /// Say what this machine lacks to run a node; fails where it lacks something
+    /// List what this machine lacks to run a node, and fail if it lacks something
     CheckNode,
-    /// Stop whatever runs in the state folder
+    /// Stop the process that uses the state folder
     Down(State),
-    /// Start a control plane, install the chart and start Daypass, until Ctrl-C
+    /// Run a control plane with the chart and Daypass until Ctrl-C
     Run {
         #[command(flatten)]
         state: State,
-        /// The program to run [default: the `daypass` beside this one]
+        /// The path of Daypass [default: `daypass` in the folder of this program]
         #[arg(long)]
         daypass_bin: Option<PathBuf>,
-        /// The chart to install
+        /// The folder of the chart to install
         #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/daypass"))]
         chart: PathBuf,
-        /// Start Daypass again when it dies by itself, instead of ending
+        /// Restart Daypass when it dies, instead of failing
         #[arg(long)]
         restart: bool,
     },
-    /// Print shell exports for what runs in the state folder
+    /// Print shell exports for the Daypass that uses the state folder
     Env(State),
 }
 
 #[derive(Debug, Args)]
 struct State {
-    /// The folder of everything that one control plane writes
+    /// The state folder, for all files of one control plane
     #[arg(long = "state", value_name = "DIR", default_value = DEFAULT_STATE)]
     dir: PathBuf,
 }
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     let interrupt = Arc::new(AtomicBool::new(false));
     match execute(Cli::parse().command, &interrupt) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whatever failed because of it, the interruption is what the user wanted.
+        // The user wanted the interruption, so do not report what failed because of it.
         Err(_) if interrupt.load(Ordering::Relaxed) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -98,7 +98,7 @@ fn execute(command: Command, interrupt: &Arc<AtomicBool>) -> Result<()> {
                 None => std::env::current_exe()?.with_file_name("daypass"),
             };
             let daypass = daypass.canonicalize().with_context(|| format!("no program at {}", daypass.display()))?;
-            // Built before the handlers are there, so that Ctrl-C ends a build at once.
+            // Before the signal handlers, so that Ctrl-C ends a build at once.
             Tools::helm()?;
             let tools = Tools::find_or_build()?;
             handle_signals(interrupt)?;
@@ -132,14 +132,14 @@ fn up(state_dir: &Path, with_node: bool, image: Option<&Path>, interrupt: &Arc<A
     let mut out = std::io::stdout();
     writeln!(out, "ready: {}\nkubeconfig: {}", plane.server_url(), plane.kubeconfig().display())?;
     if with_node {
-        // The kubeconfig's address is one in the sandbox.
+        // The kubeconfig's address is valid in the sandbox only.
         let shell = plane.command(Path::new("sh"));
         let shell: Vec<_> =
             std::iter::once(shell.get_program()).chain(shell.get_args()).map(|word| word.to_string_lossy()).collect();
         let (kubeconfig, path) = (plane.kubeconfig(), plane.tools().dir());
         writeln!(
             out,
-            "a shell in it: KUBECONFIG='{}' PATH=\"{}:$PATH\" {}",
+            "shell: KUBECONFIG='{}' PATH=\"{}:$PATH\" {}",
             kubeconfig.display(),
             path.display(),
             shell.join(" ")
@@ -159,15 +159,15 @@ fn check_node() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    bail!("a node cannot run on this machine:\n  {}", missing.join("\n  "))
+    bail!("this machine cannot run a node:\n  {}", missing.join("\n  "))
 }
 
 fn down(state_dir: &Path) -> Result<()> {
-    let said = if stop_holder(state_dir, STOP_DEADLINE)? { "stopped" } else { "nothing is running there" };
-    Ok(writeln!(std::io::stdout(), "{said}")?)
+    let message = if stop_holder(state_dir, STOP_TIMEOUT)? { "stopped" } else { "nothing is running there" };
+    Ok(writeln!(std::io::stdout(), "{message}")?)
 }
 
-/// The first signal asks for a clean stop; a second one ends at once, and the children with us.
+/// The first signal requests a clean stop. A second one ends this process and its children at once.
 fn handle_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(interrupt))?;

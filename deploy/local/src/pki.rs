@@ -1,4 +1,4 @@
-//! The certificates and keys of one control plane: a CA of its own, made at every start.
+//! The certificates and keys of one control plane, with a CA that is new at every start.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -10,44 +10,44 @@ use rcgen::{
 
 use crate::state::write_private;
 
-/// Longer than any control plane here lives.
+/// Longer than any local control plane runs.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A certificate and its private key, as files.
+/// The files of a certificate and its private key.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
+pub(crate) struct CertFiles {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
 }
 
-/// The same as PEM, for a kubeconfig.
-pub(crate) struct PairPem {
+/// A certificate and its private key, as PEM.
+pub(crate) struct CertPem {
     pub(crate) cert: String,
     pub(crate) key: String,
 }
 
-/// Where everything is. The names are those that kubeadm uses.
+/// All certificates and keys. The files have the names that kubeadm gives them.
 pub(crate) struct Pki {
     dir: PathBuf,
     authority: Authority,
-    pub(crate) ca: Pair,
+    pub(crate) ca: CertFiles,
     pub(crate) ca_pem: String,
-    pub(crate) apiserver: Pair,
-    pub(crate) etcd: Pair,
-    pub(crate) etcd_client: Pair,
+    pub(crate) apiserver: CertFiles,
+    pub(crate) etcd: CertFiles,
+    pub(crate) etcd_client: CertFiles,
     /// Signs service-account tokens (ECDSA P-256, PKCS #8).
     pub(crate) service_account_key: PathBuf,
     pub(crate) service_account_public: PathBuf,
-    pub(crate) admin: PairPem,
-    pub(crate) controller_manager: PairPem,
+    pub(crate) admin: CertPem,
+    pub(crate) controller_manager: CertPem,
 }
 
 impl Pki {
-    /// `hosts` are more names and addresses of the API server.
+    /// Writes a new set of certificates to `dir`. `hosts` are additional names and addresses of the API server.
     pub(crate) fn create(dir: &Path, hosts: &[&str]) -> Result<Self> {
         let authority = Authority::new()?;
         let servers = ["127.0.0.1", "localhost"];
-        // The first address of the service range, and the names that pods use.
+        // 10.0.0.1 is the first address of the Service range; pods use the names of that Service.
         let mut apiserver =
             vec!["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         apiserver.extend(hosts);
@@ -58,7 +58,7 @@ impl Pki {
         write_private(&service_account_public, &signing.public_key_pem())?;
         Ok(Self {
             dir: dir.to_owned(),
-            ca: authority.pem().write(dir, "ca")?,
+            ca: authority.pem.write(dir, "ca")?,
             ca_pem: authority.pem.cert.clone(),
             apiserver: authority.issue("kube-apiserver", None, &apiserver)?.write(dir, "apiserver")?,
             etcd: authority.issue("etcd", None, &servers)?.write(dir, "etcd")?,
@@ -67,27 +67,28 @@ impl Pki {
                 .write(dir, "apiserver-etcd-client")?,
             service_account_key,
             service_account_public,
-            // The group and the user that Kubernetes' own bootstrap bindings name.
+            // Kubernetes binds this group and this user to their rights by default.
             admin: authority.issue("admin", Some("system:masters"), &[])?,
             controller_manager: authority.issue("system:kube-controller-manager", None, &[])?,
             authority,
         })
     }
 
-    /// A certificate for a user, for a kubeconfig.
-    pub(crate) fn user(&self, name: &str, group: Option<&str>) -> Result<PairPem> {
+    /// Issues a client certificate for a kubeconfig.
+    pub(crate) fn issue(&self, name: &str, group: Option<&str>) -> Result<CertPem> {
         self.authority.issue(name, group, &[])
     }
 
-    /// The same as files, and for a server as well where it has `hosts`.
-    pub(crate) fn files(&self, file: &str, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<Pair> {
-        self.authority.issue(name, group, hosts)?.write(&self.dir, file)
+    /// Issues a client certificate and writes it to `<file>.crt` and `<file>.key`. With `hosts`, it is valid for a
+    /// server too.
+    pub(crate) fn write_cert(&self, file: &str, user: &str, group: Option<&str>, hosts: &[&str]) -> Result<CertFiles> {
+        self.authority.issue(user, group, hosts)?.write(&self.dir, file)
     }
 }
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: PairPem,
+    pem: CertPem,
 }
 
 impl Authority {
@@ -97,16 +98,12 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        let pem = PairPem { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() };
+        let pem = CertPem { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() };
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    fn pem(&self) -> &PairPem {
-        &self.pem
-    }
-
-    /// A certificate for both ends of a connection: etcd's is a client too, to itself.
-    fn issue(&self, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<PairPem> {
+    /// Issues a certificate for a client and, with `hosts`, for a server too: etcd is also a client of itself.
+    fn issue(&self, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<CertPem> {
         let key = KeyPair::generate()?;
         let mut params = params(name, group, hosts)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -115,14 +112,14 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         let cert =
-            params.signed_by(&key, &self.issuer).with_context(|| format!("cannot make the certificate of {name}"))?;
-        Ok(PairPem { cert: cert.pem(), key: key.serialize_pem() })
+            params.signed_by(&key, &self.issuer).with_context(|| format!("cannot create the certificate of {name}"))?;
+        Ok(CertPem { cert: cert.pem(), key: key.serialize_pem() })
     }
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a certificate starts at this machine's time; there is no API server yet"
+    reason = "certificates start at this machine's time, since no API server runs yet"
 )]
 fn params(name: &str, group: Option<&str>, hosts: &[&str]) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -138,11 +135,11 @@ fn params(name: &str, group: Option<&str>, hosts: &[&str]) -> Result<Certificate
     Ok(params)
 }
 
-impl PairPem {
-    fn write(&self, dir: &Path, name: &str) -> Result<Pair> {
-        let pair = Pair { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
-        write_private(&pair.cert, &self.cert)?;
-        write_private(&pair.key, &self.key)?;
-        Ok(pair)
+impl CertPem {
+    fn write(&self, dir: &Path, name: &str) -> Result<CertFiles> {
+        let files = CertFiles { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
+        write_private(&files.cert, &self.cert)?;
+        write_private(&files.key, &self.key)?;
+        Ok(files)
     }
 }

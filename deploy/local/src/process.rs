@@ -1,4 +1,4 @@
-//! Child processes that do not outlive us, and what they logged.
+//! Child processes that die with this process, and their logs.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often a condition is looked at while waiting for it.
+/// The interval for polling a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
-/// A command that is killed when this process dies, however that happens.
+/// A command that the kernel kills when this process dies, for any reason.
 ///
-/// Linux sends a "parent death signal" for that. `setpriv` asks for it in the child, just before it becomes the program,
-/// so that the pid is the program's own. Where `setpriv` is missing, a child of a parent that was killed with SIGKILL lives on
-/// until the next start on the same state folder, which ends it (see `state.rs`).
+/// It uses Linux's parent death signal. `setpriv` requests the signal in the child and then executes the program, so
+/// the process id is the program's own. Without `setpriv`, a child survives the SIGKILL of its parent until the next
+/// start on the same state folder kills it (see `state.rs`).
 pub fn guarded(program: &Path) -> Command {
     if !can_guard() {
         return Command::new(program);
@@ -30,7 +30,7 @@ pub fn guarded(program: &Path) -> Command {
     command
 }
 
-/// Some systems (busybox) have a `setpriv` that does not know this option: it is tried, once.
+/// Tries `setpriv` once. Busybox has one without this option.
 fn can_guard() -> bool {
     static CAN_GUARD: OnceLock<bool> = OnceLock::new();
     *CAN_GUARD.get_or_init(|| {
@@ -45,8 +45,8 @@ fn can_guard() -> bool {
 
 /// Spawns `command` from one thread that lives as long as this process.
 ///
-/// The parent death signal is bound to the *thread* that spawned, not to its process: a child started by a test's own thread
-/// would be killed when that test ends.
+/// The kernel sends the parent death signal when the spawning *thread* ends, not its process. A child that a test's
+/// own thread spawned would die at the end of that test.
 pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     type Job = (Command, Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
@@ -54,16 +54,16 @@ pub(crate) fn spawn(command: Command) -> io::Result<Child> {
         let (sender, jobs) = channel::<Job>();
         thread::spawn(move || {
             for (mut command, reply) in jobs {
-                // Nobody waits for the reply any more only when the caller's thread is gone.
+                // Sending fails only when the caller's thread has ended. Nobody needs the reply then.
                 let _ = reply.send(command.spawn());
             }
         });
         sender
     });
     let (reply, answer) = channel();
-    let gone = |_| io::Error::other("the thread that starts processes is gone");
-    spawner.send((command, reply)).map_err(|_| io::Error::other("the thread that starts processes is gone"))?;
-    answer.recv().map_err(gone)?
+    let gone = || io::Error::other("the thread that starts processes has ended");
+    spawner.send((command, reply)).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
 }
 
 /// A long-running child with a log file.
@@ -72,13 +72,18 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// Length of the log when this process started: what is older is an earlier start's.
+    /// The log's length when this process started. Everything before is from earlier starts.
     log_start: u64,
 }
 
 impl Process {
-    /// Starts `command` in a process group of its own, so that a Ctrl-C in the terminal reaches us alone and we decide the
-    /// order in which things stop. Its stderr is appended to `log`, and its stdout too unless `stdout` names another file.
+    /// Starts `command` and appends its stderr to `log`, and its stdout too unless `stdout` names another file.
+    ///
+    /// The command gets its own process group. A Ctrl-C in the terminal then reaches this process alone, which stops
+    /// the others in order.
+    ///
+    /// # Errors
+    /// When a log cannot be opened or the command cannot be started.
     pub fn start(name: &str, mut command: Command, log: &Path, stdout: Option<&Path>) -> Result<Self> {
         let append = |path: &Path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
@@ -100,7 +105,10 @@ impl Process {
         self.child.id()
     }
 
-    /// Fails with the end of the log when the process is no longer there.
+    /// Checks that the process still runs.
+    ///
+    /// # Errors
+    /// When it has died. The error contains the end of its log.
     pub fn ensure_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -110,19 +118,22 @@ impl Process {
 
     fn died(&self, status: ExitStatus) -> anyhow::Error {
         anyhow!(
-            "{} stopped by itself ({status}); the end of {}:\n{}",
+            "{} died ({status}); the end of {}:\n{}",
             self.name,
             self.log.display(),
             tail(&self.log, self.log_start, 25)
         )
     }
 
-    /// Whether this start found its port taken by somebody else.
+    /// Whether the process failed because another program had taken its port.
     pub(crate) fn found_port_taken(&self) -> bool {
         read_from(&self.log, self.log_start).contains("address already in use")
     }
 
-    /// SIGTERM, then SIGKILL after `grace`. Returns when the process is gone and reaped.
+    /// Sends SIGTERM, then SIGKILL after `grace`, and reaps the process.
+    ///
+    /// # Errors
+    /// When the process cannot be signalled.
     pub fn stop(&mut self, grace: Duration) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
@@ -138,7 +149,10 @@ impl Process {
         Ok(())
     }
 
-    /// SIGKILL; returns when the process is gone and reaped.
+    /// Sends SIGKILL and reaps the process.
+    ///
+    /// # Errors
+    /// When the process cannot be signalled.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -147,18 +161,21 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// A last resort for a start that failed halfway; whoever stops in order has reaped before.
+    /// Kills what a start that failed halfway leaves running. After an orderly stop there is nothing left to kill.
     fn drop(&mut self) {
         let _ = self.kill();
     }
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a process id")?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("invalid process id")?;
     kill_process(pid, signal).with_context(|| format!("cannot signal process {}", pid.as_raw_nonzero()))
 }
 
-/// Runs a short command to its end and returns what it printed; an error carries what it complained about.
+/// Runs a short command and returns its stdout.
+///
+/// # Errors
+/// When it cannot be started or fails. The error contains its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let program = Path::new(command.get_program()).display().to_string();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {program}"))?;
@@ -185,10 +202,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_dies_is_reported_with_the_end_of_its_own_log() -> Result<()> {
+    fn error_for_a_dead_process_contains_the_end_of_its_log() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let log = dir.path().join("log");
-        fs::write(&log, "of an earlier start\n")?;
+        fs::write(&log, "from an earlier start\n")?;
         let mut command = guarded(Path::new("sh"));
         command.args(["-c", "echo bind: address already in use >&2; exit 3"]);
         let mut process = Process::start("sh", command, &log, None)?;
@@ -207,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ignores_sigterm_is_killed_after_its_grace() -> Result<()> {
+    fn process_that_ignores_sigterm_is_killed_after_the_grace_period() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let log = dir.path().join("log");
         let mut command = guarded(Path::new("sh"));
@@ -224,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_command_says_what_it_complained_about() {
+    fn error_for_a_failed_command_contains_its_stderr() {
         let error = output(Command::new("sh").args(["-c", "echo too old >&2; exit 1"]));
         assert!(error.is_err_and(|error| error.to_string().contains("too old")));
     }

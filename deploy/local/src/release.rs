@@ -1,4 +1,4 @@
-//! Daypass's chart in a control plane, as helm installs it.
+//! Installs and renders Daypass's chart with helm.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,10 +14,10 @@ use crate::process::{POLL, output};
 use crate::state::write_private;
 use crate::tools::Tools;
 
-/// Name and namespace of the release, and name of its ServiceAccount.
+/// The release's name, its namespace, and the name of its ServiceAccount.
 pub const RELEASE: &str = "daypass";
 
-/// The controller manager counts quotas within seconds of its start.
+/// The controller manager counts quotas within seconds after its start.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Daypass's chart.
@@ -28,7 +28,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// The chart in this folder; builds helm where that has not been done.
+    /// The chart in this folder. Builds helm unless it is in the cache.
     ///
     /// # Errors
     /// When helm cannot be built.
@@ -36,12 +36,12 @@ impl Chart {
         Ok(Self { helm: Tools::helm()?, path: path.to_owned() })
     }
 
-    /// The folder of the program helm.
+    /// The folder of helm, for `PATH`.
     pub(crate) fn helm_dir(&self) -> Option<&Path> {
         self.helm.parent()
     }
 
-    /// A helm command against this control plane, with no files outside of its state folder.
+    /// A helm command for this control plane. All its files are in the state folder.
     pub fn helm(&self, plane: &ControlPlane) -> Command {
         let mut helm = plane.command(&self.helm);
         helm.env("KUBECONFIG", plane.kubeconfig());
@@ -51,27 +51,28 @@ impl Chart {
         helm
     }
 
-    /// Installs the release, or changes it to these values.
+    /// Installs or upgrades the release, and waits until the controller manager has counted its quotas.
     ///
     /// # Errors
-    /// When helm refuses; its message is in the error.
+    /// When helm fails. The error contains its message.
     pub fn install(&self, plane: &ControlPlane, values: &Value) -> Result<()> {
         let file = plane.state_dir().join("values.json");
         write_private(&file, &serde_json::to_string_pretty(values)?)?;
         let mut helm = self.helm(plane);
         helm.args(["upgrade", "--install", RELEASE]).arg(&self.path);
         helm.args(["-n", RELEASE, "--create-namespace", "-f"]).arg(file);
-        output(&mut helm).context("the chart could not be installed")?;
-        // It finds a new CRD within half a minute, and counts a quota of its objects some minutes later; when it starts, at once.
+        output(&mut helm).context("cannot install the chart")?;
+        // A running controller manager finds a new CRD after half a minute, and counts a quota of its objects minutes
+        // later. A fresh one does both at once.
         plane.stop_component(Component::ControllerManager, Shutdown::Graceful)?;
         plane.start_component(Component::ControllerManager)?;
-        wait_counted(plane)
+        wait_for_quotas(plane)
     }
 
-    /// The manifests of some of the chart's templates, or of all where none is named; without those of `helm test`.
+    /// Renders these templates of the chart, or all if `templates` is empty. Leaves out those of `helm test`.
     ///
     /// # Errors
-    /// When helm refuses the values; its message is in the error.
+    /// When helm rejects the values. The error contains its message.
     pub fn render(&self, plane: &ControlPlane, values: &Value, templates: &[&str]) -> Result<String> {
         let mut helm = self.template(plane, values)?;
         helm.arg("--skip-tests");
@@ -81,10 +82,10 @@ impl Chart {
         output(&mut helm)
     }
 
-    /// What `helm test` makes.
+    /// Renders the templates of `helm test`.
     ///
     /// # Errors
-    /// When helm refuses the values; its message is in the error.
+    /// When helm rejects the values. The error contains its message.
     pub fn render_tests(&self, plane: &ControlPlane, values: &Value) -> Result<String> {
         output(self.template(plane, values)?.args(["--show-only", "templates/tests/*"]))
     }
@@ -97,18 +98,18 @@ impl Chart {
         Ok(helm)
     }
 
-    /// A kubeconfig with the rights that the chart gives to Daypass, and no others.
+    /// Writes a kubeconfig of Daypass's ServiceAccount, so that Daypass has exactly the chart's permissions.
     ///
     /// # Errors
-    /// When the token cannot be had or the file cannot be written.
+    /// When the API server issues no token or the file cannot be written.
     pub fn write_kubeconfig(&self, plane: &ControlPlane, file: &Path) -> Result<()> {
         let token = output(plane.kubectl().args(["create", "token", RELEASE, "-n", RELEASE, "--duration=720h"]))?;
         plane.write_token_kubeconfig(file, token.trim())
     }
 }
 
-/// Until a quota is counted, everything that it limits is refused.
-fn wait_counted(plane: &ControlPlane) -> Result<()> {
+/// Waits until all quotas are counted. Until then, the API server refuses all objects that they limit.
+fn wait_for_quotas(plane: &ControlPlane) -> Result<()> {
     let used = "{range .items[*]}{.metadata.namespace}={.status.used.count/members\\.daypass\\.dev}{\"\\n\"}{end}";
     let deadline = Instant::now() + COUNT_TIMEOUT;
     loop {
@@ -116,14 +117,14 @@ fn wait_counted(plane: &ControlPlane) -> Result<()> {
         match quotas.lines().find(|line| line.ends_with('=')) {
             None => return Ok(()),
             Some(quota) if Instant::now() >= deadline => {
-                bail!("the quota in {quota} was not counted within {COUNT_TIMEOUT:?}")
+                bail!("the quota in {} was not counted within {COUNT_TIMEOUT:?}", quota.trim_end_matches('='))
             }
             Some(_) => thread::sleep(POLL),
         }
     }
 }
 
-/// Different values are written to different files, so that renders may run side by side.
+/// A suffix for the file with these values, so that renders with different values can run side by side.
 fn file_suffix(values: &Value) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

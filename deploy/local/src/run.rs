@@ -1,4 +1,4 @@
-//! `make run`: a control plane, Daypass's chart in it, and Daypass as a process with the chart's ServiceAccount.
+//! `make run`: a control plane with Daypass's chart, and Daypass as a process with the chart's ServiceAccount.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,57 +13,58 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::control_plane::{ControlPlane, Options, free_port};
-use crate::env::Running;
+use crate::control_plane::{ControlPlane, Options};
+use crate::env::RunInfo;
+use crate::port::free_port;
 use crate::process::{POLL, Process, guarded, output};
 use crate::release::{Chart, RELEASE};
 use crate::state::write_private;
 use crate::tools::Tools;
 
-/// The state folder of `make run` when none is named: `target/run` of this repository.
+/// The default state folder of `make run`: `target/run` in this repository.
 pub const DEFAULT_STATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/run");
 const DATA_PLANE: &str = "local";
-/// The ServiceAccount in `default` whose token calls the API.
+/// The ServiceAccount in the namespace `default` that manages members.
 const OWNER: &str = "data-plane-owner";
 const DEFAULT_PORT: u16 = 8443;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Daypass drains its connections when it is asked to stop.
+/// Daypass drains its connections before it stops.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What `make run` starts.
+/// Options of [`run`].
 #[derive(Debug)]
 pub struct RunOptions {
-    /// Folder for everything of this run.
+    /// The folder for all files of this run.
     pub state_dir: PathBuf,
-    /// The program `daypass`.
+    /// The path of `daypass`.
     pub daypass: PathBuf,
     /// The chart's folder.
     pub chart: PathBuf,
-    /// Start Daypass again when it dies by itself, as Kubernetes would, instead of ending.
+    /// Restarts Daypass when it dies, as Kubernetes would, instead of failing.
     pub restart: bool,
-    /// Set by a signal: stop.
+    /// Stops the run when a signal handler sets it.
     pub interrupt: Arc<AtomicBool>,
 }
 
-/// Starts everything, prints what to do with it, and returns when it is interrupted and all is stopped.
+/// Starts a control plane and Daypass, prints how to try them, and runs until [`RunOptions::interrupt`] is set.
 ///
 /// # Errors
-/// When something does not start, and when Daypass or a component dies by itself; the end of its log is in the message.
+/// When something does not start, and when Daypass or a component dies. The error contains the end of its log.
 pub fn run(tools: &Tools, options: &RunOptions) -> Result<()> {
-    // First of all, since building it the first time takes minutes.
+    // First, since the first build of helm takes minutes.
     let chart = Chart::new(&options.chart)?;
-    say("starting the control plane")?;
+    print_line("Starting the control plane …")?;
     let plane_options = Options { interrupt: Arc::clone(&options.interrupt), ..Options::default() };
     let plane = ControlPlane::start(tools, &options.state_dir, plane_options)?;
     let run = Run { options, chart, port: port()?, admin_port: free_port()?, plane };
     run.install()?;
     let mut daypass = run.start_daypass()?;
     if !run.plane.interrupted() {
-        say(&run.flow())?;
+        print_line(&run.instructions())?;
     }
     let result = run.watch(&mut daypass);
-    say("stopping")?;
-    Running::remove(run.plane.state_dir());
+    print_line("Stopping …")?;
+    RunInfo::remove(run.plane.state_dir());
     daypass.stop(GRACE)?;
     run.plane.stop()?;
     result
@@ -86,23 +87,23 @@ impl Run<'_> {
         format!("http://127.0.0.1:{}", self.admin_port)
     }
 
-    /// What to do now, ready to paste.
-    fn flow(&self) -> String {
+    /// The commands to try Daypass with, ready to paste.
+    fn instructions(&self) -> String {
         let state = self.plane.state_dir();
         let is_default = Path::new(DEFAULT_STATE).canonicalize().is_ok_and(|default| default == state);
         let state_arg = if is_default { String::new() } else { format!(" STATE='{}'", state.display()) };
         let env = format!("make -s env{state_arg}");
-        let logs = self.plane.state_dir().join("logs");
-        include_str!("flow.txt").replace("{env}", &env).replace("{logs}", &logs.display().to_string())
+        let logs = state.join("logs").display().to_string();
+        include_str!("instructions.txt").replace("{url}", &self.url()).replace("{env}", &env).replace("{logs}", &logs)
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.plane.state_dir().join(name)
     }
 
-    /// The chart as anyone installs it, but without pods: there is no node here to run them.
+    /// Installs the chart without replicas, since there is no node to run pods.
     fn install(&self) -> Result<()> {
-        say("installing the chart")?;
+        print_line("Installing Daypass's chart …")?;
         let owner = json!({"kind": "ServiceAccount", "namespace": "default", "name": OWNER});
         let values = json!({
             "replicas": 0,
@@ -116,9 +117,9 @@ impl Run<'_> {
         self.chart.write_kubeconfig(&self.plane, &self.file("daypass.kubeconfig"))
     }
 
-    /// Starts Daypass, waits until it is ready and says so in the state folder.
+    /// Starts Daypass, waits until it is ready, and writes `run.json` for `make env`.
     fn start_daypass(&self) -> Result<Process> {
-        say("starting Daypass")?;
+        print_line("Starting Daypass …")?;
         let mut command = guarded(&self.options.daypass);
         command.env("KUBECONFIG", self.file("daypass.kubeconfig"));
         command.args(["serve", "--namespace", RELEASE, "--data-plane-id", DATA_PLANE]);
@@ -128,7 +129,7 @@ impl Run<'_> {
         let mut daypass = Process::start(RELEASE, command, &self.plane.log(RELEASE), Some(&self.plane.log("audit")))?;
         self.plane.record_pid(daypass.id())?;
         self.wait_ready(&mut daypass)?;
-        let running = Running {
+        let info = RunInfo {
             holder: std::process::id(),
             kubeconfig: self.plane.kubeconfig(),
             kubectl_cache: self.file("kubectl-cache"),
@@ -143,13 +144,13 @@ impl Run<'_> {
                 .map(Path::to_owned)
                 .collect(),
         };
-        running.write(self.plane.state_dir())?;
+        info.write(self.plane.state_dir())?;
         Ok(daypass)
     }
 
     fn wait_ready(&self, daypass: &mut Process) -> Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        while !answers_ok(self.admin_port, "/readyz") {
+        while !returns_ok(self.admin_port, "/readyz") {
             daypass.ensure_alive()?;
             self.plane.check()?;
             if self.plane.interrupted() {
@@ -163,7 +164,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The certificate that Daypass made for itself: what `curl --cacert` needs.
+    /// Writes Daypass's self-signed certificate to a file, for `curl --cacert`.
     fn write_ca(&self) -> Result<PathBuf> {
         let mut kubectl = self.plane.kubectl();
         kubectl.args(["get", "secret", "daypass-tls", "-n", RELEASE, "-o", r"jsonpath={.data.tls\.crt}"]);
@@ -179,7 +180,7 @@ impl Run<'_> {
             match daypass.ensure_alive() {
                 Ok(()) => thread::sleep(POLL),
                 Err(error) if self.options.restart => {
-                    say(&format!("{error:#}"))?;
+                    print_line(&format!("{error:#}"))?;
                     *daypass = self.start_daypass()?;
                 }
                 Err(error) => return Err(error),
@@ -189,11 +190,11 @@ impl Run<'_> {
     }
 }
 
-fn say(text: &str) -> Result<()> {
+fn print_line(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
-/// The documented port when it is free.
+/// The documented port if it is free, else any free port.
 fn port() -> Result<u16> {
     match TcpListener::bind(("127.0.0.1", DEFAULT_PORT)) {
         Ok(_) => Ok(DEFAULT_PORT),
@@ -201,8 +202,8 @@ fn port() -> Result<u16> {
     }
 }
 
-/// Whether plain HTTP on this port of 127.0.0.1 answers `path` with 200.
-fn answers_ok(port: u16, path: &str) -> bool {
+/// Whether a plain HTTP GET of `path` on this port of 127.0.0.1 returns 200.
+fn returns_ok(port: u16, path: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -220,20 +221,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_200_is_ready() -> Result<()> {
+    fn only_status_200_is_ready() -> Result<()> {
         for (status, ready) in [("200 OK", true), ("503 Service Unavailable", false)] {
             let listener = TcpListener::bind(("127.0.0.1", 0))?;
             let port = listener.local_addr()?.port();
             let server = thread::spawn(move || -> std::io::Result<()> {
                 let (mut stream, _) = listener.accept()?;
-                // Reading the request first, so that closing does not reset the connection.
+                // Closing a connection with an unread request would reset it.
                 let _ = stream.read(&mut [0; 1024])?;
                 write!(stream, "HTTP/1.1 {status}\r\n\r\n")
             });
-            assert_eq!(answers_ok(port, "/readyz"), ready);
+            assert_eq!(returns_ok(port, "/readyz"), ready);
             assert!(server.join().is_ok());
         }
-        assert!(!answers_ok(free_port()?, "/readyz"), "nobody listens");
+        assert!(!returns_ok(free_port()?, "/readyz"), "nothing listens on this port");
         Ok(())
     }
 }

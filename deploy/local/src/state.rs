@@ -1,4 +1,4 @@
-//! The state folder: everything of one control plane, held by one process at a time.
+//! The state folder holds all files of one control plane. One process at a time may use it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -13,32 +13,35 @@ use rustix::process::Signal;
 
 use crate::process::{POLL, output, signal};
 
-/// Says that the folder is ours to wipe.
+/// Marks a folder as a state folder, which may be emptied.
 const MARKER: &str = ".daypass-local";
-/// Held with a file lock while the state is in use; its content is the holder's process id.
+/// Locked while a process uses the folder. Contains that process's id.
 const LOCK: &str = "lock";
-/// Ids of the processes that were started, one a line.
+/// The ids of the processes that the holder started, one per line.
 const PIDS: &str = "pids";
 
-/// A state folder that this process holds until it is dropped.
+/// A state folder that this process uses. Dropping it releases the folder.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// The lock goes with the open file. Children never inherit it (it is close-on-exec), so it is free once we are dead.
+    /// The lock lasts as long as this file is open. It is close-on-exec, so no child keeps the lock after our death.
     _lock: File,
 }
 
 impl StateDir {
-    /// Takes hold of `path` and empties it. Fails when another process holds it, or when it is somebody else's folder.
+    /// Locks `path` and empties it.
+    ///
+    /// # Errors
+    /// When another process uses the folder, and when it has other content and no marker.
     pub(crate) fn claim(path: &Path) -> Result<Self> {
         prepare(path)?;
         let path = path.canonicalize()?;
         let mut lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path.join(LOCK))?;
-        take(&lock, &path)?;
-        // At once, so that whoever sees the lock held reads the holder's id and not an earlier one's.
+        acquire(&lock, &path)?;
+        // Before anything else: a process that finds the lock taken must not read an earlier holder's id.
         lock.set_len(0)?;
         write!(lock, "{}", std::process::id())?;
-        end_leftovers(&path)?;
+        kill_leftovers(&path)?;
         wipe(&path)?;
         for folder in ["pki", "logs", "etcd"] {
             DirBuilder::new().mode(0o700).create(path.join(folder))?;
@@ -56,7 +59,10 @@ impl StateDir {
     }
 }
 
-/// The id of the process that holds `path`, if one does.
+/// Returns the id of the process that uses the state folder `path`, if one does.
+///
+/// # Errors
+/// When the lock cannot be read.
 pub fn holder(path: &Path) -> Result<Option<u32>> {
     let Ok(lock) = File::open(path.join(LOCK)) else {
         return Ok(None);
@@ -64,25 +70,32 @@ pub fn holder(path: &Path) -> Result<Option<u32>> {
     match lock.try_lock_shared() {
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => {
-            let pid = pid_in(path).trim().parse().context("the state folder is in use, but does not say by whom")?;
+            let pid = pid_in(path)
+                .trim()
+                .parse()
+                .context("the state folder is in use, but its lock file names no process")?;
             Ok(Some(pid))
         }
-        Err(TryLockError::Error(error)) => Err(error).context("cannot look at the state folder's lock"),
+        Err(TryLockError::Error(error)) => Err(error).context("cannot check the state folder's lock"),
     }
 }
 
-/// Asks the holder of `path` to stop (SIGTERM) and waits until it is gone. Answers whether there was one.
+/// Sends SIGTERM to the process that uses `path`, and SIGKILL after `timeout`. Returns false if there
+/// is no such process.
 ///
-/// The id is used only while the lock is held, so that it cannot be that of an unrelated process that came later.
-pub fn stop_holder(path: &Path, deadline: Duration) -> Result<bool> {
+/// It signals the process only while the lock is taken, since a later process can have the same id.
+///
+/// # Errors
+/// When the lock cannot be read or the process cannot be signalled.
+pub fn stop_holder(path: &Path, timeout: Duration) -> Result<bool> {
     let Some(pid) = holder(path)? else {
         return Ok(false);
     };
     signal(pid, Signal::TERM)?;
-    let end = Instant::now() + deadline;
+    let deadline = Instant::now() + timeout;
     while holder(path)? == Some(pid) {
-        if Instant::now() >= end {
-            // Its children die with it (see `process::guarded`).
+        if Instant::now() >= deadline {
+            // Its children die with it: see `process::guarded`.
             signal(pid, Signal::KILL)?;
             return Ok(true);
         }
@@ -91,14 +104,18 @@ pub fn stop_holder(path: &Path, deadline: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// A folder of its own under `parent` for one control plane, for tests. What earlier, dead processes left there is removed.
+/// Returns the path of a new state folder under `parent`, for a test. Removes the state folders there that no process
+/// uses any more.
+///
+/// # Errors
+/// When `parent` cannot be created or read.
 pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
     fs::create_dir_all(parent)?;
     for entry in fs::read_dir(parent)? {
         let path = entry?.path();
         if path.join(MARKER).is_file() && holder(&path).is_ok_and(|holder| holder.is_none()) {
-            // Another test process may be removing the same one.
-            let _ = end_leftovers(&path);
+            // Another test process may be removing the same folder.
+            let _ = kill_leftovers(&path);
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -106,15 +123,15 @@ pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
     Ok(parent.canonicalize()?.join(format!("{}-{now}", std::process::id())))
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file with mode 0600.
 pub(crate) fn write_private(path: &Path, contents: &str) -> Result<()> {
     let open = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
     let mut file = open.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(file.write_all(contents.as_bytes())?)
 }
 
-/// Tries for a moment: a look by [`holder`] holds the lock too, for an instant.
-fn take(lock: &File, path: &Path) -> Result<()> {
+/// Acquires the lock. It retries for half a second, since [`holder`] also takes the lock for an instant.
+fn acquire(lock: &File, path: &Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_millis(500);
     loop {
         match lock.try_lock() {
@@ -122,7 +139,7 @@ fn take(lock: &File, path: &Path) -> Result<()> {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => {
                 bail!(
-                    "{} is in use by process {}; stop that one, or choose another state folder",
+                    "{} is in use by process {}; stop that process or choose another state folder",
                     path.display(),
                     pid_in(path)
                 )
@@ -139,20 +156,17 @@ fn prepare(path: &Path) -> Result<()> {
     created.with_context(|| format!("cannot create the state folder {}", path.display()))?;
     let is_ours = path.join(MARKER).is_file();
     if !is_ours && fs::read_dir(path)?.next().is_some() {
-        bail!("{} is not empty and not a state folder of Daypass; choose another one", path.display());
+        bail!("{} is not empty and not a state folder; choose another one", path.display());
     }
-    // The marker comes before the lock: whoever finds anything in here finds the marker too.
-    Ok(fs::write(
-        path.join(MARKER),
-        "A state folder of Daypass's local control plane. It is emptied at every start.\n",
-    )?)
+    // Before the lock, so that another process finds either an empty folder or one with a marker.
+    Ok(fs::write(path.join(MARKER), "The state folder of a local Daypass control plane. Every start empties it.\n")?)
 }
 
 fn pid_in(path: &Path) -> String {
     fs::read_to_string(path.join(LOCK)).unwrap_or_default()
 }
 
-/// Removes what an earlier start left behind.
+/// Removes everything but the marker and the lock.
 fn wipe(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -161,22 +175,22 @@ fn wipe(path: &Path) -> Result<()> {
         }
         let path = entry.path();
         let removed = if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("cannot remove what an earlier start left at {}", path.display()))?;
+        removed.with_context(|| format!("cannot remove {}, left by an earlier start", path.display()))?;
     }
     Ok(())
 }
 
-/// Ends processes that an earlier holder left behind: those that are just dying, or, where the system has no parent death
-/// signal, alive. A process id may have been given to somebody else since, so only a command line that names this folder counts.
-fn end_leftovers(path: &Path) -> Result<()> {
+/// Kills the processes that an earlier holder left behind. On Linux they are dying already. Systems without a parent
+/// death signal keep them alive. Since an unrelated process can have got the id, this only kills a process whose
+/// command line names the folder.
+fn kill_leftovers(path: &Path) -> Result<()> {
     let folder = path.display().to_string();
-    for pid in
-        fs::read_to_string(path.join(PIDS)).unwrap_or_default().lines().filter_map(|line| line.parse::<u32>().ok())
-    {
+    let pids = fs::read_to_string(path.join(PIDS)).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.parse::<u32>().ok()) {
         let deadline = Instant::now() + Duration::from_secs(5);
         while command_line(pid).contains(&folder) {
             if Instant::now() >= deadline {
-                bail!("process {pid} of an earlier start on {folder} cannot be ended");
+                bail!("cannot kill process {pid} of an earlier start on {folder}");
             }
             let _ = signal(pid, Signal::KILL);
             thread::sleep(POLL);
@@ -194,17 +208,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_somebody_else_is_left_alone() -> Result<()> {
+    fn folder_without_marker_is_refused_and_left_alone() -> Result<()> {
         let dir = tempfile::tempdir()?;
         fs::write(dir.path().join("thesis.tex"), "years of work")?;
         let error = StateDir::claim(dir.path());
         assert!(error.is_err_and(|error| error.to_string().contains("not a state folder")));
-        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing may be added either");
+        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing is added");
         Ok(())
     }
 
     #[test]
-    fn a_held_folder_is_refused_and_names_its_holder() -> Result<()> {
+    fn folder_in_use_is_refused_with_the_id_of_its_holder() -> Result<()> {
         let dir = tempfile::tempdir()?;
         assert_eq!(holder(dir.path())?, None);
         let state = StateDir::claim(dir.path())?;
@@ -217,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_folder_is_emptied() -> Result<()> {
+    fn folder_of_an_earlier_start_is_emptied() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let state = StateDir::claim(dir.path())?;
         fs::write(state.path().join("etcd/data"), "stale")?;
@@ -229,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leftover_process_of_the_folder_is_ended_and_no_other() -> Result<()> {
+    fn only_leftover_processes_of_the_folder_are_killed() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let state = StateDir::claim(dir.path())?;
         let script = "while :; do sleep 1; done";
@@ -237,7 +251,7 @@ mod tests {
         let mut other = Command::new("sh").args(["-c", script]).spawn()?;
         state.record_pid(ours.id())?;
         state.record_pid(other.id())?;
-        end_leftovers(state.path())?;
+        kill_leftovers(state.path())?;
         assert!(!ours.wait()?.success());
         assert!(other.try_wait()?.is_none());
         other.kill()?;
@@ -246,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn abandoned_test_folders_are_removed_and_held_ones_kept() -> Result<()> {
+    fn fresh_state_dir_removes_only_unused_folders() -> Result<()> {
         let parent = tempfile::tempdir()?;
         let abandoned = fresh_state_dir(parent.path())?;
         drop(StateDir::claim(&abandoned)?);

@@ -1,4 +1,4 @@
-//! The programs of the local control plane: taken from where the user says, else built once and kept.
+//! Finds the programs of a control plane, and builds them into the cache if needed.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -11,15 +11,19 @@ use crate::go::GoModule;
 const DEFAULT_KUBERNETES: &str = "v1.34";
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
-/// Where the programs of one Kubernetes minor version are.
+/// The programs of one Kubernetes minor version.
 #[derive(Debug, Clone)]
 pub struct Tools {
     dir: PathBuf,
 }
 
 impl Tools {
-    /// `KUBEBUILDER_ASSETS` when all four programs are in it, else those of `KUBERNETES_VERSION` (default v1.34), built when
-    /// they are not in the cache yet. What happens to be in `PATH` is never used: its version is anybody's guess.
+    /// Returns the programs in `KUBEBUILDER_ASSETS` if it has all four, else those of `KUBERNETES_VERSION` (v1.34 by
+    /// default), and builds them unless they are in the cache. It never uses programs in `PATH`, since those can have
+    /// any version.
+    ///
+    /// # Errors
+    /// When the version is unknown or the build fails.
     pub fn find_or_build() -> Result<Self> {
         if let Some(dir) = std::env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty()) {
             let dir = PathBuf::from(dir);
@@ -27,18 +31,18 @@ impl Tools {
             if missing.is_empty() {
                 return Ok(Self { dir: dir.canonicalize()? });
             }
-            eprintln!("KUBEBUILDER_ASSETS ({}) has no {}; not using it", dir.display(), missing.join(", "));
+            eprintln!("ignoring KUBEBUILDER_ASSETS ({}): it has no {}", dir.display(), missing.join(", "));
         }
         let (dir, version) = kubernetes_module()?;
         Ok(Self { dir: kubernetes(dir, &version)? })
     }
 
-    /// The folder of the programs, for `PATH`.
+    /// The programs' folder, for `PATH`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The kubectl of the same version.
+    /// The path of kubectl.
     pub fn kubectl(&self) -> PathBuf {
         self.dir.join("kubectl")
     }
@@ -47,9 +51,14 @@ impl Tools {
         self.dir.join(name)
     }
 
-    /// Helm: `DAYPASS_HELM` when that is set, else built when it is not in the cache yet (about two minutes).
+    /// Returns the path of helm: `DAYPASS_HELM` if it is set, else the one in the cache. Builds it if the cache has
+    /// none, which takes about two minutes.
     ///
-    /// It needs a newer Go than Kubernetes does: asked for first, a too old Go is said before minutes of building.
+    /// Helm needs a newer Go than Kubernetes. Call this before [`find_or_build`](Self::find_or_build), so that an old
+    /// Go fails before minutes of building.
+    ///
+    /// # Errors
+    /// When `DAYPASS_HELM` does not exist or the build fails.
     pub fn helm() -> Result<PathBuf> {
         if let Some(helm) = std::env::var_os("DAYPASS_HELM").filter(|path| !path.is_empty()) {
             let helm = PathBuf::from(helm);
@@ -73,7 +82,7 @@ pub(crate) struct NodeTools {
 }
 
 impl NodeTools {
-    /// Those of `KUBERNETES_VERSION` (default v1.34), built when they are not in the cache yet.
+    /// Returns the programs of `KUBERNETES_VERSION` (v1.34 by default), and builds them unless they are in the cache.
     pub(crate) fn find_or_build() -> Result<Self> {
         let (dir, version) = kubernetes_module()?;
         let packages = &[
@@ -90,12 +99,12 @@ impl NodeTools {
     }
 }
 
-/// The folder of this crate, with the Go modules beside it.
+/// The folder of this crate, which has the Go modules too.
 fn sources() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The module of the Kubernetes version that is wanted, and that version in full.
+/// The folder of the chosen Kubernetes version's module, and that version in full.
 fn kubernetes_module() -> Result<(PathBuf, String)> {
     let minor = std::env::var("KUBERNETES_VERSION").unwrap_or_default();
     module_of(if minor.is_empty() { DEFAULT_KUBERNETES } else { &minor })
@@ -104,7 +113,10 @@ fn kubernetes_module() -> Result<(PathBuf, String)> {
 fn module_of(minor: &str) -> Result<(PathBuf, String)> {
     let dir = sources().join("kubernetes").join(minor);
     if !dir.join("go.mod").is_file() {
-        bail!("no such Kubernetes version: {minor}; there are {}", folders(&sources().join("kubernetes"))?.join(", "));
+        bail!(
+            "unknown Kubernetes version {minor}; choose one of: {}",
+            folders(&sources().join("kubernetes"))?.join(", ")
+        );
     }
     let version = GoModule::required_version(&dir, "k8s.io/kubernetes")?;
     Ok((dir, version))
@@ -121,7 +133,7 @@ fn kubernetes(dir: PathBuf, version: &str) -> Result<PathBuf> {
     cached("kubernetes", version, &GoModule { dir, packages, ldflags })
 }
 
-/// What Kubernetes' own build stamps (hack/lib/version.sh), as far as it can be known here.
+/// The version flags for the linker, as in Kubernetes' own build (hack/lib/version.sh), but without the commit.
 fn kubernetes_ldflags(version: &str) -> String {
     let mut numbers = version.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
@@ -131,7 +143,8 @@ fn kubernetes_ldflags(version: &str) -> String {
     format!("-s -w{}{}", stamp("k8s.io/component-base/version"), stamp("k8s.io/client-go/pkg/version"))
 }
 
-/// The folder with the module's programs, built when it is not there yet. Only one process builds at a time.
+/// Returns the cache folder with the module's programs, and builds them if it does not exist. Only one process builds
+/// at a time.
 fn cached(name: &str, version: &str, module: &GoModule) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let key = format!("{name}-{version}-{}", hash(&module.inputs()?));
@@ -144,7 +157,7 @@ fn cached(name: &str, version: &str, module: &GoModule) -> Result<PathBuf> {
     if dir.is_dir() {
         return Ok(dir);
     }
-    // A folder that is complete or not there at all: what a build that was killed left is never mistaken for a result.
+    // Built elsewhere and renamed, so that the folder is complete if it exists, even after a build was killed.
     let building = cache.join(format!(".building-{name}"));
     if building.exists() {
         fs::remove_dir_all(&building)?;
@@ -153,7 +166,7 @@ fn cached(name: &str, version: &str, module: &GoModule) -> Result<PathBuf> {
     module.build(&format!("{name} {version}"), &building)?;
     let etcd = building.join("server");
     if etcd.exists() {
-        // Go names it after the last part of its import path.
+        // Go names a program after the last part of its import path.
         fs::rename(etcd, building.join("etcd"))?;
     }
     fs::rename(&building, &dir)?;
@@ -165,7 +178,7 @@ fn lock(path: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("another process is building the same; waiting for it");
+            eprintln!("waiting for another process that is building the same");
             file.lock()?;
         }
         Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -173,14 +186,14 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// `$XDG_CACHE_HOME/daypass/tools`, else `~/.cache/daypass/tools`.
+/// `$XDG_CACHE_HOME/daypass/tools`, or `~/.cache/daypass/tools` without that variable.
 fn cache_dir() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set: no place for the tools")?.join("daypass/tools"))
+    Ok(cache.context("no cache folder: set HOME or XDG_CACHE_HOME")?.join("daypass/tools"))
 }
 
-/// Each part's length goes in too, so that moving text from one part to the next changes the hash.
+/// Hashes the parts with their lengths, so that moving text from one part to the next changes the hash.
 fn hash(parts: &[String]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -204,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_depends_on_every_part_and_where_it_ends() {
+    fn hash_depends_on_all_parts_and_their_boundaries() {
         let of = |parts: &[&str]| hash(&parts.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
         assert_ne!(of(&["a", "b"]), of(&["a", "c"]));
@@ -213,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_stamped_in_full_and_in_parts() {
+    fn linker_flags_contain_full_version_major_and_minor() {
         let flags = kubernetes_ldflags("v1.34.4");
         assert!(
             flags.contains("version.gitVersion=v1.34.4")
@@ -223,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kubernetes_version_is_refused_with_the_known_ones() {
+    fn error_for_an_unknown_kubernetes_version_lists_the_known_ones() {
         let error = module_of("v0.1").map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("v1.34")));
     }

@@ -1,4 +1,4 @@
-//! The control plane as its users meet it: side by side, without a component, and after a SIGKILL.
+//! Tests control planes side by side, with a stopped component, and after a SIGKILL.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use daypass_local::{Component, ControlPlane, Options, Shutdown, Tools, holder};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
-fn two_run_side_by_side_and_know_nothing_of_each_other() -> Result<()> {
+fn two_control_planes_run_side_by_side() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let tools = Tools::find_or_build()?;
     let one = ControlPlane::start(&tools, &dir.path().join("one"), Options::default())?;
@@ -21,7 +21,7 @@ fn two_run_side_by_side_and_know_nothing_of_each_other() -> Result<()> {
     assert!(succeeds(one.kubectl().args(["get", "namespace", "guests"])));
     assert!(!succeeds(other.kubectl().args(["get", "namespace", "guests"])));
 
-    // The controllers work: what every namespace gets, and what goes with an owner.
+    // The controllers work: they create what every namespace gets, and delete what belongs to a deleted namespace.
     wait_for("the default service account", || {
         succeeds(one.kubectl().args(["get", "-n", "guests", "serviceaccount/default", "configmap/kube-root-ca.crt"]))
     })?;
@@ -29,12 +29,12 @@ fn two_run_side_by_side_and_know_nothing_of_each_other() -> Result<()> {
     assert!(succeeds(one.kubectl().args(["delete", "namespace", "guests", "--timeout=30s"])));
     assert!(fs::read_to_string(one.audit_log())?.contains("\"resource\":\"namespaces\""));
     one.stop()?;
-    assert!(succeeds(other.kubectl().args(["get", "--raw=/readyz"])), "the other one runs on");
+    assert!(succeeds(other.kubectl().args(["get", "--raw=/readyz"])), "the other control plane still runs");
     Ok(())
 }
 
 #[test]
-fn the_api_server_can_be_taken_away_and_brought_back_with_its_data() -> Result<()> {
+fn api_server_keeps_its_data_when_stopped_or_killed() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let plane = ControlPlane::start(&Tools::find_or_build()?, dir.path(), Options::default())?;
     assert!(succeeds(plane.kubectl().args(["create", "namespace", "kept"])));
@@ -48,18 +48,18 @@ fn the_api_server_can_be_taken_away_and_brought_back_with_its_data() -> Result<(
 }
 
 #[test]
-fn a_sigkill_leaves_nothing_behind_and_the_next_start_is_fresh() -> Result<()> {
+fn no_process_or_data_survives_a_sigkill() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let state = dir.path().join("state");
     let mut first = up(&state)?;
     assert!(succeeds(kubectl(&state)?.args(["create", "namespace", "stale"])));
     let started = pids(&state)?;
     assert_eq!(started.len(), 3);
-    assert!(!succeeds(&mut local(&["up", "--state"], &state)), "a held state folder is refused");
+    assert!(!succeeds(&mut local(&["up", "--state"], &state)), "a state folder in use is refused");
 
     first.kill()?;
     first.wait()?;
-    // Where the system has no parent death signal, only the next start ends them.
+    // Systems without a parent death signal leave this to the next start.
     if cfg!(target_os = "linux") {
         wait_for("the components to die with their parent", || !started.iter().any(|pid| is_alive(pid, &state)))?;
     }
@@ -69,18 +69,18 @@ fn a_sigkill_leaves_nothing_behind_and_the_next_start_is_fresh() -> Result<()> {
     assert!(!succeeds(kubectl(&state)?.args(["get", "namespace", "stale"])));
     let started = pids(&state)?;
     assert!(succeeds(&mut local(&["down", "--state"], &state)));
-    assert!(second.wait()?.success(), "a clean end");
+    assert!(second.wait()?.success(), "a clean stop");
     assert!(!started.iter().any(|pid| is_alive(pid, &state)));
     assert_eq!(holder(&state)?, None);
     Ok(())
 }
 
-/// Starts `daypass-local up` and returns when it says that it is ready.
+/// Starts `daypass-local up` and returns when it is ready.
 fn up(state: &Path) -> Result<Child> {
     let log = state.with_extension("out");
     let mut child = local(&["up", "--state"], state).stdout(fs::File::create(&log)?).spawn()?;
     let ready = wait_for("daypass-local up", || {
-        fs::read_to_string(&log).is_ok_and(|said| said.contains("ready:")) || !matches!(child.try_wait(), Ok(None))
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("ready:")) || !matches!(child.try_wait(), Ok(None))
     });
     if ready.is_err() || child.try_wait()?.is_some() {
         child.kill()?;
@@ -102,11 +102,11 @@ fn kubectl(state: &Path) -> Result<Command> {
 }
 
 fn pids(state: &Path) -> Result<Vec<String>> {
-    let pids = fs::read_to_string(state.join("pids")).context("no processes were recorded")?;
+    let pids = fs::read_to_string(state.join("pids")).context("no pids file")?;
     Ok(pids.lines().map(str::to_owned).collect())
 }
 
-/// A process that is dead but not reaped has no command line, and one that got the id later another one.
+/// Compares the command line: a dead process that nobody reaped has none, and a later process with the id has another.
 fn is_alive(pid: &str, state: &Path) -> bool {
     let args = Command::new("ps").args(["-o", "args=", "-p", pid]).output();
     args.is_ok_and(|args| String::from_utf8_lossy(&args.stdout).contains(&state.display().to_string()))
@@ -120,7 +120,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
     let end = Instant::now() + DEADLINE;
     while !condition() {
         if Instant::now() >= end {
-            bail!("{what}: not within {DEADLINE:?}");
+            bail!("waited {DEADLINE:?} in vain for {what}");
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -1,4 +1,5 @@
-//! A node leaves nothing on the machine, however it ends. `make test-node` runs this: it needs Linux, root, containerd and its company.
+//! Checks that a node leaves nothing on the machine. `make test-node` runs this. It needs Linux, root and
+//! what `daypass-local check-node` checks.
 
 use std::fs;
 use std::path::Path;
@@ -11,27 +12,27 @@ use anyhow::{Context, Result, bail};
 const DEADLINE: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_node_leaves_nothing_when_it_is_stopped_or_killed() -> Result<()> {
+fn node_leaves_no_traces_when_stopped_or_killed() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let state = dir.path().join("state");
     let tunables = tunables();
 
     let mut killed = up(&state)?;
-    assert!(!traces(&state)?.is_empty(), "the test would show nothing");
+    assert!(!traces(&state)?.is_empty(), "the test needs traces to look for");
     killed.kill()?;
     killed.wait()?;
-    // A SIGKILL leaves cgroups, empty ones, to the next start: nothing but a process could remove them.
+    // After a SIGKILL, empty cgroups stay until the next start: the kernel does not remove them.
     wait_gone(&state, |trace| trace.starts_with("cgroup"))?;
 
     let mut stopped = up(&state)?;
     let down = Command::new(env!("CARGO_BIN_EXE_daypass-local")).args(["down", "--state"]).arg(&state).status()?;
-    assert!(down.success() && stopped.wait()?.success(), "a clean end");
+    assert!(down.success() && stopped.wait()?.success(), "a clean stop");
     wait_gone(&state, |_| false)?;
-    assert_eq!(self::tunables(), tunables, "kubelet sets copies");
+    assert_eq!(self::tunables(), tunables, "kubelet changes only its copies");
     Ok(())
 }
 
-/// What kubelet sets for a machine.
+/// The settings that kubelet changes on a machine.
 fn tunables() -> Vec<String> {
     let names = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
     names.map(|name| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default()).to_vec()
@@ -54,13 +55,13 @@ fn up(state: &Path) -> Result<Child> {
     Ok(child)
 }
 
-/// Everything on the machine that is a node's: processes and mounts that name its folder, its cgroups, its interfaces.
+/// Lists the traces of a node: processes and mounts that name its folder, its cgroups, and its interfaces.
 fn traces(state: &Path) -> Result<Vec<String>> {
-    let folder = state.to_str().context("a folder that is text")?;
+    let folder = state.to_str().context("the path is not UTF-8")?;
     let mut traces = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let process = entry?.path();
-        // One that ends meanwhile is no trace.
+        // A process that has just ended is no trace.
         let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
         if arguments.contains(folder) && !arguments.contains("daypass-local") {
@@ -73,7 +74,7 @@ fn traces(state: &Path) -> Result<Vec<String>> {
         let hierarchy = Path::new(mount.split(' ').nth(1).unwrap_or_default());
         for entry in fs::read_dir(hierarchy)? {
             let name = entry?.file_name();
-            // Those of nodes that others run meanwhile have somebody in them.
+            // The cgroups of other running nodes have a process in them.
             let holder = hierarchy.join(&name).join("holder/cgroup.procs");
             if name.to_string_lossy().starts_with("daypass-node-")
                 && fs::read_to_string(holder).is_ok_and(|ids| ids.is_empty())
@@ -91,7 +92,7 @@ fn traces(state: &Path) -> Result<Vec<String>> {
     Ok(traces)
 }
 
-/// Waits until there are no traces but those that are allowed.
+/// Waits until all traces that remain are allowed.
 fn wait_gone(state: &Path, allowed: impl Fn(&str) -> bool) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     loop {

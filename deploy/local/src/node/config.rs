@@ -1,27 +1,13 @@
-//! What the programs of a node are told.
+//! The configuration files of a node's programs.
 
 use std::path::Path;
 
-/// The node's address, and the API server's on it. 198.18.0.0/15 is for tests of networks (RFC 2544): nothing real is there.
-pub(crate) const NODE_ADDRESS: &str = "198.18.0.1";
-pub(crate) const SERVICE_RANGE: &str = "198.18.128.0/24";
-/// The first of these: the Service `kubernetes`.
-const API_SERVICE: &str = "198.18.128.1";
-const POD_RANGE: &str = "198.18.1.0/24";
-pub(crate) const NODE_NAME: &str = "node";
+use crate::sandbox::{API_NAME, DAYPASS_NAME, NODE_ADDRESS, NODE_NAME, POD_RANGE};
+
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 pub(crate) const PAUSE_IMAGE: &str = "localhost/pause:1";
 
-/// The API server's public name in the sandbox. Port 443.
-pub const API_NAME: &str = "api.node.test";
-/// Daypass's: the Service `daypass` in the namespace `daypass`.
-pub const DAYPASS_NAME: &str = "daypass.node.test";
-
-/// Names and addresses of the API server that a node adds.
-pub(crate) const API_HOSTS: [&str; 5] =
-    [NODE_ADDRESS, API_SERVICE, "kubernetes.default.svc.cluster.local", API_NAME, NODE_NAME];
-
-/// CoreDNS: the cluster's names, and the two public ones. What else is asked for is refused, not forwarded.
+/// CoreDNS's Corefile: the cluster's names and the two public names. CoreDNS refuses all others and forwards none.
 pub(crate) fn corefile(kubeconfig: &Path) -> String {
     format!(
         ".:53 {{
@@ -37,7 +23,8 @@ pub(crate) fn corefile(kubeconfig: &Path) -> String {
     )
 }
 
-/// containerd. A container may not lower its OOM score where the machine itself is a container or has no such right.
+/// containerd's configuration. Without `restrict_oom_score_adj`, no container starts on a machine that may not lower
+/// OOM scores, for example because it is a container itself.
 pub(crate) fn containerd(cni_programs: &Path, cni_config: &Path) -> String {
     format!(
         r#"version = 2
@@ -59,8 +46,8 @@ state = "/run/containerd"
     )
 }
 
-/// The pods' network: a pair of interfaces for each, and routes. All that a pod sends passes the node's packet filter, to a pod on the same
-/// node too; over a bridge it would not, and Services would not work between them.
+/// The pods' network: one veth pair per pod, and routes. All traffic passes the node's packet filter, even between two
+/// pods. Over a bridge it would not, and Services would not work between pods.
 pub(crate) fn cni() -> String {
     format!(
         r#"{{"cniVersion": "0.4.0", "name": "pods", "plugins": [{{
@@ -71,7 +58,8 @@ pub(crate) fn cni() -> String {
     )
 }
 
-/// kubelet. Nothing is evicted, and no image removed, for the sake of a disk or a memory that others fill too.
+/// kubelet's configuration. It evicts no pod and removes no image, since other programs also fill this machine's disk
+/// and memory.
 pub(crate) fn kubelet(cgroup_root: &str, ca: &Path, certificate: &Path, key: &Path) -> String {
     format!(
         r#"apiVersion: kubelet.config.k8s.io/v1beta1
@@ -93,7 +81,12 @@ clusterDomain: cluster.local
 resolvConf: ""
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-evictionHard: {{memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}}
+evictionHard:
+  memory.available: "0%"
+  nodefs.available: "0%"
+  nodefs.inodesFree: "0%"
+  imagefs.available: "0%"
+  imagefs.inodesFree: "0%"
 "#,
         ca.display(),
         certificate.display(),
@@ -101,7 +94,7 @@ evictionHard: {{memory.available: "0%", nodefs.available: "0%", nodefs.inodesFre
     )
 }
 
-/// kube-proxy. The size of the machine's connection table is not its business here.
+/// kube-proxy's configuration. It leaves the size of the machine's connection table alone.
 pub(crate) fn kube_proxy(kubeconfig: &Path) -> String {
     format!(
         r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1

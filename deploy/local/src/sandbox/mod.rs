@@ -1,7 +1,17 @@
-//! Namespaces of their own for a control plane with a node: network, mounts and processes.
+//! The sandbox of a control plane with a node: a network, a mount and a process namespace.
 //!
-//! What a node does to a machine (interfaces, packet filters, mounts, containers that outlive their starter) it does in here, and the
-//! kernel undoes it when the first process in here dies. Cgroups are the one thing that it does not undo.
+//! A node changes its machine: interfaces, packet filters, mounts, containers that outlive the process that started
+//! them. In a sandbox, the kernel undoes all of this when the sandbox's first process dies, except for cgroups.
+
+mod cgroups;
+mod network;
+mod requirements;
+
+pub use network::{API_NAME, DAYPASS_NAME};
+pub use requirements::missing;
+
+pub(crate) use network::{API_HOSTS, NODE_ADDRESS, NODE_NAME, POD_RANGE, SERVICE_RANGE};
+pub(crate) use requirements::cni_programs;
 
 use std::fs::{self, DirBuilder};
 use std::path::{Path, PathBuf};
@@ -11,28 +21,27 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::cgroups::Cgroups;
-use super::config::NODE_ADDRESS;
+use self::cgroups::Cgroups;
 use crate::process::{POLL, Process, guarded};
 use crate::state::write_private;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Running namespaces. Dropped, everything in them is killed and gone.
+/// A running sandbox. Dropping it kills all of its processes and removes its namespaces and cgroups.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    /// `unshare`, the parent of the first process in the sandbox, which dies with it.
+    /// `unshare`, the parent of the sandbox's first process. That process dies with it.
     holder: Process,
     dir: PathBuf,
     cgroups: Cgroups,
 }
 
 impl Sandbox {
-    /// `state` is the folder of the control plane.
+    /// Starts a sandbox and returns when its network and mounts are ready. `state` is the state folder.
     pub(crate) fn start(state: &Path) -> Result<Self> {
-        let missing = super::missing();
+        let missing = missing();
         if !missing.is_empty() {
-            bail!("a node cannot run here: {}", missing.join("; "));
+            bail!("this machine cannot run a node: {}", missing.join("; "));
         }
         let dir = state.join("node");
         for folder in ["", "lib", "log", "cni"] {
@@ -56,7 +65,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Where the node's files are.
+    /// The folder of the node's files.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -65,48 +74,51 @@ impl Sandbox {
         &self.cgroups
     }
 
-    fn namespace(&self, kind: &str) -> PathBuf {
+    fn namespace_file(&self, kind: &str) -> PathBuf {
         Path::new("/proc").join(self.holder.id().to_string()).join("ns").join(kind)
     }
 
-    fn entered(&self, mut command: Command, namespaces: &[(&str, &str)], program: &Path) -> Command {
+    /// Completes an `nsenter` command that runs `program` in these namespaces. Each is an option of nsenter and a file
+    /// name below `/proc/<pid>/ns`.
+    fn enter(&self, mut command: Command, namespaces: &[(&str, &str)], program: &Path) -> Command {
         for (option, kind) in namespaces {
-            command.arg(format!("--{option}={}", self.namespace(kind).display()));
+            command.arg(format!("--{option}={}", self.namespace_file(kind).display()));
         }
         command.arg("--").arg(program);
         command
     }
 
-    /// A program in the sandbox's network that keeps its process id and dies with us.
+    /// A command in the sandbox's network namespace alone. It has the program's process id and dies with this process.
     pub(crate) fn guarded(&self, program: &Path) -> Command {
-        self.entered(guarded(Path::new("nsenter")), &[("net", "net")], program)
+        self.enter(guarded(Path::new("nsenter")), &[("net", "net")], program)
     }
 
-    /// A command in all of the sandbox. Its process id is that of `nsenter`, which waits for it; killed with that one.
+    /// A command in all of the sandbox's namespaces. Its process id is that of `nsenter`, which waits for the program.
+    /// Killing nsenter kills the program.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let all = [("net", "net"), ("mount", "mnt"), ("pid", "pid_for_children")];
-        let mut command = self.entered(Command::new("nsenter"), &all, Path::new("setpriv"));
+        let mut command = self.enter(Command::new("nsenter"), &all, Path::new("setpriv"));
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         command
     }
 
-    /// Whether somebody in the sandbox listens on this port.
+    /// Whether a process in the sandbox listens on this port.
     pub(crate) fn listens(&self, port: u16) -> bool {
         let file = Path::new("/proc").join(self.holder.id().to_string()).join("net/tcp");
-        let listening = |line: &str| {
+        let is_listening = |line: &str| {
             let mut words = line.split_whitespace().skip(1);
-            let local = words.next().is_some_and(|address| address.ends_with(&format!(":{port:04X}")));
-            // 0A is TCP_LISTEN, in the kernel's own numbers.
-            local && words.nth(1) == Some("0A")
+            let is_port = words.next().is_some_and(|address| address.ends_with(&format!(":{port:04X}")));
+            // 0A is TCP_LISTEN in the kernel's net/tcp_states.h.
+            is_port && words.nth(1) == Some("0A")
         };
-        fs::read_to_string(file).is_ok_and(|text| text.lines().any(listening))
+        fs::read_to_string(file).is_ok_and(|text| text.lines().any(is_listening))
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if let Err(error) = self.holder.kill().context("the sandbox was not ended").and_then(|()| self.cgroups.remove())
-        {
+        let killed = self.holder.kill().context("cannot stop the sandbox");
+        if let Err(error) = killed.and_then(|()| self.cgroups.remove()) {
             eprintln!("{error:#}");
         }
     }

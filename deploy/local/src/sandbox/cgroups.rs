@@ -1,4 +1,4 @@
-//! The cgroups of a node: below one folder of its own in every hierarchy, so that they can be found and removed.
+//! The cgroups of a node. They are in one folder per hierarchy, so that they can be found and removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::POLL;
 
+/// The folders' name is this and the id of the process that holds them.
 const PREFIX: &str = "daypass-node-";
-/// In each: keeps the folder from being taken for one that a killed process left.
+/// A child cgroup that holds one process, so that no other start removes the folder as a leftover.
 const HOLDER: &str = "holder";
-/// Killed processes leave their cgroups within moments.
+/// A killed process leaves its cgroup within moments.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -22,15 +23,15 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes them, named after `holder`, which is put into each and whose death makes them removable. What starts that were killed
-    /// have left is removed first.
+    /// Creates a cgroup in each hierarchy, named after the process `holder`, and moves that process into it. Its death
+    /// makes the cgroups removable. First removes cgroups that earlier, killed processes left behind.
     pub(crate) fn create(holder: u32) -> Result<Self> {
         let hierarchies = hierarchies(&fs::read_to_string("/proc/mounts").context("no /proc/mounts")?);
         remove_leftovers(&hierarchies);
         let cgroups = Self { name: format!("{PREFIX}{holder}"), hierarchies };
         for hierarchy in &cgroups.hierarchies {
             let folder = hierarchy.join(&cgroups.name);
-            fs::create_dir(&folder).with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
+            fs::create_dir(&folder).with_context(|| format!("cannot create the cgroup {}", folder.display()))?;
             let holding = folder.join(HOLDER);
             for (parent, child) in [(hierarchy, &folder), (&folder, &holding)] {
                 delegate(parent);
@@ -43,19 +44,22 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// Their path in each hierarchy, for kubelet's `cgroupRoot`.
+    /// The path of the cgroups in each hierarchy, for kubelet's `cgroupRoot`.
     pub(crate) fn root(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// Removes them once their processes are dead.
+    /// Waits until the processes in the cgroups are dead, and removes the cgroups.
+    ///
+    /// # Errors
+    /// When one still exists after 20 seconds.
     pub(crate) fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_TIMEOUT;
         for folder in self.hierarchies.iter().map(|hierarchy| hierarchy.join(&self.name)) {
             while folder.exists() {
                 remove_tree(&folder);
                 if Instant::now() >= deadline {
-                    bail!("the cgroup {} could not be removed", folder.display());
+                    bail!("cannot remove the cgroup {}", folder.display());
                 }
                 thread::sleep(POLL);
             }
@@ -64,31 +68,32 @@ impl Cgroups {
     }
 }
 
-/// Whether this process may make cgroups.
-pub(super) fn can_be_made() -> bool {
+/// Whether this process may create cgroups.
+pub(super) fn can_create() -> bool {
     let found = hierarchies(&fs::read_to_string("/proc/mounts").unwrap_or_default());
-    let make = |hierarchy: &PathBuf| {
+    let try_create = |hierarchy: &PathBuf| {
         let trial = hierarchy.join(format!("daypass-trial-{}", std::process::id()));
         fs::create_dir(&trial).is_ok() && fs::remove_dir(&trial).is_ok()
     };
-    !found.is_empty() && found.iter().all(make)
+    !found.is_empty() && found.iter().all(try_create)
 }
 
-/// Where the hierarchies are: of version 1 one for each controller, of version 2 one; a machine can have both, and kubelet uses both.
+/// The mount points of the cgroup hierarchies. Version 1 has one per controller, version 2 has one. A machine can have
+/// both versions, and kubelet then uses both.
 fn hierarchies(mounts: &str) -> Vec<PathBuf> {
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let found = fields.filter(|fields| matches!(fields.get(2), Some(&("cgroup" | "cgroup2"))));
     found.filter_map(|fields| fields.get(1).map(PathBuf::from)).collect()
 }
 
-/// Version 2 gives its children only the controllers that it is told to give.
+/// Enables the controllers for child cgroups, which version 2 does not do by itself.
 fn delegate(folder: &Path) {
     for controller in ["cpuset", "cpu", "memory", "pids"] {
         let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
-/// In version 1 a new cpuset is empty, and nothing can run in it.
+/// Copies the cpuset to a child: in version 1 it starts empty, and no process can run in an empty cpuset.
 fn inherit_cpuset(parent: &Path, child: &Path) {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if let Ok(value) = fs::read_to_string(parent.join(file)) {
@@ -107,7 +112,7 @@ fn remove_leftovers(hierarchies: &[PathBuf]) {
     }
 }
 
-/// From the leaves up, as far as no process is in them: the kernel refuses the others.
+/// Removes cgroups from the leaves up. The kernel refuses to remove those with a process in them.
 fn remove_tree(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -122,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hierarchies_of_both_versions_are_found() {
+    fn hierarchies_of_both_versions_are_found() {
         let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(hierarchies(mounts), ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(Path::new));
