@@ -180,8 +180,12 @@ fn rights(scope: Scope, rule: &Value) -> Vec<Right> {
     for verb in texts(&rule["verbs"]) {
         for target in &targets {
             assert!(verb != "*" && !target.contains('*'), "{rule} is more than anybody can use");
-            let right =
-                |name: &Option<String>| Right { scope, verb: verb.clone(), target: target.clone(), name: name.clone() };
+            let right = |name: &Option<String>| Right {
+                scope,
+                verb: verb.clone(),
+                target: target.clone(),
+                name: name.clone(),
+            };
             rights.extend(names.iter().map(right));
         }
     }

@@ -9,7 +9,8 @@ use super::{AccessTokens, CONFLICT_RETRIES, NewToken};
 use crate::cluster::{Error, ErrorKind};
 use crate::crd;
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
-use crate::domain::access_token::{AccessToken, MAX_SESSIONS, Owner, SessionOrigin, TokenId, TokenSecret, owner_key};
+use crate::domain::access_token::{AccessToken, Owner, TokenId, TokenSecret, owner_key};
+use crate::domain::session::{MAX_SESSIONS, SessionOrigin};
 use crate::observability::audit::{Actor, Cause, Kind};
 
 /// Label on a token: its owner's [`owner_key`].

@@ -23,9 +23,8 @@ use futures::{Stream, StreamExt as _};
 use self::identity::KnownIssuer;
 use crate::clock::{Clock, Entropy, NoEntropy};
 use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
-use crate::domain::access_token::{
-    AccessToken, Owner, SESSION_LIFETIME, Scope, SessionOrigin, TokenId, TokenRules, TokenSecret,
-};
+use crate::domain::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret};
+use crate::domain::session::{SESSION_LIFETIME, SessionOrigin};
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a change on the newer version after a conflict.

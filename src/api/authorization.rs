@@ -10,8 +10,8 @@ use super::request_context::RequestContext;
 use crate::authn::{Caller, Count, Digest};
 use crate::cluster::{Access, Identity, Lookup, Privilege, Verb};
 use crate::domain::access_token::Scope;
-use crate::domain::id::MemberId;
 use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
 use crate::domain::role::{Role, RoleId};
 use crate::observability::audit::{Event, Kind};
 

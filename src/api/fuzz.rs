@@ -14,7 +14,7 @@ use super::request_context::client_address;
 use super::tokens::{CreateToken, RotateToken, UpdateToken};
 use crate::authn::Credentials;
 use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
-use crate::domain::id::MemberId;
+use crate::domain::member_id::MemberId;
 use crate::domain::redact::redacted;
 use crate::domain::role::RoleId;
 use crate::domain::token::{decode_claims, decode_own_claims};

@@ -1,7 +1,7 @@
 //! The REST API.
 
 mod answer;
-mod auth;
+mod authentication;
 mod authorization;
 mod body;
 mod connection;
@@ -29,7 +29,7 @@ pub use settings::{KubeconfigSettings, Settings};
 
 /// The bodies of answers, for clients that decode them.
 pub mod wire {
-    pub use super::members::{CreatedMember, Credentials, MemberStatus, MemberView};
+    pub use super::members::{CreatedMember, Credentials, MemberState, MemberView};
     pub use super::tokens::{IssuedToken, OwnerView, TokenPage, TokenStatus, TokenView};
 }
 

@@ -15,7 +15,8 @@ use super::request_context::RequestContext;
 use super::tokens::OwnerView;
 use crate::authn::Caller;
 use crate::cluster::Lane;
-use crate::domain::access_token::{MAX_SESSIONS, Scope};
+use crate::domain::access_token::Scope;
+use crate::domain::session::MAX_SESSIONS;
 use crate::observability::audit::Kind;
 
 /// A session.

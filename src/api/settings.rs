@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 
-use crate::domain::id::MemberId;
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
 
 /// The API's configuration.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::rate_limit::{Count, RateLimit};
+use super::leaky_bucket::{Count, RateLimit};
 use crate::domain::network::network;
 
 /// The refusals of this replica.

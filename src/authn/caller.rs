@@ -82,7 +82,8 @@ impl Authenticator {
             };
             Ok(login.filter(|login| !is_member(&login.identity)))
         };
-        let Login { identity, token, session, actor } = self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
+        let Login { identity, token, session, actor } =
+            self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
         Ok(Caller { identity, token, session, actor, request })
     }
 

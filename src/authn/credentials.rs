@@ -130,7 +130,7 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::domain::id::MemberId;
+    use crate::domain::member_id::MemberId;
 
     fn read(value: &str) -> Credentials {
         let mut headers = HeaderMap::new();

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::rate_limit::{Count, RateLimit};
-use super::recent::{Digest, Recent};
+use super::digest_cache::{Digest, Recent};
+use super::leaky_bucket::{Count, RateLimit};
 
 /// How long a denial may be remembered. A permission never is.
 const REMEMBERED: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
 //! Authenticates members, by their credential.
 
 use super::{Authenticator, Credentials, PresentedSecret, Refusal};
-use crate::domain::id::MemberId;
 use crate::domain::member::{Credential, Member};
+use crate::domain::member_id::MemberId;
 use crate::observability::audit::{Actor, Cause, Origin};
 
 /// An authenticated member, and the credential that it presented.

@@ -6,27 +6,27 @@
 mod auth_rate_limiter;
 mod browser;
 mod caller;
-mod checks;
+mod check_queue;
 mod credentials;
 mod denials;
+mod digest_cache;
+mod leaky_bucket;
 mod member;
-mod rate_limit;
-mod recent;
 mod refusal;
 
 pub use browser::is_cross_site;
 pub use caller::Caller;
 pub use credentials::{Credentials, PresentedSecret};
 pub use denials::Denials;
+pub use digest_cache::Digest;
+pub use leaky_bucket::Count;
 pub use member::MemberSession;
-pub use rate_limit::Count;
-pub use recent::Digest;
 pub use refusal::Refusal;
 
 use std::future::Future;
 
 use self::auth_rate_limiter::AuthRateLimiter;
-use self::checks::{Checks, Turn};
+use self::check_queue::{Checks, Turn};
 use crate::access_tokens::AccessTokens;
 use crate::cluster::{Cluster, Error};
 use crate::domain::access_token::TokenSecret;

@@ -78,7 +78,7 @@ impl Rest {
     /// Sends a request to a path below the data plane's. Returns the answer, whatever its status.
     ///
     /// # Errors
-    /// When there is no answer. Daypass may have carried out the request all the same.
+    /// When there is no answer. Daypass may still have carried out the request.
     pub async fn send(
         &self,
         who: &Authorization<'_>,

@@ -67,7 +67,7 @@ struct Target<'a> {
 /// Runs the test, and calls `say` after each step.
 ///
 /// # Errors
-/// The first step that fails. The member is ended all the same.
+/// The first step that fails. The member is ended anyway, once it exists.
 pub fn run(args: &SelftestArgs, say: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

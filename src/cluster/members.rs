@@ -10,9 +10,9 @@ use super::objects::Objects;
 use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error, ErrorKind, gone};
 use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Unreadable, read_member};
-use crate::domain::id::MemberId;
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
 

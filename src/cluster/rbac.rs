@@ -87,16 +87,16 @@ impl Rbac {
         let mut everywhere = false;
         let mut namespaces = BTreeSet::new();
         for binding in &self.cluster_bindings {
-            if let Some(group) = BoundGroup::of(binding.subjects.as_ref(), &own) {
-                everywhere |= group == BoundGroup::Own;
+            if let Some(group) = Via::of(binding.subjects.as_ref(), &own) {
+                everywhere |= group == Via::RoleGroup;
                 grants.add(roles.rules(&binding.role_ref, None), group, &binding.metadata);
             }
         }
         for binding in &self.bindings {
-            if let Some(group) = BoundGroup::of(binding.subjects.as_ref(), &own) {
+            if let Some(group) = Via::of(binding.subjects.as_ref(), &own) {
                 let namespace = binding.metadata.namespace.clone().unwrap_or_default();
                 grants.add(roles.rules(&binding.role_ref, Some(&namespace)), group, &binding.metadata);
-                if group == BoundGroup::Own {
+                if group == Via::RoleGroup {
                     namespaces.insert(namespace);
                 }
             }
@@ -107,10 +107,10 @@ impl Rbac {
 }
 
 impl Grants {
-    fn add(&mut self, rules: Option<Vec<Rule>>, group: BoundGroup, binding: &ObjectMeta) {
+    fn add(&mut self, rules: Option<Vec<Rule>>, group: Via, binding: &ObjectMeta) {
         self.unknown |= rules.is_none();
         // Never ignore a binding of the role's own group, even if it has the label: Kubernetes creates none.
-        let is_default = group == BoundGroup::Shared && is_default_binding(binding);
+        let is_default = group == Via::SharedGroup && is_default_binding(binding);
         self.rules.extend(rules.into_iter().flatten().filter(|rule| !(is_default && is_default_rule(rule))));
     }
 }
@@ -155,18 +155,18 @@ fn read(rule: &PolicyRule, namespace: Option<&str>) -> Rule {
 
 /// The group through which a binding reaches a role's members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BoundGroup {
+enum Via {
     /// The role's own group, `system:serviceaccounts:<namespace>`.
-    Own,
+    RoleGroup,
     /// `system:serviceaccounts` or `system:authenticated`.
-    Shared,
+    SharedGroup,
 }
 
-impl BoundGroup {
+impl Via {
     fn of(subjects: Option<&Vec<Subject>>, own: &str) -> Option<Self> {
         let names = |group: &str| subjects.into_iter().flatten().any(|it| it.kind == "Group" && it.name == group);
         let is_shared = names("system:serviceaccounts") || names("system:authenticated");
-        if names(own) { Some(Self::Own) } else { is_shared.then_some(Self::Shared) }
+        if names(own) { Some(Self::RoleGroup) } else { is_shared.then_some(Self::SharedGroup) }
     }
 }
 

@@ -8,8 +8,8 @@ use kube::Resource as _;
 use super::objects::Objects;
 use super::{Cluster, Error, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
 use crate::crd::{self, Object};
-use crate::domain::id::MemberId;
 use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
 use crate::domain::role::RoleId;
 
 /// A service account in a role namespace.

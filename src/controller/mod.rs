@@ -2,7 +2,7 @@
 //!
 //! It is level-triggered: events, expiries and the sweep all trigger the same comparison of actual and desired state.
 
-mod checks;
+mod background_checks;
 mod default_accounts;
 mod leader;
 mod plan;
@@ -22,7 +22,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use self::checks::{CheckInput, Checks};
+use self::background_checks::{CheckInput, Checks};
 use self::queue::Queue;
 use self::reconcile::{actor, reconcile};
 use self::sweep::{Found, sweep};

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use crate::domain::id::MemberId;
+use crate::domain::member_id::MemberId;
 
 /// The longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);

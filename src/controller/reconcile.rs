@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Controller;
 use super::plan::{Observed, Step};
 use crate::cluster::{Error, Lookup};
-use crate::domain::id::MemberId;
+use crate::domain::member_id::MemberId;
 use crate::membership::EndReason;
 use crate::observability::audit::{Actor, Cause};
 

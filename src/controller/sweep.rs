@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use super::Controller;
 use super::plan::Observed;
 use crate::cluster::{Account, Cluster, Error, Lookup};
-use crate::domain::id::MemberId;
 use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
 use crate::domain::role::{Role, RoleId};
 
 /// The result of a sweep.

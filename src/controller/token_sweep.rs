@@ -146,8 +146,9 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::domain::access_token::{SessionOrigin, TokenSecret};
+    use crate::domain::access_token::TokenSecret;
     use crate::domain::examples::{self, HOUR};
+    use crate::domain::session::SessionOrigin;
 
     fn at(hours: i64) -> DateTime<Utc> {
         examples::at(hours * HOUR)

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, date_schema, immutable, text_schema};
-use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, SessionOrigin, TokenId, is_reserved, owner_key};
+use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, TokenId, is_reserved, owner_key};
 use crate::domain::secret::{SecretHash, SecretSubject as _};
+use crate::domain::session::SessionOrigin;
 
 /// A personal access token for Daypass's REST API, or a session of one. Written by Daypass alone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]

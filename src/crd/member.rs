@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, chrono_of, date, date_schema, immutable, text_schema};
-use crate::domain::id::MemberId;
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{self, Phase};
+use crate::domain::member_id::MemberId;
 use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
 

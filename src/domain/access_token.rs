@@ -3,6 +3,7 @@
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::secret::{Secret, SecretHash};
+use super::session::SessionOrigin;
 
 pub use super::owner::{
     Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, is_reserved, lasting, service_account,
@@ -18,25 +19,10 @@ pub const USE_PRECISION: TimeDelta = TimeDelta::minutes(10);
 /// How long Daypass keeps a token of another identity configuration before deleting it. It refuses the token
 /// meanwhile; rolling back a mistaken configuration makes it work again.
 pub const STALE_GRACE: TimeDelta = TimeDelta::hours(24);
-/// How long a session lasts, unless its token ends earlier.
-pub const SESSION_LIFETIME: TimeDelta = TimeDelta::minutes(30);
-/// The most live sessions of a token.
-pub const MAX_SESSIONS: usize = 16;
 /// How many earlier secrets of a token Daypass remembers, to recognize a rotated secret that is used again.
 pub const MAX_ROTATED: usize = 100;
 /// The longest name, in characters.
 pub const MAX_NAME: usize = 255;
-
-/// The token that a session was issued for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionOrigin {
-    /// The name of the token's object.
-    pub token: String,
-    /// Its UID.
-    pub token_uid: String,
-    /// The fingerprint of its secret, so that rotating the token ends the session.
-    pub secret: String,
-}
 
 /// Whether a token may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret, owner_key};
-use super::id::MemberId;
 use super::kubeconfig::{KubeconfigRecord, RecordedToken};
 use super::lifetime::MembershipDuration;
 use super::member::{Credential, Member, Phase, RecordedStatus};
+use super::member_id::MemberId;
 use super::secret::SecretHash;
 
 pub(crate) const HOUR: i64 = 3600;

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::id::MemberId;
 use super::member::Member;
+use super::member_id::MemberId;
 
 /// How long before the member a token must end. The API server accepts a token for 60 s after its `exp` (the JWT
 /// leeway of go-jose, which Kubernetes uses) and caches a success for 10 s.

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-use super::id::MemberId;
 use super::lifetime::{self, InvalidDuration, InvalidEnd, MembershipDuration, NewEnd};
+use super::member_id::MemberId;
 use super::secret::{Secret, SecretHash};
 
 /// A member's credential.

@@ -40,7 +40,7 @@ const OF_ONE_CREDENTIAL: [&str; 5] = [
     "authentication.kubernetes.io/node-uid",
 ];
 
-/// The attributes to store with an access token: all except [`OF_ONE_CREDENTIAL`], since any other may restrict the
+/// The attributes to store with an access token: all except `OF_ONE_CREDENTIAL`, since any other may restrict the
 /// identity, as `scopes.authorization.openshift.io` does.
 pub fn lasting(extra: &Extra) -> Extra {
     extra

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::id::MemberId;
+use super::member_id::MemberId;
 use super::secret::SecretSubject as _;
 use super::token_id::TokenId;
 

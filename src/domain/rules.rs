@@ -36,7 +36,8 @@ pub fn is_wider(old: &[Rule], new: &[Rule]) -> bool {
 
 impl Rule {
     fn covers(&self, other: &Self) -> bool {
-        let holds = |mine: &BTreeSet<String>, theirs: &BTreeSet<String>| mine.contains("*") || mine.is_superset(theirs);
+        let holds =
+            |mine: &BTreeSet<String>, theirs: &BTreeSet<String>| mine.contains("*") || mine.is_superset(theirs);
         let named = self.resource_names.is_empty()
             || (!other.resource_names.is_empty() && self.resource_names.is_superset(&other.resource_names));
         (self.namespace.is_none() || self.namespace == other.namespace)

@@ -133,7 +133,7 @@ fn checksum(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::id::MemberId;
+    use crate::domain::member_id::MemberId;
     use proptest::prelude::*;
 
     type Credential = Secret<MemberId>;

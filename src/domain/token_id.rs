@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::id::encode;
+use super::member_id::encode;
 use super::role::is_dns_label;
 use super::secret::SecretSubject;
 

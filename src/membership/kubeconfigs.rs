@@ -144,8 +144,8 @@ impl Membership {
     /// Revokes the kubeconfig with this `jti`; `false` if there is none.
     pub async fn revoke_kubeconfig(&self, member: &Member, jti: &str, cause: Cause<'_>) -> Result<bool, Error> {
         let secrets = self.live_kubeconfigs(member).await?;
-        let is_meant = |secret: &&KubeconfigRecord| secret.issued.as_ref().is_some_and(|issued| issued.jti == jti);
-        let Some(secret) = secrets.iter().find(is_meant) else {
+        let has_jti = |secret: &&KubeconfigRecord| secret.issued.as_ref().is_some_and(|issued| issued.jti == jti);
+        let Some(secret) = secrets.iter().find(has_jti) else {
             return Ok(false);
         };
         self.cluster.delete_secret(&member.id.role, secret).await?;

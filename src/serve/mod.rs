@@ -1,12 +1,12 @@
 //! `daypass serve`: starts the API and the controller, and shuts them down.
 
 mod admin;
-mod api_server;
 mod certificate;
 mod connections;
-mod lifecycle;
 mod probe;
+mod rest_api;
 mod settings;
+mod shutdown;
 pub mod tls;
 
 use std::io;
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::{Readiness, admin_router};
-use self::api_server::ApiServer;
 use self::connections::{Limits, Listener};
-use self::lifecycle::{Lifecycle, first_failure, shutdown_signal};
+use self::rest_api::ApiServer;
+use self::shutdown::{Lifecycle, first_failure, shutdown_signal};
 use crate::access_tokens::AccessTokens;
 use crate::cli::{ServeArgs, kubernetes_config};
 use crate::clock::{Clock, Entropy};

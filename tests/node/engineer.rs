@@ -3,8 +3,11 @@
 use crate::session::Session;
 
 /// Functions that a person would define in a terminal.
-const OWNER: &str = r#"MEMBERS=https://daypass.node.test:8443/processing/data-planes/eu-prod-1/members
-owner() { printf 'Authorization: Bearer %s' "$DAYPASS_TOKEN" | curl -sS --fail-with-body --cacert daypass-ca.crt -H @- "$@"; }"#;
+const OWNER: &str = concat!(
+    "MEMBERS=https://daypass.node.test:8443/processing/data-planes/eu-prod-1/members\n",
+    r#"owner() { printf 'Authorization: Bearer %s' "$DAYPASS_TOKEN" | "#,
+    r#"curl -sS --fail-with-body --cacert daypass-ca.crt -H @- "$@"; }"#
+);
 
 /// A member as the terminal knows it.
 pub struct Member {
@@ -28,15 +31,20 @@ pub fn create_through_the_service(terminal: &mut Session) -> Member {
         "The owner creates a member, through the Service. Right after the first install, Kubernetes may \
         not have counted the role's quota yet; `--retry` waits:",
     );
-    let create = r#"owner --retry 30 --retry-delay 2 -H 'Idempotency-Key: case-0815' -H 'Content-Type: application/json' \
-  -d '{"duration":"1","roleId":"projects-view","description":"Case 0815","username":"Talend support team"}' "$MEMBERS""#;
+    let create = concat!(
+        "owner --retry 30 --retry-delay 2 -H 'Idempotency-Key: case-0815' ",
+        "-H 'Content-Type: application/json' \\\n",
+        r#"  -d '{"duration":"1","roleId":"projects-view","description":"Case 0815","#,
+        r#""username":"Talend support team"}' "$MEMBERS""#
+    );
     created(terminal, create, "case")
 }
 
 /// Another member, without showing how.
 pub fn creates(terminal: &mut Session, role: &str, name: &str) -> Member {
     let create = format!(
-        r#"owner --retry 30 --retry-delay 2 -H 'Content-Type: application/json' -d '{{"duration":"1","roleId":"{role}"}}' "$MEMBERS""#
+        r#"owner --retry 30 --retry-delay 2 -H 'Content-Type: application/json' \
+  -d '{{"duration":"1","roleId":"{role}"}}' "$MEMBERS""#
     );
     let (answer, success) = terminal.attempt(&create);
     assert!(success, "{answer}");
@@ -84,9 +92,9 @@ fn shortened(answer: &str) -> String {
 
 /// Downloads a kubeconfig. The password goes through a pipe, since everybody can see arguments.
 fn download(name: &str) -> String {
-    format!(
-        r#"printf 'user = "%s:%s"\n' "${name}_ID" "${name}_PASSWORD" | curl -sS --fail-with-body --cacert daypass-ca.crt -K - -o {name}.kubeconfig "$MEMBERS/${name}_ID/kubeconfig""#
-    )
+    let login = format!(r#"printf 'user = "%s:%s"\n' "${name}_ID" "${name}_PASSWORD""#);
+    let curl = "curl -sS --fail-with-body --cacert daypass-ca.crt -K -";
+    format!(r#"{login} | {curl} -o {name}.kubeconfig "$MEMBERS/${name}_ID/kubeconfig""#)
 }
 
 /// What the engineer does.

@@ -25,8 +25,11 @@ spec:
 EOF";
 const LEADER: &str =
     "LEADER=$(kubectl get lease daypass --namespace daypass -o 'jsonpath={.spec.holderIdentity}'); echo $LEADER";
-const KILL: &str = r#"CONTAINER=$(kubectl get pod "$LEADER" --namespace daypass -o 'jsonpath={.status.containerStatuses[0].containerID}')
-kill -KILL "$(ctr --namespace k8s.io tasks list | awk -v id="${CONTAINER#*//}" '$1 == id { print $2 }')""#;
+const KILL: &str = concat!(
+    r#"CONTAINER=$(kubectl get pod "$LEADER" --namespace daypass "#,
+    "-o 'jsonpath={.status.containerStatuses[0].containerID}')\n",
+    r#"kill -KILL "$(ctr --namespace k8s.io tasks list | awk -v id="${CONTAINER#*//}" '$1 == id { print $2 }')""#
+);
 
 /// This machine's time, which is the API server's too.
 fn now() -> DateTime<Utc> {
@@ -65,7 +68,11 @@ pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
 
     // The other replica answers throughout. Each request has its own connection, so some reach the dead one until
     // Kubernetes has noticed. They fail and prove nothing.
-    let me = r#"printf 'user = "nodes-view.short:%s"\n' "$short_PASSWORD" | curl -sS --max-time 5 --cacert daypass-ca.crt -K - -o /dev/null -w '%{http_code}' "$MEMBERS/nodes-view.short/me""#;
+    let me = concat!(
+        r#"printf 'user = "nodes-view.short:%s"\n' "$short_PASSWORD" | "#,
+        "curl -sS --max-time 5 --cacert daypass-ca.crt -K - -o /dev/null -w '%{http_code}' ",
+        r#""$MEMBERS/nodes-view.short/me""#
+    );
     let gone = "kubectl get member short --namespace daypass-nodes-view --ignore-not-found -o name";
     let (mut accepted, mut refused, mut reaped) = (None, None, None);
     while refused.is_none() || reaped.is_none() {
@@ -93,7 +100,9 @@ pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
         seconds(refused),
         seconds(reaped)
     ));
-    terminal.eventually("Kubernetes has started it again", &format!("test \"$(kubectl get pod {leader} -n daypass -o 'jsonpath={{.status.containerStatuses[0].restartCount}}')\" != {before}"));
+    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
+    let restarted = format!("test \"$(kubectl get pod {leader} -n daypass -o '{count}')\" != {before}");
+    terminal.eventually("Kubernetes has started it again", &restarted);
     let is_back = "kubectl wait --namespace daypass --for condition=Ready pod --selector \
         app.kubernetes.io/name=daypass --timeout 120s";
     terminal.quiet(is_back);

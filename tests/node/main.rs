@@ -112,8 +112,10 @@ fn uninstall(terminal: &mut Session) {
     let names = "kubectl get \
         namespaces,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,customresourcedefinitions \
         -o name";
-    terminal
-        .eventually("role namespaces are gone", "test -z \"$(kubectl get namespaces -l daypass.dev/role-id -o name)\"");
+    terminal.eventually(
+        "role namespaces are gone",
+        "test -z \"$(kubectl get namespaces -l daypass.dev/role-id -o name)\"",
+    );
     terminal.eventually("the pods are gone", "test -z \"$(kubectl get pods -n daypass -o name)\"");
     terminal.eventually("the garbage is collected", "test -z \"$(kubectl get leases,secrets -n daypass -o name)\"");
     terminal.run(&format!("{names} | grep daypass"));

@@ -75,7 +75,8 @@ pub fn measure(terminal: &mut Session) -> String {
     for n in 0..MEMBERS {
         let metadata = format!("{{name: load-{n}, namespace: daypass-projects-view}}");
         terminal.quiet(&format!(
-            "printf '%s\\n' 'apiVersion: daypass.dev/v1alpha1' 'kind: Member' 'metadata: {metadata}' 'spec: {{duration: 1h}}' --- >> load.yaml"
+            "printf '%s\\n' 'apiVersion: daypass.dev/v1alpha1' 'kind: Member' \
+            'metadata: {metadata}' 'spec: {{duration: 1h}}' --- >> load.yaml"
         ));
     }
     terminal.quiet("kubectl apply -f load.yaml");
@@ -85,7 +86,8 @@ pub fn measure(terminal: &mut Session) -> String {
     let answered = terminal.quiet(&format!(
         r#"{{ printf 'header = "Authorization: Bearer %s"\n' "$DAYPASS_TOKEN"
 seq {REQUESTS} | sed 's|.*|url = "'"$MEMBERS"'?limit=100"\noutput = "/dev/null"|'; }} |
-curl -sS --cacert daypass-ca.crt -K - --parallel --parallel-max 16 --write-out '%{{http_code}}\n' 2> /dev/null | sort | uniq -c"#
+curl -sS --cacert daypass-ca.crt -K - --parallel --parallel-max 16 --write-out '%{{http_code}}\n' 2> /dev/null |
+sort | uniq -c"#
     ));
     let (seconds, after) = (start.elapsed().as_secs_f64(), usage(terminal));
     assert_eq!(answered.split_whitespace().collect::<Vec<_>>(), [&*REQUESTS.to_string(), "200"], "{answered}");

@@ -162,7 +162,7 @@ impl ControlPlane {
     /// Stops the components in reverse order of their start.
     ///
     /// # Errors
-    /// When one cannot be stopped. The others are stopped all the same.
+    /// When one cannot be stopped. The others are still stopped.
     pub fn stop(mut self) -> Result<()> {
         self.stop_all()
     }

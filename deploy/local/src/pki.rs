@@ -111,8 +111,9 @@ impl Authority {
         if !hosts.is_empty() {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        let cert =
-            params.signed_by(&key, &self.issuer).with_context(|| format!("cannot create the certificate of {name}"))?;
+        let cert = params
+            .signed_by(&key, &self.issuer)
+            .with_context(|| format!("cannot create the certificate of {name}"))?;
         Ok(CertPem { cert: cert.pem(), key: key.serialize_pem() })
     }
 }

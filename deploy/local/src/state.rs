@@ -80,8 +80,8 @@ pub fn holder(path: &Path) -> Result<Option<u32>> {
     }
 }
 
-/// Sends SIGTERM to the process that uses `path`, and SIGKILL after `timeout`. Returns false if there
-/// is no such process.
+/// Sends SIGTERM to the process that uses `path`, and SIGKILL after `timeout`. Returns false if no
+/// process uses it.
 ///
 /// It signals the process only while the lock is taken, since a later process can have the same id.
 ///

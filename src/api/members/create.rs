@@ -1,7 +1,6 @@
 //! `POST /members`.
 
 use axum::response::{IntoResponse, Response};
-use chrono::TimeDelta;
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,9 +18,9 @@ use crate::authn::Caller;
 use crate::clock::Entropy;
 use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
-use crate::domain::id::{MemberId, encode};
-use crate::domain::lifetime::{MAX_LIFETIME, rfc3339};
+use crate::domain::lifetime::{not_after_of_new, rfc3339};
 use crate::domain::member::Credential;
+use crate::domain::member_id::{MemberId, encode};
 use crate::domain::role::RoleId;
 use crate::membership::EndReason;
 
@@ -100,10 +99,9 @@ pub(super) async fn create_member(
     if key.is_some() {
         remove_ended(&context, &caller, &id).await?;
     }
-    let now = clock.now();
     let spec = MemberSpec {
         duration: body.duration.0,
-        not_after: Some(rfc3339(now + MAX_LIFETIME + TimeDelta::seconds(1))),
+        not_after: Some(rfc3339(not_after_of_new(clock.now()))),
         username: body.username,
         description: body.description,
         created_by: Some(caller.identity.username.clone()),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::MemberPath;
-use crate::api::auth::CallerOrMember;
+use crate::api::authentication::CallerOrMember;
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::cluster::{Access, Lane, Resource, Verb};

@@ -13,7 +13,7 @@ mod types;
 mod update;
 
 pub use create::CreatedMember;
-pub use types::{Credentials, MemberStatus, MemberView};
+pub use types::{Credentials, MemberState, MemberView};
 
 pub(super) use create::CreateMember;
 pub(super) use update::UpdateMember;

@@ -17,7 +17,8 @@ use crate::domain::member::{Credential, Member, Phase};
 /// The state of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum MemberStatus {
+#[schema(as = MemberStatus)]
+pub enum MemberState {
     /// Being set up.
     Pending,
     /// In force.
@@ -58,7 +59,7 @@ pub struct MemberView {
     #[schema(minimum = 0, maximum = 172800)]
     pub seconds_left: i64,
     /// Its state.
-    pub status: MemberStatus,
+    pub status: MemberState,
 }
 
 impl MemberView {
@@ -76,7 +77,7 @@ impl MemberView {
             expires_at: expires_at.trunc_subsecs(0),
             duration_seconds: (expires_at - member.created_at).num_seconds().max(0),
             seconds_left: (expires_at - now).num_seconds().max(0),
-            status: if active { MemberStatus::Active } else { MemberStatus::Pending },
+            status: if active { MemberState::Active } else { MemberState::Pending },
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
     owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
 }
 
-/// Whether the token has just the attributes of this identity. One without them could do more: think of a user whom the
-/// scopes of an OAuth token restrict.
+/// Whether the token has just the attributes of this identity. One without them could do more: think of a user whom
+/// the scopes of an OAuth token restrict.
 pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
     token.owner.extra.as_ref().unwrap_or(&Extra::new()) == &lasting(&identity.extra)
 }

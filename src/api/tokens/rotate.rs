@@ -12,7 +12,7 @@ use super::TokenPath;
 use super::access::{NO_USERS, acts_alike, is_own};
 use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
-use crate::api::auth::{self, caller_problem, credentials};
+use crate::api::authentication::{self, caller_problem, credentials};
 use crate::api::body::Json;
 use crate::api::fields::NO_STORE;
 use crate::api::problem::Problem;
@@ -44,7 +44,7 @@ impl FromRequestParts<State> for Rotator {
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = RequestContext::from_request_parts(parts, state).await?;
         let credentials = credentials(&context, parts)?;
-        let refusal = match auth::caller(&context, &credentials).await {
+        let refusal = match authentication::caller(&context, &credentials).await {
             Ok(caller) => return Ok(Self(caller)),
             Err(refusal) => refusal,
         };
@@ -96,7 +96,8 @@ pub(super) async fn rotate_token(
     let now = context.state.clock.now();
     let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let Json(body) = body.unwrap_or(Json(RotateToken::default()));
-    let asked = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
+    let asked =
+        AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
     let expires_at = asked.unwrap_or(token.expires_at);
     context.require_no_more(&caller, &token.scopes, expires_at)?;
 

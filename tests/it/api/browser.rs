@@ -106,7 +106,7 @@ fn base(client: &Http) -> String {
 
 /// A well-formed credential of this member.
 fn daypass_credential(member: &NewMember) -> String {
-    use daypass::domain::{id::MemberId, member::Credential};
+    use daypass::domain::{member::Credential, member_id::MemberId};
     Credential::new(MemberId::parse(&member.id).unwrap(), &[7; 32]).expose().to_owned()
 }
 

@@ -29,7 +29,7 @@ fn change_by_caller_that_hangs_up_is_audited_as_the_callers() {
     let created = time(&member.body["createdAt"]);
     let connections = daypass.metric(AUTHENTICATED);
     let mut hang_ups = 0;
-    // The client hangs up while Daypass waits for the nth call of the change, until there is no such call.
+    // The client hangs up while Daypass waits for the nth call of the change, until the change makes no more calls.
     for nth in 1..=MOST_CALLS {
         let hours = nth + 1;
         let end = created + TimeDelta::hours(i64::try_from(hours).unwrap());

@@ -171,7 +171,8 @@ fn every_answer_has_a_unique_request_id() {
 fn refusal_before_the_body_keeps_the_connection_usable() {
     let (cluster, daypass) = Cluster::shared();
     let body = r#"{"duration":"1"}"#;
-    for (path, status) in [("/dp-1/members", 401), ("/dp-2/members", 404), ("/nope", 404), ("/dp-1/members/roles", 405)]
+    for (path, status) in
+        [("/dp-1/members", 401), ("/dp-2/members", 404), ("/nope", 404), ("/dp-1/members/roles", 405)]
     {
         let mut connection = RawConnection::connect(cluster, daypass);
         for _ in 0..5 {

@@ -98,7 +98,8 @@ fn use_all(cluster: &Cluster, daypass: &Daypass, secrets: &mut Secrets) {
 #[test]
 fn scanner_patterns_match_exactly_the_secrets() {
     let (cluster, daypass) = Cluster::shared();
-    let patterns = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secret-scanning.toml")).unwrap();
+    let patterns =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secret-scanning.toml")).unwrap();
     let patterns = patterns.lines().filter_map(|line| line.strip_prefix("regex = '''")?.strip_suffix("'''"));
     let patterns: Vec<regex::Regex> = patterns.map(|pattern| regex::Regex::new(pattern).unwrap()).collect();
     assert_eq!(patterns.len(), 2);

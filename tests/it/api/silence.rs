@@ -50,7 +50,8 @@ async fn without_a_request(stranger: &Stranger) {
 /// Clients that never finish their bodies.
 async fn without_a_body(stranger: &Stranger, token: &str) {
     let head = |authorization: &str| {
-        let head = "POST /dp-1/members HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n";
+        let head =
+            "POST /dp-1/members HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n";
         format!("{head}{authorization}\r\n{{")
     };
     let [unknown, known] = [String::new(), format!("Authorization: {token}\r\n")].map(|it| head(&it));

@@ -59,8 +59,11 @@ fn given_certificate_is_served_and_renewed_without_restart() {
     assert!(serves_with(shared, &cluster.serving_certificate()), "which the other replica serves with");
 
     // Between two writes the pair does not match: Daypass keeps the old one.
-    fs::write(folder.join("tls.crt"), rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem())
-        .unwrap();
+    fs::write(
+        folder.join("tls.crt"),
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem(),
+    )
+    .unwrap();
     eventually("the bad pair is noticed", || daypass.log().contains("cannot be used").then_some(()));
     assert!(serves_with(&daypass, &first));
 

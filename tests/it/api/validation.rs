@@ -64,7 +64,8 @@ fn invalid_field_is_named_and_nothing_is_created() {
     }
     bad.push((format!(r#"{{"duration":"1","roleId":"{long}"}}"#), "roleId"));
     for field in ["username", "description"] {
-        for value in [r#""a\u0007""#, r#""a\nb""#, r#""\u001b[2J""#, r#""a\u0085b""#, r#""a\u0000""#, "7", "[]", "{}"] {
+        for value in [r#""a\u0007""#, r#""a\nb""#, r#""\u001b[2J""#, r#""a\u0085b""#, r#""a\u0000""#, "7", "[]", "{}"]
+        {
             bad.push((with(&format!(r#""{field}":{value}"#)), field));
         }
         bad.push((with(&format!(r#""{field}":"{long}""#)), field));
@@ -100,7 +101,8 @@ fn body_other_than_json_object_is_refused() {
         let problem = send(&daypass.owner, "POST", "/members", body.to_owned()).problem(400, "DP_ERR_MALFORMED_BODY");
         assert!(problem["detail"].as_str().unwrap().starts_with("line "), "{problem}");
     }
-    send(&daypass.owner, "POST", "/members", b"{\"username\":\"\xff\"}".to_vec()).problem(400, "DP_ERR_MALFORMED_BODY");
+    send(&daypass.owner, "POST", "/members", b"{\"username\":\"\xff\"}".to_vec())
+        .problem(400, "DP_ERR_MALFORMED_BODY");
     // serde reads an array as the fields in their order.
     let fields = json!(["1", role.id, "description", "username"]).to_string();
     for body in ["null", "7", "[]", "\"x\"", "true", &fields, &"[".repeat(10_000)] {
@@ -140,11 +142,15 @@ fn body_of_two_megabytes_is_too_large() {
     for version in ["http1.1", "http2"] {
         for length in ["Expect:", "Transfer-Encoding: chunked"] {
             for _ in 0..3 {
-                let curl = Curl::new(cluster, daypass, "/members").with("data-binary", &format!("@{}", file.display()));
+                let curl =
+                    Curl::new(cluster, daypass, "/members").with("data-binary", &format!("@{}", file.display()));
                 let headers = [&authorization, "Content-Type: application/json", "Expect:", length];
                 let curl = headers.iter().fold(curl, |curl, header| curl.with("header", header));
                 let (status, text) = curl.with(version, "").send();
-                assert!(status == 413 && text.contains("DP_ERR_BODY_TOO_LARGE"), "{version} {length}: {status} {text}");
+                assert!(
+                    status == 413 && text.contains("DP_ERR_BODY_TOO_LARGE"),
+                    "{version} {length}: {status} {text}"
+                );
                 let stranger =
                     Curl::new(cluster, daypass, "/members").with("data-binary", &format!("@{}", file.display()));
                 assert_eq!(stranger.with("header", length).with(version, "").send().0, 401);
@@ -182,8 +188,11 @@ fn longest_and_shortest_values_are_kept_as_given() {
         assert_eq!(time(&member["expiresAt"]) - time(&member["createdAt"]), TimeDelta::hours(hours));
         assert!((1..=hours * 3600).contains(&member["secondsLeft"].as_i64().unwrap()));
     }
-    let bare =
-        daypass.owner.post("/members", &json!({"duration": 1, "roleId": role.id, "username": null})).expect(201).json();
+    let bare = daypass
+        .owner
+        .post("/members", &json!({"duration": 1, "roleId": role.id, "username": null}))
+        .expect(201)
+        .json();
     let fields: Vec<&String> = bare.as_object().unwrap().keys().collect();
     let expected = [
         "createdAt",

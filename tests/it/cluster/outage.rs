@@ -256,7 +256,9 @@ fn replicas_starting_together_make_one_certificate() {
     };
     for daypass in &replicas {
         // This client trusts only this certificate.
-        Http::new(&format!("{}/dp-1", daypass.url), &certificate).get("/members").problem(401, "DP_ERR_NO_CREDENTIALS");
+        Http::new(&format!("{}/dp-1", daypass.url), &certificate)
+            .get("/members")
+            .problem(401, "DP_ERR_NO_CREDENTIALS");
         assert_eq!(fingerprint(daypass), fingerprint(&replicas[0]));
     }
 }

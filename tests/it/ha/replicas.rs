@@ -51,7 +51,8 @@ fn replica_reads_what_another_wrote() {
 fn token_and_session_work_and_end_on_all_replicas_at_once() {
     let (_, first, second) = two();
     for (a, b) in [(first, second), (second, first)] {
-        let body = json!({"name": "ha", "expiresInDays": 1, "scopes": ["members:read", "tokens:read", "tokens:write"]});
+        let body =
+            json!({"name": "ha", "expiresInDays": 1, "scopes": ["members:read", "tokens:read", "tokens:write"]});
         let made = a.owner.post("/tokens", &body).expect(201).json();
         let path = format!("/tokens/{}", made["id"].as_str().unwrap());
         let with = |answer: &Value| b.owner.with_token(answer["token"].as_str().unwrap());

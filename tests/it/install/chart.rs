@@ -29,7 +29,8 @@ fn everything(cluster: &Cluster) -> Value {
         "httpRoute": {"enabled": true, "parentRefs": [{"name": "edge", "namespace": "gateways"}],
                       "backendTLSPolicy": {"caConfigMap": "ca"}},
         "tlsRoute": {"enabled": true, "parentRefs": [{"name": "edge", "sectionName": "tls"}]},
-        "networkPolicy": {"enabled": true, "apiFrom": [{"namespaceSelector": {}}], "metricsFrom": [{"podSelector": {}}],
+        "networkPolicy": {"enabled": true, "apiFrom": [{"namespaceSelector": {}}],
+                          "metricsFrom": [{"podSelector": {}}],
                           "egress": [{"ports": [{"port": 6443, "protocol": "TCP"}]}]},
     });
     for (key, value) in more.as_object().unwrap() {
@@ -100,7 +101,8 @@ fn installed_objects_match_the_rendered_chart() {
     succeeds(&kubectl_on(&cluster, &apply, &rendered));
     let versions = |cluster: &Cluster| -> Vec<Value> {
         // Controllers change statuses; only an apply changes a generation.
-        let of = |object: &Value| json!([object["kind"], object["metadata"]["name"], object["metadata"]["generation"]]);
+        let of =
+            |object: &Value| json!([object["kind"], object["metadata"]["name"], object["metadata"]["generation"]]);
         live(cluster, &rendered).iter().map(of).collect()
     };
     let first = versions(&cluster);
@@ -174,7 +176,8 @@ fn crds_are_upgraded_with_the_chart_and_survive_uninstall() {
     Chart::new(&newer).unwrap().install(&cluster.plane, &cluster.values()).unwrap();
     assert!(keep(&cluster)["spec"].to_string().contains("Newer than that."));
 
-    let uninstall = || cluster.chart.helm(&cluster.plane).args(["uninstall", RELEASE, "-n", RELEASE]).output().unwrap();
+    let uninstall =
+        || cluster.chart.helm(&cluster.plane).args(["uninstall", RELEASE, "-n", RELEASE]).output().unwrap();
     let said = succeeds(&uninstall());
     assert!(said.contains("members.daypass.dev"), "{said}");
     assert_eq!(keep(&cluster)["metadata"]["uid"], id);

@@ -119,7 +119,8 @@ fn missing_or_weakened_wall_is_named() {
     let kubeconfig = cluster.plane.kubeconfig();
     let walls = cluster.chart.render(&cluster.plane, &cluster.values(), &["templates/walls.yaml"]).unwrap();
     let walls: Vec<Value> = serde_yaml::from_multiple(&walls).unwrap();
-    let names: Vec<&str> = walls.iter().step_by(2).map(|policy| policy["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        walls.iter().step_by(2).map(|policy| policy["metadata"]["name"].as_str().unwrap()).collect();
     assert_eq!(names.len(), 12, "{names:?}");
     let (policy, binding) = ("validatingadmissionpolicy", "validatingadmissionpolicybinding");
     let restore = |name: &str| {

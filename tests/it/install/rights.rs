@@ -227,7 +227,8 @@ fn widened_role_is_reported_once_and_narrowed_role_is_not() {
     daypass.stop();
     let mut daypass = Daypass::start(&cluster, &Launch::default());
     daypass.wait_rights_read();
-    let set_rules = |role: &Role, rules: Value| cluster.apply(&cluster.render_role(&role.id, &json!({"rules": rules})));
+    let set_rules =
+        |role: &Role, rules: Value| cluster.apply(&cluster.render_role(&role.id, &json!({"rules": rules})));
     set_rules(&grows, json!([get, list]));
     set_rules(&shrinks, json!([get]));
     eventually("both changes are recorded", || {

@@ -169,7 +169,7 @@ fn immutable_fields_cannot_be_changed() {
     assert_eq!(
         desk.cluster.object(&desk.role.namespace, "member", "held").unwrap()["spec"],
         spec,
-        "nothing of it took hold"
+        "the spec is unchanged"
     );
 
     desk.cluster.patch(&desk.role.namespace, "member", "held", &json!({"spec": {"duration": "48h"}}));

@@ -28,7 +28,10 @@ fn browser_asks_for_the_credential_and_saves_the_file() {
 
     let answer = browser(member.engineer.request("GET", url)).expect(200);
     assert_eq!(answer.header("content-type"), "application/yaml");
-    assert_eq!(answer.header("content-disposition"), format!("attachment; filename=\"dp-1-{}.kubeconfig\"", member.id));
+    assert_eq!(
+        answer.header("content-disposition"),
+        format!("attachment; filename=\"dp-1-{}.kubeconfig\"", member.id)
+    );
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     assert!(Kubeconfig::new(cluster, &answer).is_accepted(cluster));

@@ -210,7 +210,9 @@ fn accounts_made(cluster: &Cluster, role: &Role) -> Vec<String> {
             && event["objectRef"]["namespace"] == role.namespace
             && !event["requestURI"].as_str().unwrap().contains("dryRun")
     });
-    made.map(|event| event["objectRef"]["name"].as_str().unwrap().to_owned()).filter(|name| name != "default").collect()
+    made.map(|event| event["objectRef"]["name"].as_str().unwrap().to_owned())
+        .filter(|name| name != "default")
+        .collect()
 }
 
 #[test]

@@ -146,7 +146,10 @@ fn unreadable_object_is_reported_and_others_work() {
     let log = daypass.log();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("a Member cannot be read")).collect();
     for name in unreadable.iter().map(|(name, _)| *name).chain([member.name()]) {
-        assert!(warnings.iter().any(|line| line.contains("\"WARN\"") && line.contains(name)), "{name} is not reported");
+        assert!(
+            warnings.iter().any(|line| line.contains("\"WARN\"") && line.contains(name)),
+            "{name} is not reported"
+        );
         assert_eq!(cluster.object(&role.namespace, "serviceaccount", name), None);
         assert!(cluster.object(&role.namespace, "member", name).is_some(), "left for somebody to look at");
     }

@@ -152,7 +152,12 @@ impl Cluster {
     /// Waits until Daypass may work in a role's namespace.
     pub fn wait_role(&self, id: &str) -> Role {
         let namespace = format!("daypass-{id}");
-        self.wait_allowed(&format!("system:serviceaccount:{RELEASE}:{RELEASE}"), "create", "members", Some(&namespace));
+        self.wait_allowed(
+            &format!("system:serviceaccount:{RELEASE}:{RELEASE}"),
+            "create",
+            "members",
+            Some(&namespace),
+        );
         Role { namespace, id: id.to_owned() }
     }
 

@@ -87,7 +87,10 @@ fn kubectl_deletion_is_audited_once() {
     let event =
         both.iter().find_map(|it| it.token_events(&deleted.id).into_iter().find(|it| it["event"] == "TOKEN_REVOKED"));
     let event = event.unwrap();
-    assert_eq!((&event["token"]["owner"], &event["token"]["name"]), (&json!(caller.username()), &deleted.body["name"]));
+    assert_eq!(
+        (&event["token"]["owner"], &event["token"]["name"]),
+        (&json!(caller.username()), &deleted.body["name"])
+    );
 
     // Another replica takes the lead.
     if one.metric("daypass_leader") > 0.5 {

@@ -146,7 +146,8 @@ fn token_unused_for_fifteen_days_ends() {
     used(&idle, TimeDelta::days(16));
     assert_over(&idle, &[&caller], &[daypass, other]);
     cluster.wait_token_gone(&idle);
-    let events = [daypass.token_events(&idle.id), other.token_events(&idle.id), strict.token_events(&idle.id)].concat();
+    let events =
+        [daypass.token_events(&idle.id), other.token_events(&idle.id), strict.token_events(&idle.id)].concat();
     assert_eq!(events.last().unwrap()["event"], "TOKEN_EXPIRED", "{events:?}");
     assert!(cluster.stored(&recent).is_some());
 }
@@ -163,7 +164,8 @@ fn last_use_is_written_every_ten_minutes() {
             (0..15).for_each(|_| drop(client.get("/tokens/self").expect(200)));
         })
     };
-    let writes = || cluster.audited("accesstokens", pat.object()).iter().filter(|call| *call == "patch status").count();
+    let writes =
+        || cluster.audited("accesstokens", pat.object()).iter().filter(|call| *call == "patch status").count();
     let version = || cluster.stored(&pat).unwrap()["metadata"]["resourceVersion"].clone();
     use_much();
     assert_eq!(writes(), 1);

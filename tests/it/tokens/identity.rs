@@ -32,7 +32,8 @@ fn disabled_tokens_can_only_be_revoked() {
         }
     }
     let rotate = format!("{}/rotate", pat.path());
-    for answer in [there.post("/tokens", &body()), there.post(&rotate, &json!({})), there.post("/sessions", &json!({}))]
+    for answer in
+        [there.post("/tokens", &body()), there.post(&rotate, &json!({})), there.post("/sessions", &json!({}))]
     {
         assert_eq!(answer.problem(403, "DP_ERR_TOKENS_DISABLED")["detail"], DISABLED);
     }
@@ -66,7 +67,8 @@ fn counts(daypass: &Daypass) -> [u64; 3] {
 }
 
 fn statuses(client: &Http, pats: &[&AccessToken]) -> Vec<String> {
-    let status = |pat: &&AccessToken| client.get(&pat.path()).expect(200).json()["status"].as_str().unwrap().to_owned();
+    let status =
+        |pat: &&AccessToken| client.get(&pat.path()).expect(200).json()["status"].as_str().unwrap().to_owned();
     pats.iter().map(status).collect()
 }
 

@@ -75,7 +75,8 @@ fn ended_token_frees_its_place_and_is_audited() {
     let (cluster, daypass) = Cluster::shared();
     let single = replica(cluster, 1);
     let caller = cluster.generator(&single);
-    let end = time(&json!((now() + chrono::TimeDelta::seconds(10)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
+    let end =
+        time(&json!((now() + chrono::TimeDelta::seconds(10)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
     let first = AccessToken::requested(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     wait_until(end);
     // Whether or not it is swept yet.

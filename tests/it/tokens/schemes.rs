@@ -90,7 +90,11 @@ fn missing_malformed_and_refused_credentials_have_own_codes() {
         assert_challenged(&Answer::of(twice), "DP_ERR_MALFORMED_AUTHORIZATION", BEARER);
         for wrong in [&forged(&pat.id), "garbage", "dpp_"] {
             let answer = caller.get_as(&format!("Bearer {wrong}"), path);
-            assert_challenged(&answer, "DP_ERR_CREDENTIAL_REFUSED", r#"Bearer realm="daypass", error="invalid_token""#);
+            assert_challenged(
+                &answer,
+                "DP_ERR_CREDENTIAL_REFUSED",
+                r#"Bearer realm="daypass", error="invalid_token""#,
+            );
         }
     }
     for (method, path) in

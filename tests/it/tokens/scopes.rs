@@ -92,9 +92,14 @@ fn scopes_are_unique_and_not_empty() {
             .post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": scopes}))
             .assert_invalid_field("scopes");
     }
-    for scopes in
-        [json!(["members:all"]), json!(["Members:read"]), json!("members:read"), Value::Null, json!([null]), json!([7])]
-    {
+    for scopes in [
+        json!(["members:all"]),
+        json!(["Members:read"]),
+        json!("members:read"),
+        Value::Null,
+        json!([null]),
+        json!([7]),
+    ] {
         let answer = caller.post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": scopes}));
         let field = answer.problem(400, "DP_ERR_VALIDATION")["errors"][0]["field"].clone();
         assert!(field.as_str().unwrap().starts_with("scopes"), "{field}");

@@ -45,7 +45,8 @@ fn users_cluster() -> &'static UsersCluster {
         let daypass = Daypass::with_args(&cluster, &ON);
         let bob = daypass.owner.with_token("bob-token");
         eventually("bob has his rights", || {
-            let tokens = bob.post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": SCOPES})).status == 201;
+            let tokens =
+                bob.post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": SCOPES})).status == 201;
             (tokens && bob.get(&format!("/members/{}.nobody", role.id)).status == 404).then_some(())
         });
         UsersCluster { cluster, daypass, role }

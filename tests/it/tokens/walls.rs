@@ -72,7 +72,9 @@ fn only_daypass_writes_access_tokens() {
     for (who, what) in
         [("mia", "create"), ("mia", "patch"), ("adam", "create"), ("adam", "patch"), ("adam", "get"), ("eve", "list")]
     {
-        assert!(!test.run(who, &format!("auth can-i {what} accesstokens.daypass.dev -n daypass"), "").status.success());
+        assert!(
+            !test.run(who, &format!("auth can-i {what} accesstokens.daypass.dev -n daypass"), "").status.success()
+        );
     }
     pat.http.get("/tokens/self").expect(200);
 }

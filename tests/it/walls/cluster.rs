@@ -54,7 +54,13 @@ fn member_cannot_change_cluster_wide_rbac() {
             "",
             NO_BINDING,
         ),
-        attack("Daypass's role emptied", RULER, r#"patch clusterrole daypass --type=merge -p {"rules":[]}"#, "", ROLES),
+        attack(
+            "Daypass's role emptied",
+            RULER,
+            r#"patch clusterrole daypass --type=merge -p {"rules":[]}"#,
+            "",
+            ROLES,
+        ),
         attack(
             "Daypass taken out of its binding",
             RULER,
@@ -199,7 +205,13 @@ fn walls_hold_while_no_daypass_runs() {
             TOKEN,
             ("daypass-accesstokens", "only Daypass writes AccessTokens"),
         ),
-        attack("a certificate", "", "create -f -", "$REQUEST", ("daypass-certificates", "a certificate must not name")),
+        attack(
+            "a certificate",
+            "",
+            "create -f -",
+            "$REQUEST",
+            ("daypass-certificates", "a certificate must not name"),
+        ),
         attack(
             "Daypass's rights deleted by a member",
             WILD,

@@ -19,8 +19,8 @@ fn members_are_created_only_in_roles_under_the_callers_name() {
     const NAME: (&str, &str) = ("daypass-members", "spec.createdBy must be your own user name, or absent");
     const OUTSIDE: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member,
         metadata: {name: m, namespace: $PLAIN}, spec: {duration: 1h}}";
-    const NOBODYS: &str =
-        "{apiVersion: daypass.dev/v1alpha1, kind: Member, metadata: {name: m, namespace: $ROLE}, spec: {duration: 1h}}";
+    const NOBODYS: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, metadata: {name: m, namespace: $ROLE},
+        spec: {duration: 1h}}";
     const ANNAS: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, metadata: {name: m, namespace: $ROLE},
         spec: {duration: 1h, createdBy: anna}}";
     const MIAS: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, metadata: {name: m, namespace: $ROLE},

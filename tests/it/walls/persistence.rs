@@ -56,7 +56,8 @@ fn member_cannot_request_certificates() {
         ("daypass-member-persistence", "a member may not create or change certificatesigningrequests,");
     const APPROVES: (&str, &str) =
         ("daypass-member-persistence", "a member may not create or change certificatesigningrequests/approval,");
-    const DELETES: (&str, &str) = ("daypass-member-persistence", "a member may not delete certificatesigningrequests,");
+    const DELETES: (&str, &str) =
+        ("daypass-member-persistence", "a member may not delete certificatesigningrequests,");
     let mut test = wild("walls-wild-certificates");
     let request = |name: &str| {
         let mut params = CertificateParams::default();
@@ -158,7 +159,8 @@ fn member_cannot_install_webhooks_or_api_services() {
                 "failurePolicy": "Ignore",
                 "clientConfig": {"url": "https://127.0.0.1:1/x"},
                 "rules": [{
-                    "apiGroups": ["x.example.com"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["x"],
+                    "apiGroups": ["x.example.com"], "apiVersions": ["v1"],
+                    "operations": ["CREATE"], "resources": ["x"],
                 }],
             }],
         })
@@ -197,7 +199,12 @@ fn member_cannot_install_webhooks_or_api_services() {
 fn role_that_writes_admission_policies_is_not_contained() {
     let (_, daypass) = WallTest::shared();
     let test = wild("walls-wild-policies");
-    test.check_all(&[legit("a policy's end", WILD, "delete validatingadmissionpolicybinding daypass-role-tokens", "")]);
+    test.check_all(&[legit(
+        "a policy's end",
+        WILD,
+        "delete validatingadmissionpolicybinding daypass-role-tokens",
+        "",
+    )]);
     let roles = daypass.owner.get("/members/roles").expect(200).json();
     let id = test.fill("$ROLE").replace("daypass-", "");
     let role = roles["items"].as_array().unwrap().iter().find(|role| role["id"] == *id).unwrap();

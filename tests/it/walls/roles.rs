@@ -142,7 +142,8 @@ fn only_daypass_creates_empty_secrets_in_roles() {
         "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: evil,
         namespace: $ROLE, annotations: {kubernetes.io/service-account.name: $MEMBER}}}";
     const OPAQUE: &str = "{apiVersion: v1, kind: Secret, metadata: {name: evil, namespace: $ROLE}}";
-    const FILLED: &str = "{apiVersion: v1, kind: Secret, metadata: {name: evil, namespace: $ROLE}, stringData: {a: b}}";
+    const FILLED: &str =
+        "{apiVersion: v1, kind: Secret, metadata: {name: evil, namespace: $ROLE}, stringData: {a: b}}";
     const FILL: &str = r#"patch secret $MEMBER.0 -n $ROLE --type=merge -p {"stringData":{"a":"b"}}"#;
     const PROLONG: &str = concat!(
         "patch secret $MEMBER.0 -n $ROLE --type=merge ",
@@ -174,8 +175,9 @@ fn nothing_runs_in_a_role_namespace() {
         containers: [{name: c, image: x,
         securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}}";
     let mut test = with_member("walls-pods");
-    let pod =
-        |namespace: &str| format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: {namespace}}}, {SPEC}");
+    let pod = |namespace: &str| {
+        format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: {namespace}}}, {SPEC}")
+    };
     let (inside, outside) = (test.fill(&pod("$ROLE")), test.fill(&pod("$PLAIN")));
     test.set("INSIDE", &inside).set("OUTSIDE", &outside).check_all(&[
         attack("by `edit`", "eve", "create -f -", "$INSIDE", NOTHING),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::admin::reconnect;
 use super::certificate::{key_pair, public_host, show_expiry, watch_cert_files};
 use super::connections::{self, Limits, Listener};
-use super::lifecycle::Lifecycle;
+use super::shutdown::Lifecycle;
 use super::{DRAIN, settings, tls};
 use crate::access_tokens::AccessTokens;
 use crate::api::{self, AppState, Capacity, KubeconfigSettings};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::recent::{Digest, Recent};
+use super::digest_cache::{Digest, Recent};
 
 /// How many are checked at a time, for all such addresses together.
 const AT_ONCE: usize = 4;
