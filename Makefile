@@ -1,10 +1,10 @@
-# Everything here sets up what it needs; `make` alone says what there is.
-#   STATE=dir                  another state folder than target/run, for more than one `make run`
-#   KUBERNETES_VERSION=v1.34   another folder of deploy/local/kubernetes
-#   FUZZ_SECONDS=60            how long `make fuzz` tries each target
-#   REQUESTS=10000             how many `make bench-rolling` sends
-#   TEST_THREADS=6             how many tests `make test` runs at once
-#   RESTART=1                  `make run` starts Daypass again when it dies, as Kubernetes would
+# Every target installs what it needs; `make` alone lists them.
+#   STATE=dir                  state folder, so that several `make run` can run side by side (target/run)
+#   KUBERNETES_VERSION=v1.34   which folder of deploy/local/kubernetes to build
+#   FUZZ_SECONDS=60            how long `make fuzz` runs each target
+#   REQUESTS=10000             how many requests `make bench-rolling` sends
+#   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
+#   RESTART=1                  `make run` restarts Daypass when it dies, as Kubernetes would
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -16,23 +16,26 @@ TEST_THREADS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
 
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 LOCAL = $(TARGET)/debug/daypass-local
-# The API servers' audit logs of a whole test run.
+# The API servers' audit logs of one whole test run.
 AUDIT_LOGS = $(TARGET)/tmp/audit-logs
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/daypass
-# One virtual environment for each content of the requirements.
+# One virtual environment for each version of a requirements file.
 venv = $(CACHE)/$(1)-$(firstword $(shell cksum < $(2)))
 REQUIREMENTS = tests/schemathesis/requirements.txt
 VENV = $(call venv,schemathesis,$(REQUIREMENTS))
 CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
+PROSE_REQUIREMENTS = deploy/prose/requirements.txt
+PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit fuzz bench bench-rolling tools schemathesis chart-tools generate check-cargo check-python
+.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit \
+	fuzz bench bench-rolling tools schemathesis chart-tools prose generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-run: check-cargo ## Start a real control plane with Daypass in it, until Ctrl-C
+run: check-cargo ## Start a real control plane with Daypass in it; Ctrl-C stops it
 	@$(CARGO) build -p daypass -p daypass-local --bins
 	@exec "$(LOCAL)" run --state "$(STATE)" $(if $(RESTART),--restart)
 
@@ -51,17 +54,18 @@ test: programs test-chart schemathesis ## Run all tests, against a real control 
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
-test-chart: tools chart-tools ## Run the tests of what the chart renders, and scan it
-	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover --start-directory deploy/charts/tests --pattern "*_test.py"
+test-chart: tools chart-tools ## Test and scan what the chart renders
+	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \
+		--start-directory deploy/charts/tests --pattern "*_test.py"
 
-test-node: image node-requirements tools ## Install the image by helm on a real node and use it (Linux, root)
+test-node: image node-requirements tools ## Install the image with helm on a real node and use it (Linux, root)
 	@$(CARGO) test -p daypass-local --test node
 	@$(CARGO) test -p daypass --test node -- --nocapture
 
-install-doc: image node-requirements tools ## The same, and write the transcript into docs/install.md
+install-doc: image node-requirements tools ## Run test-node and write its transcript into docs/install.md
 	@DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" $(CARGO) test -p daypass --test node -- --nocapture
 
-node-requirements: check-cargo ## Install what a real node needs, or say what this machine lacks for one
+node-requirements: check-cargo ## Install what a real node needs, or say what is missing
 	@deploy/need.sh buildah=buildah containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins \
 		iptables=iptables conntrack=conntrack ip=iproute2 curl=curl
 	@$(CARGO) build -q -p daypass-local
@@ -70,42 +74,49 @@ node-requirements: check-cargo ## Install what a real node needs, or say what th
 image: check-cargo ## Build the container image, with its SBOM, into target/image
 	@deploy/image/build.sh target/image
 
-image-check: image ## Check the image, and that building it elsewhere gives the same
+image-check: image ## Check the image, and that it builds reproducibly
 	@deploy/image/check.sh target/image
 
 audit: check-cargo ## Check the dependencies' licences, sources and known vulnerabilities
 	@deploy/audit.sh
 
-fuzz: check-cargo ## Look for input that breaks a promise: what strangers send, what the API server hands out
+fuzz: check-cargo ## Fuzz what strangers send and what the API server returns
 	@deploy/need.sh c++=g++
 	@deploy/fuzz.sh "$(FUZZ_SECONDS)"
 
-# Not optimized, as the tests are: it measures the API server, and the build would take many times as long.
-bench: tools ## Measure what the admission policies cost an unrelated write
+# Not optimized, like the tests: it measures the API server, and an optimized build takes many times as long.
+bench: tools ## Measure what the admission policies add to an unrelated write
 	@$(CARGO) bench --profile dev --bench walls
 
-bench-rolling: tools ## Replace replicas one by one under load, and count the requests that fail
-	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- --exact ha::rolling::rolling_upgrade_under_load_loses_no_request --nocapture
+bench-rolling: tools ## Replace replicas one by one under load, and count failed requests
+	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- \
+		--exact ha::rolling::rolling_upgrade_under_load_loses_no_request --nocapture
 
-tools: check-cargo ## Build etcd, Kubernetes and helm, once; kept outside of this folder
+tools: check-cargo ## Build etcd, Kubernetes and helm once, outside this folder
 	@$(CARGO) build -p daypass-local
 	@exec "$(LOCAL)" tools
 
-programs: # What the tests run, besides what is built
+programs: # What the tests run and do not build
 	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps
 
-# Installs the requirements $(2) into the virtual environment $(1), unless that is there.
+# Installs the requirements $(2) into the virtual environment $(1), unless it is complete.
 install = test -f "$(1)/.complete" || { \
 		echo "installing $(2) into $(1)" && rm -rf "$(1)" && mkdir -p "$(CACHE)" && \
-		{ $(PYTHON) -c 'import ensurepip' 2> /dev/null || deploy/need.sh ensurepip=python3-venv; } && $(PYTHON) -m venv "$(1)" && \
+		{ $(PYTHON) -c 'import ensurepip' 2> /dev/null || deploy/need.sh ensurepip=python3-venv; } && \
+		$(PYTHON) -m venv "$(1)" && \
 		"$(1)/bin/pip" install --quiet --disable-pip-version-check -r $(2) && touch "$(1)/.complete"; }
 
-chart-tools: check-python ## Install what the chart's tests need, once; kept outside of this folder
+chart-tools: check-python ## Install what the chart's tests need once, outside this folder
 	@$(call install,$(CHART_VENV),$(CHART_REQUIREMENTS))
 
-schemathesis: check-python ## Install schemathesis, once; kept outside of this folder
+schemathesis: check-python ## Install schemathesis once, outside this folder
 	@$(call install,$(VENV),$(REQUIREMENTS))
 	@echo "$(VENV)/bin/schemathesis"
+
+prose: check-python ## Check spelling, line length and phrasing of all text
+	@$(call install,$(PROSE_VENV),$(PROSE_REQUIREMENTS))
+	@git ls-files -z | xargs -0 "$(PROSE_VENV)/bin/codespell" --config deploy/prose/codespell.cfg
+	@$(PYTHON) deploy/prose/check.py
 
 generate: check-cargo check-python ## Rewrite the files that are generated from the code
 	@mkdir -p target
@@ -122,4 +133,5 @@ check-cargo:
 	@command -v $(CARGO) > /dev/null || { echo "Rust is needed: install it from https://rustup.rs" >&2; exit 1; }
 
 check-python:
-	@command -v $(PYTHON) > /dev/null || { echo "Python 3.10 or newer is needed: https://www.python.org/downloads/" >&2; exit 1; }
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "Python 3.10 or newer is needed: https://www.python.org/downloads/" >&2; exit 1; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-#   need.sh PROGRAM=PACKAGE …   (a path is taken for one)
-# Installs what is missing where that is possible, on Debian or Ubuntu as root. Else it says what is missing, and fails.
+#   need.sh PROGRAM=PACKAGE …   (PROGRAM may be a path)
+# Installs missing packages on Debian or Ubuntu as root. Elsewhere it lists them and fails.
 set -euo pipefail
 missing=()
 for pair in "$@"; do
@@ -12,4 +12,5 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
     exit 3
 fi
 echo "installing ${missing[*]}" >&2
-{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } > /dev/null
+export DEBIAN_FRONTEND=noninteractive
+{ apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } > /dev/null

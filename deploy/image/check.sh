@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves what is said about the image: `make image-check`.
-#   check.sh FOLDER   where build.sh has put it, of what is committed
+# Checks the claims about the image: `make image-check`.
+#   check.sh FOLDER   where build.sh has put it, built from the current commit
 set -euo pipefail
 folder=$(realpath "$1")
 cd "$(dirname "$0")/../.."
@@ -21,34 +21,36 @@ for layer in "${digests[@]:1}"; do
     tar -xf "$(blob "$layer")" -C "$work/root"
 done
 
-# One file, so no shell, no library and nobody's package.
-[ "$(awk '{print $1, $2, $NF}' "$work/files")" = '-r-xr-xr-x 0/0 daypass' ] || fail "not the program alone: $(cat "$work/files")"
+# One file: no shell, no library, no package.
+[ "$(awk '{print $1, $2, $NF}' "$work/files")" = '-r-xr-xr-x 0/0 daypass' ] ||
+    fail "it holds more than the program: $(cat "$work/files")"
 readelf --wide --program-headers "$work/root/daypass" > "$work/headers"
 ! grep -q INTERP "$work/headers" || fail 'the program is not static'
 ! readelf --wide --dynamic "$work/root/daypass" | grep NEEDED || fail 'the program needs libraries'
-# The machine that it was built on is not in it.
-! grep -aqF -e "$PWD" -e "${CARGO_HOME:-$HOME/.cargo}" "$work/root/daypass" || fail 'the program names folders of this machine'
+# It names no path of this machine.
+! grep -aqF -e "$PWD" -e "${CARGO_HOME:-$HOME/.cargo}" "$work/root/daypass" ||
+    fail 'the program names folders of this machine'
 size=$(stat -c %s "$work/root/daypass")
 [ "$size" -lt $limit ] || fail "$size bytes, $limit are allowed"
 grep -q '"User":"65532:65532"' "$config" || fail 'its user is not 65532'
 for label in title description version revision created licenses; do
     grep -q "\"org.opencontainers.image.$label\":\"[^\"]" "$config" || fail "it has no label $label"
 done
-# CycloneDX, with the program and what it is made of.
-grep -q '"bomFormat": "CycloneDX"' "$folder/daypass.cdx.json" || fail 'its SBOM is none'
+# CycloneDX, with the program and its crates.
+grep -q '"bomFormat": "CycloneDX"' "$folder/daypass.cdx.json" || fail 'its SBOM is not CycloneDX'
 parts=$(grep -c '"purl": "pkg:cargo/' "$folder/daypass.cdx.json")
 [ "$parts" -gt 100 ] || fail "its SBOM has $parts parts"
 echo "$size bytes, one static program, user 65532, $parts parts in the SBOM"
 
-# The same commit, elsewhere, from nothing.
+# The same commit, in another folder, from scratch.
 if [ -n "$(git status --porcelain)" ]; then
-    echo 'NOT CHECKED: whether building it elsewhere gives the same. Not everything is committed, and only what is can be built elsewhere.' >&2
+    echo 'NOT CHECKED: whether it builds reproducibly. Commit your changes: only a commit can be built elsewhere.' >&2
     exit 0
 fi
 git clone --quiet --no-local . "$work/elsewhere/daypass"
 echo 'building it again in another folder'
 env -u CARGO_TARGET_DIR "$work/elsewhere/daypass/deploy/image/build.sh" "$work/again"
 for file in daypass.tar daypass.cdx.json digest; do
-    cmp "$folder/$file" "$work/again/$file" || fail "another $file when it is built elsewhere"
+    cmp "$folder/$file" "$work/again/$file" || fail "$file differs when built elsewhere"
 done
 echo "built twice: $(cat "$folder/digest")"
