@@ -42,7 +42,7 @@ pub fn target(name: &str) -> Option<Target> {
 fn path(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let shown = redacted(&text);
-    for prefix in ["dpm_", "dpp_"] {
+    for prefix in ["dpm_", "dpp_", "dpg_"] {
         let is_secret = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric());
         assert!(!shown.split(prefix).skip(1).any(is_secret), "{shown}");
     }

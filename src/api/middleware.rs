@@ -71,13 +71,17 @@ async fn answer(state: State, connection: Connection, mut request: Request, next
     let id = id.to_string();
     let too_long = is_too_long(request.uri());
     let path = shown(request.uri().path());
-    let context = RequestContext::new(state.clone(), &request, id.clone(), &path, connection);
-    request.extensions_mut().insert(context);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = label(request.method());
 
-    let handled =
-        async { if too_long { Problem::new(Code::UriTooLong).into_response() } else { next.run(request).await } };
+    let handled = async {
+        if too_long {
+            return Problem::new(Code::UriTooLong).into_response();
+        }
+        let context = RequestContext::new(state.clone(), &request, id.clone(), &path, connection);
+        request.extensions_mut().insert(context);
+        next.run(request).await
+    };
     let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, handled)).catch_unwind().await;
     let response = match answer {
         Ok(Ok(response)) => response,

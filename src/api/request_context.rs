@@ -40,12 +40,10 @@ impl RequestContext {
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());
         let address = peer.map(|peer| client_address(peer, request.headers(), &state.settings.trusted_proxies));
         // Without the query: nothing in it matters here, and people paste secrets there.
-        let shown = format!("{} {path}", request.method());
-        let origin = Origin {
-            address: address.map(|address| address.to_string()),
-            request_id: Some(id),
-            request: Some(redacted(&shown).chars().take(MAX_REQUEST).collect()),
-        };
+        // A method can be any token, a secret among them.
+        let shown = redacted(&format!("{} {path}", request.method())).chars().take(MAX_REQUEST).collect();
+        let origin =
+            Origin { address: address.map(|address| address.to_string()), request_id: Some(id), request: Some(shown) };
         Self { operation: format!("{} {route}", request.method()), state, origin, connection }
     }
 }

@@ -1,5 +1,7 @@
 //! The credentials in an Authorization header, classified once by their form.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
@@ -9,15 +11,13 @@ use secrecy::SecretString;
 use super::Digest;
 use crate::domain::access_token::TokenSecret;
 use crate::domain::member::Credential;
+use crate::domain::secret::GATEWAY_PREFIX;
 
 /// The longest header, in bytes. Tokens with hundreds of groups fit. A longer one is neither decoded nor sent to the
 /// API server.
 const MAX_LEN: usize = 16 * 1024;
-/// The prefix of the tokens of gateway kubeconfigs.
-const GATEWAY_PREFIX: &str = "dpg_";
 
 /// What a request presents.
-#[derive(Debug)]
 pub enum Credentials {
     /// No Authorization header.
     Nothing,
@@ -47,6 +47,17 @@ pub enum PresentedSecret {
     Kubernetes(SecretString),
     /// Any other password.
     Other,
+}
+
+impl fmt::Debug for Credentials {
+    /// Shows the kind alone: people paste secrets into the field of the user name, too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Malformed => "Malformed",
+            Self::Presented { .. } => "Presented",
+        })
+    }
 }
 
 impl Credentials {
@@ -194,7 +205,10 @@ mod tests {
     fn debug_output_shows_no_secret() {
         let member = Credential::new(MemberId::parse("view.a").unwrap(), &[7; 32]);
         let secret = member.expose().rsplit('_').next().unwrap();
-        for value in ["Bearer opaque".to_owned(), format!("Bearer {}", member.expose())] {
+        let as_username = STANDARD.encode(format!("{}:x", member.expose()));
+        let values =
+            ["Bearer opaque".to_owned(), format!("Bearer {}", member.expose()), format!("Basic {as_username}")];
+        for value in values {
             let text = format!("{:?}", read(&value));
             assert!(!text.contains("opaque") && !text.contains(secret), "{text}");
         }

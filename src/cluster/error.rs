@@ -74,12 +74,11 @@ pub struct Error {
     /// The kind of failure.
     pub kind: ErrorKind,
     pub(super) detail: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     pub(crate) fn new(call: &'static str, object: &str, kind: ErrorKind, detail: &str) -> Self {
-        Self { call, object: object.to_owned(), kind, detail: detail.to_owned(), source: None }
+        Self { call, object: object.to_owned(), kind, detail: detail.to_owned() }
     }
 
     pub(super) fn of(call: &'static str, object: &str, error: kube::Error) -> Self {
@@ -90,10 +89,7 @@ impl Error {
             }
             // serde's message can quote the answer, and the answer can contain a token: keep neither.
             kube::Error::SerdeError(_) => Self::new(call, object, ErrorKind::UnreadableAnswer, "malformed response"),
-            other => {
-                let detail = chain(&other);
-                Self { source: Some(other.into()), ..Self::new(call, object, ErrorKind::Unreachable, &detail) }
-            }
+            other => Self::new(call, object, ErrorKind::Unreachable, &chain(&other)),
         }
     }
 
@@ -171,19 +167,20 @@ mod tests {
     }
 
     #[test]
-    fn transport_error_keeps_its_source() {
+    fn transport_error_tells_its_sources_once() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let error = Error::of("get_member", "view.a", kube::Error::ReadEvents(refused));
         assert_eq!(error.kind, ErrorKind::Unreachable);
-        assert!(error.source().is_some());
-        assert!(error.to_string().ends_with("connection refused"), "{error}");
+        // As `main` prints it.
+        let text = format!("{:#}", anyhow::Error::from(error));
+        assert_eq!(text.matches("connection refused").count(), 1, "{text}");
     }
 
     #[test]
     fn unreadable_answer_is_not_quoted() {
         let secret = serde_json::from_str::<u8>("\"dpm_secret\"").unwrap_err();
         let error = Error::of("create_token", "view.a", kube::Error::SerdeError(secret));
-        assert_eq!((error.kind, error.source().is_none()), (ErrorKind::UnreadableAnswer, true));
+        assert_eq!(error.kind, ErrorKind::UnreadableAnswer);
         assert!(!error.to_string().contains("dpm_"), "{error}");
     }
 }

@@ -19,6 +19,9 @@ pub trait SecretSubject: fmt::Display + Sized {
     fn parse(text: &str) -> Option<Self>;
 }
 
+/// How the tokens of gateway kubeconfigs begin. No other secret of Daypass does.
+pub const GATEWAY_PREFIX: &str = "dpg_";
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 62^43 > 2^256, so all random bits fit.
 const RANDOM_LEN: usize = 43;
