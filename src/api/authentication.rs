@@ -95,6 +95,9 @@ fn problem(refusal: Refusal, challenges: &[&'static str]) -> Problem {
         Refusal::Busy => {
             Problem::detailed(Code::Unavailable, "too many credentials are waiting to be checked; try again")
         }
+        Refusal::TooManyRequests => {
+            Problem::detailed(Code::Unavailable, "the caller has too many requests in progress; try again")
+        }
         Refusal::Unavailable(error) => error.into(),
     }
 }

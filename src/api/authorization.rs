@@ -26,11 +26,6 @@ fn scope_of(access: Access) -> Scope {
     }
 }
 
-/// Identifies an identity for counting its denials. A recreated service account has another UID and counts anew.
-fn digest(identity: &Identity) -> Digest {
-    Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()])
-}
-
 /// Whether a caller may do something in a role.
 #[derive(Debug)]
 pub(super) enum Authorization {
@@ -172,7 +167,7 @@ impl RequestContext {
     /// # Errors
     /// 429 if it is one too many.
     pub(super) fn denied(&self, caller: &Caller, role: Option<&RoleId>, code: Code) -> Result<(), Problem> {
-        let Count { wait, record } = self.state.authn.denials.count(digest(&caller.identity));
+        let Count { wait, record } = self.state.authn.denials.count(caller.digest());
         if record {
             let code = if wait.is_some() { Code::TooManyDenials } else { code };
             self.state.audit.record(&Event {

@@ -245,7 +245,7 @@ codes! {
         status: SERVICE_UNAVAILABLE,
         title: "Daypass or the Kubernetes API is unavailable",
         cause: "The API server did not answer, refused Daypass or is too busy; Daypass itself has no capacity left; \
-            or Kubernetes has not counted a new role's quota yet.",
+            the caller has 64 requests in progress; or Kubernetes has not counted a new role's quota yet.",
         remedy: "Repeat the request after `Retry-After`, a creation with an `Idempotency-Key`. If the error \
             persists, look up `requestId` in Daypass's log.",
     }

@@ -10,6 +10,7 @@ mod check_queue;
 mod credentials;
 mod denials;
 mod digest_cache;
+mod in_progress;
 mod leaky_bucket;
 mod member;
 mod refusal;
@@ -27,6 +28,7 @@ use std::future::Future;
 
 use self::auth_rate_limiter::AuthRateLimiter;
 use self::check_queue::{Checks, Turn};
+use self::in_progress::InProgress;
 use crate::access_tokens::AccessTokens;
 use crate::cluster::{Cluster, Error};
 use crate::domain::access_token::TokenSecret;
@@ -56,6 +58,7 @@ pub struct Authenticator {
     methods: Methods,
     limiter: AuthRateLimiter,
     checks: Checks,
+    in_progress: InProgress,
     /// What callers were denied.
     pub denials: Denials,
 }
@@ -87,6 +90,7 @@ impl Authenticator {
             methods,
             limiter: AuthRateLimiter::new(bursts.refused_credentials),
             checks: Checks::default(),
+            in_progress: InProgress::default(),
             denials: Denials::new(bursts.denied_requests),
         }
     }

@@ -37,6 +37,9 @@ pub enum Refusal {
     /// Too many credentials from flooding addresses wait to be checked.
     #[error("too many credentials wait to be checked")]
     Busy,
+    /// The caller has too many requests in progress.
+    #[error("too many requests in progress")]
+    TooManyRequests,
     /// The API server is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Error),
@@ -53,7 +56,7 @@ impl Refusal {
             Self::CrossSite => "DP_ERR_CROSS_SITE",
             Self::TooManyAttempts { .. } => "DP_ERR_TOO_MANY_ATTEMPTS",
             Self::TooManyDenials { .. } => "DP_ERR_TOO_MANY_DENIALS",
-            Self::Busy | Self::Unavailable(_) => return None,
+            Self::Busy | Self::TooManyRequests | Self::Unavailable(_) => return None,
         })
     }
 }

@@ -228,3 +228,35 @@ fn abandoned_requests_count_against_the_capacity() {
         served.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200)).then_some(())
     });
 }
+
+#[test]
+fn caller_without_rights_and_with_slow_bodies_leaves_places_for_others() {
+    let (cluster, daypass) = Cluster::shared();
+    // Over this connection, which has authenticated, a request gets one of the places that all callers share.
+    daypass.owner.get("/members").expect(200);
+    let nobody = cluster.caller(daypass, &[], &[], None);
+    let bearer = format!("Bearer {}", nobody.token());
+    let stranger = Stranger::new(cluster, daypass);
+    runtime().block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let mut connection = stranger.http2(65_535).await.unwrap();
+            let answer = connection.get("/dp-1/members", &[("authorization", &bearer)]).await.unwrap();
+            assert_eq!(answer.status(), 403);
+            connections.push(connection);
+        }
+        let mut bodies = Vec::new();
+        for connection in &mut connections {
+            for _ in 0..STREAMS {
+                let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+                bodies.push(connection.send(Method::POST, "/dp-1/members", &headers, true).await.unwrap());
+            }
+            connection.settle().await.unwrap();
+        }
+        let owner = daypass.owner.clone();
+        let answers = tokio::task::spawn_blocking(move || (0..20).map(|_| owner.get("/members").status).collect());
+        let answers: Vec<u16> = answers.await.unwrap();
+        assert_eq!(answers, [200; 20]);
+        drop(bodies);
+    });
+}
