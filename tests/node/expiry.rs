@@ -95,8 +95,8 @@ pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
 
     let seconds = |time: DateTime<Utc>| (time - ends).as_seconds_f64();
     terminal.say(&format!(
-        "Its credential was accepted until {:.1} s before the end, and asked for again {:.1} s after it, refused. \
-            The member was removed {:.1} s after its end. The killed replica is back:",
+        "Its credential was accepted until {:.1} s before the end, and refused {:.1} s after it. The member was \
+            removed {:.1} s after its end. The killed replica is back:",
         -seconds(accepted),
         seconds(refused),
         seconds(reaped)
