@@ -1,5 +1,6 @@
 //! Authenticates callers, by a Kubernetes token or an access token.
 
+use futures::future::Either;
 use secrecy::SecretString;
 
 use super::in_progress::Place;
@@ -22,7 +23,7 @@ pub struct Caller {
     pub actor: Actor,
     /// Identifies its credential together with the requested operation.
     pub request: Digest,
-    #[expect(dead_code, reason = "held for its drop: until then its request is in progress")]
+    /// Counts its request as in progress until it is dropped.
     place: Place,
 }
 
@@ -34,17 +35,13 @@ impl Caller {
 
     /// Identifies it among callers. A recreated service account has another UID and is another caller.
     pub fn digest(&self) -> Digest {
-        identity_digest(&self.identity)
+        self.place.identity()
     }
 
     /// This caller as the cause of a change.
     pub fn cause<'a>(&'a self, origin: &'a Origin) -> Cause<'a> {
         Cause { actor: &self.actor, owner: Some(&self.identity.username), origin }
     }
-}
-
-fn identity_digest(identity: &Identity) -> Digest {
-    Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()])
 }
 
 /// The result of looking up a credential.
@@ -61,42 +58,35 @@ impl Authenticator {
     /// # Errors
     /// The reason for the refusal. A refused credential is counted and recorded.
     pub async fn caller(&self, presented: &Credentials, operation: &str, origin: &Origin) -> Result<Caller, Refusal> {
-        let (digest, secret) = match presented {
-            Credentials::Nothing => return Err(Refusal::NoCredentials),
-            Credentials::Malformed => return Err(self.refuse(Refusal::Malformed, origin)),
-            Credentials::Presented { digest, secret, .. } => (*digest, secret),
-        };
+        let (digest, secret) = self.presented(presented, origin)?;
         let wrong = || self.refuse(Refusal::Refused, origin);
         // Refuse without a lookup what no lookup can accept. That includes a member's credential: a member is no
         // caller.
-        match secret {
+        let login = match secret {
             PresentedSecret::AccessToken(_) if !self.methods.access_tokens => {
                 return Err(self.refuse(Refusal::AccessTokensDisabled, origin));
             }
             PresentedSecret::Kubernetes(_) if !self.methods.kubernetes_tokens => return Err(wrong()),
-            PresentedSecret::AccessToken(Some(_)) | PresentedSecret::Kubernetes(_) => {}
+            PresentedSecret::AccessToken(Some(secret)) => {
+                Either::Left(self.by_access_token(secret, presented.username()))
+            }
+            PresentedSecret::Kubernetes(token) => Either::Right(self.by_kubernetes_token(token)),
             PresentedSecret::AccessToken(None)
             | PresentedSecret::Member(_)
             | PresentedSecret::Gateway
             | PresentedSecret::Other => return Err(wrong()),
-        }
+        };
         let request = digest.and(operation);
         if let Some(wait) = self.denials.blocked(&request) {
             return Err(Refusal::TooManyDenials { wait });
         }
-        let look_up = async {
-            let login = match secret {
-                PresentedSecret::AccessToken(Some(secret)) => {
-                    self.by_access_token(secret, presented.username()).await?
-                }
-                PresentedSecret::Kubernetes(token) => self.by_kubernetes_token(token).await?,
-                _ => None,
-            };
-            Ok(login.filter(|login| !is_member(&login.identity)))
-        };
+        // Nothing has been called so far: a future does nothing until it is awaited.
+        let look_up = async { Ok(login.await?.filter(|login| !is_member(&login.identity))) };
         let Login { identity, token, session, actor } =
             self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
-        let place = self.in_progress.begin(identity_digest(&identity)).ok_or(Refusal::TooManyRequests)?;
+        let identity_digest =
+            Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()]);
+        let place = self.in_progress.begin(identity_digest).ok_or(Refusal::TooManyRequests)?;
         Ok(Caller { identity, token, session, actor, request, place })
     }
 

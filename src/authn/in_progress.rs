@@ -36,6 +36,13 @@ impl InProgress {
     }
 }
 
+impl Place {
+    /// The identity that it counts for.
+    pub(super) fn identity(&self) -> Digest {
+        self.identity
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.requests.counts();

@@ -28,11 +28,7 @@ impl Authenticator {
     /// # Errors
     /// The reason for the refusal. A refused credential is counted and recorded.
     pub async fn member(&self, presented: &Credentials, id: &str, origin: &Origin) -> Result<MemberSession, Refusal> {
-        let (digest, secret) = match presented {
-            Credentials::Nothing => return Err(Refusal::NoCredentials),
-            Credentials::Malformed => return Err(self.refuse(Refusal::Malformed, origin)),
-            Credentials::Presented { digest, secret, .. } => (*digest, secret),
-        };
+        let (digest, secret) = self.presented(presented, origin)?;
         let wrong = || self.refuse(Refusal::Refused, origin);
         let PresentedSecret::Member(Some(credential)) = secret else { return Err(wrong()) };
         let is_own = MemberId::parse(id).as_ref() == Some(credential.subject());

@@ -146,6 +146,22 @@ impl Authenticator {
         Ok(())
     }
 
+    /// What a request presents, by its form.
+    ///
+    /// # Errors
+    /// If it presents nothing, or nothing that can be parsed; the latter is counted and recorded.
+    fn presented<'a>(
+        &self,
+        credentials: &'a Credentials,
+        origin: &Origin,
+    ) -> Result<(Digest, &'a PresentedSecret), Refusal> {
+        match credentials {
+            Credentials::Nothing => Err(Refusal::NoCredentials),
+            Credentials::Malformed => Err(self.refuse(Refusal::Malformed, origin)),
+            Credentials::Presented { digest, secret, .. } => Ok((*digest, secret)),
+        }
+    }
+
     /// Looks up a credential. From addresses that sent many wrong ones, only a few are looked up at a time; one that
     /// was accepted recently need not wait.
     ///
