@@ -7,7 +7,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Daypass warns if its clock and the API server's differ by more than this.
-pub const SKEW_WARNING: TimeDelta = TimeDelta::seconds(5);
+const SKEW_WARNING: TimeDelta = TimeDelta::seconds(5);
 /// Daypass is not ready if the clocks differ by more than this.
 pub const SKEW_LIMIT: TimeDelta = TimeDelta::seconds(30);
 
@@ -33,6 +33,11 @@ impl Clock {
     /// How far the API server's clock is ahead of the local one; negative if it is behind.
     pub fn offset(&self) -> TimeDelta {
         TimeDelta::milliseconds(self.offset_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether the clocks of Daypass and the API server differ by enough to warn about.
+    pub fn is_skewed(&self) -> bool {
+        self.offset().abs() > SKEW_WARNING
     }
 
     /// Corrects the offset by the `Date` header of an answer (RFC 9110: whole seconds, truncated), which the API

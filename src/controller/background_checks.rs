@@ -30,7 +30,7 @@ pub(super) struct CheckInput {
 impl Checks {
     /// Runs all checks once. A failed check is logged and runs again after the next sweep.
     pub(super) async fn run(mut self, controller: &Controller, input: CheckInput) -> Self {
-        let Controller { cluster, membership, tokens, clock, metrics } = controller;
+        let Controller { cluster, tokens, clock, metrics, .. } = controller;
         if let Err(error) = sweep_tokens(tokens, clock).await {
             tracing::warn!(%error, "could not check all access tokens; the next sweep retries");
         }
@@ -46,7 +46,7 @@ impl Checks {
             replaced.unwrap_or_else(failed);
         }
         self.quotas.check(cluster, &input.roles).await.unwrap_or_else(failed);
-        self.role_drift.check(cluster, membership, &input.living).await.unwrap_or_else(failed);
+        self.role_drift.check(controller, &input.living).await.unwrap_or_else(failed);
         self
     }
 }

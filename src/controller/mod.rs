@@ -133,8 +133,7 @@ fn on_event(controller: &Controller, queue: &mut Queue, event: WatchEvent<Watche
         WatchEvent::Present(WatchedMember { id, member }) => match member {
             // Nothing to do before its end. The sweep checks its account and Secrets.
             Ok(member)
-                if member.is_live(controller.clock.now())
-                    && member.is_recorded(controller.membership.clock_skewed()) =>
+                if member.is_live(controller.clock.now()) && member.is_recorded(controller.clock.is_skewed()) =>
             {
                 queue.at(id, member.expires_at());
             }

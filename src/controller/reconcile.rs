@@ -36,7 +36,7 @@ pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<
         (Err(error), account) => (Vec::new(), account.ok().flatten(), Err(error)),
         (Ok(secrets), Err(error)) => (secrets, None, Err(error)),
     };
-    let observed = Observed { member, account, secrets, clock_skewed: controller.membership.clock_skewed() };
+    let observed = Observed { member, account, secrets, clock_skewed: controller.clock.is_skewed() };
     if let Lookup::Unreadable(why) = &observed.member {
         tracing::warn!(member = %id, %why, "a Member cannot be read; treating it as ended");
     }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::cluster::{Cluster, Error};
+use super::Controller;
+use crate::cluster::Error;
 use crate::domain::member::Member;
 use crate::domain::rights::{Rule, fingerprint, is_wider};
 use crate::domain::role::RoleId;
-use crate::membership::Membership;
 use crate::observability::audit::{Actor, Cause};
 
 /// The rules of each role, as earlier checks found them.
@@ -25,12 +25,7 @@ impl RoleDriftCheck {
     /// # Errors
     /// When the rules cannot be read, or the first change that could not be recorded. The others are still recorded,
     /// and the next check retries.
-    pub(super) async fn check(
-        &mut self,
-        cluster: &Cluster,
-        membership: &Membership,
-        members: &[Member],
-    ) -> Result<(), Error> {
+    pub(super) async fn check(&mut self, controller: &Controller, members: &[Member]) -> Result<(), Error> {
         let mut roles: BTreeMap<&RoleId, Vec<&Member>> = BTreeMap::new();
         for member in members {
             roles.entry(&member.id.role).or_default().push(member);
@@ -38,8 +33,8 @@ impl RoleDriftCheck {
         if roles.is_empty() {
             return Ok(());
         }
-        let rbac = cluster.rbac().await?;
-        let skewed = membership.clock_skewed();
+        let rbac = controller.cluster.rbac().await?;
+        let skewed = controller.clock.is_skewed();
         let mut done = Ok(());
         for (role, members) in roles {
             let rules = rbac.grants(role).rules;
@@ -51,7 +46,7 @@ impl RoleDriftCheck {
             for member in recorded.filter(|member| member.status.role_hash.as_ref() != Some(&hash)) {
                 let widened = is_widened(member.status.role_hash.as_ref(), known, &rules);
                 let cause = Cause::internal(&Actor::Kubernetes);
-                done = done.and(membership.record_role_change(member, &hash, widened, cause).await);
+                done = done.and(controller.membership.record_role_change(member, &hash, widened, cause).await);
             }
             // Keep older rules while a member still has their fingerprint: if its status could not be written, the
             // next check compares with them again.

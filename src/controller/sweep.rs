@@ -69,7 +69,7 @@ async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -
     let listed = cluster.list_members(role).await?;
     let now = controller.clock.now();
 
-    let mut names = Names { role, clock_skewed: controller.membership.clock_skewed(), observed: BTreeMap::new() };
+    let mut names = Names { role, clock_skewed: controller.clock.is_skewed(), observed: BTreeMap::new() };
     for member in listed.members {
         found.count(&member, now);
         let entry = names.entry(member.id.clone());

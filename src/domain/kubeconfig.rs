@@ -111,7 +111,7 @@ fn dead_at(exp: DateTime<Utc>) -> Option<DateTime<Utc>> {
 }
 
 /// Whether a token with this `exp` is dead, leeway and cache included, when the member ends.
-pub fn dies_in_time(exp: DateTime<Utc>, member_end: DateTime<Utc>) -> bool {
+fn dies_in_time(exp: DateTime<Utc>, member_end: DateTime<Utc>) -> bool {
     dead_at(exp).is_some_and(|dead| dead <= member_end)
 }
 

@@ -57,7 +57,7 @@ impl Membership {
         if widened {
             changed.status.role_widened = Some(self.clock.now());
         }
-        let update = status::active(&changed, None, Some(hash), self.clock_skewed(), self.clock.now());
+        let update = status::active(&changed, None, Some(hash), self.clock.is_skewed(), self.clock.now());
         match self.cluster.write_status(member, &update).await {
             Ok(_) if widened => self.report(Kind::RoleWidened, member, cause, None),
             Err(error) if !error.is_conflict() && !error.is_gone() => return Err(error),

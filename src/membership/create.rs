@@ -73,7 +73,7 @@ impl Membership {
         };
         let mut member = member.clone();
         for _ in 0..CONFLICT_RETRIES {
-            let skewed = self.clock_skewed();
+            let skewed = self.clock.is_skewed();
             if credential.is_none() && member.is_recorded(skewed) {
                 return Ok(member);
             }

@@ -12,7 +12,7 @@ mod status;
 pub use end::EndReason;
 pub use kubeconfigs::{IssueError, IssuedKubeconfig};
 
-use crate::clock::{Clock, SKEW_WARNING};
+use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Lane, Lookup};
 use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Audit, Cause, Kind};
@@ -46,11 +46,6 @@ impl Membership {
         };
         let matches = member.status.credential.as_ref().is_some_and(|hash| hash.matches(credential));
         Ok((matches && member.is_live(self.clock.now())).then_some(*member))
-    }
-
-    /// Whether the clocks of Daypass and the API server differ by enough to warn about.
-    pub fn clock_skewed(&self) -> bool {
-        self.clock.offset().abs() > SKEW_WARNING
     }
 
     /// Writes an event about a member to the audit trail.
