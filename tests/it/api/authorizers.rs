@@ -54,16 +54,7 @@ fn webhook_cluster() -> &'static WebhookCluster {
         let (verbs, resources) = ("--verb=create,get,list,update,delete", "--resource=members.daypass.dev");
         cluster.kubectl(&["create", "clusterrole", "staff", verbs, resources]);
         cluster.kubectl(&["create", "clusterrolebinding", "staff", "--clusterrole=staff", "--group=staff"]);
-        let tokens = [
-            "create",
-            "rolebinding",
-            "staff",
-            "-n",
-            "daypass",
-            "--clusterrole=daypass-tokens-generate",
-            "--group=staff",
-        ];
-        cluster.kubectl(&tokens);
+        cluster.let_group_create_tokens("staff");
         let args = vec!["--user-tokens".to_owned()];
         let daypass = Daypass::start(&cluster, &Launch { args, ..Launch::default() });
         let alice = daypass.owner.with_token("opaque-full");

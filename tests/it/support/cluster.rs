@@ -303,6 +303,12 @@ impl Cluster {
         daypass.owner.with_token(&self.token("default", &name, "daypass"))
     }
 
+    /// Lets everybody in this group create access tokens.
+    pub fn let_group_create_tokens(&self, group: &str) {
+        let (role, subject) = ("--clusterrole=daypass-tokens-generate", format!("--group={group}"));
+        self.kubectl(&["create", "rolebinding", group, "-n", RELEASE, role, &subject]);
+    }
+
     /// Gives a service account a right on access tokens: its own (`generate`) or everybody's (`manage`).
     pub fn may_make_tokens(&self, caller: &Http, privilege: &str) {
         let user = caller.username();

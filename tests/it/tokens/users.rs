@@ -33,15 +33,7 @@ fn users_cluster() -> &'static UsersCluster {
         let (verbs, staff) = ("--verb=create,get", "--group=staff");
         cluster.kubectl(&["create", "role", "staff", "-n", &role.namespace, verbs, "--resource=members.daypass.dev"]);
         cluster.kubectl(&["create", "rolebinding", "staff", "-n", &role.namespace, "--role=staff", staff]);
-        cluster.kubectl(&[
-            "create",
-            "rolebinding",
-            "staff",
-            "-n",
-            "daypass",
-            "--clusterrole=daypass-tokens-generate",
-            staff,
-        ]);
+        cluster.let_group_create_tokens("staff");
         let daypass = Daypass::with_args(&cluster, &ON);
         let bob = daypass.owner.with_token("bob-token");
         eventually("bob has his rights", || {
