@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::go::GoModule;
 
-const DEFAULT_KUBERNETES: &str = "v1.34";
+/// The newest supported minor version, and the folder that other versions copy.
+const DEFAULT_KUBERNETES: &str = "v1.37";
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
 /// The programs of one Kubernetes minor version.
@@ -18,9 +19,9 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Returns the programs in `KUBEBUILDER_ASSETS` if it has all four, else those of `KUBERNETES_VERSION` (v1.34 by
-    /// default), and builds them unless they are in the cache. It never uses programs in `PATH`, since those can have
-    /// any version.
+    /// Returns the programs in `KUBEBUILDER_ASSETS` if it has all four, else those of `KUBERNETES_VERSION` (the
+    /// newest by default), and builds them unless they are in the cache. It never uses programs in `PATH`, since those
+    /// can have any version.
     ///
     /// # Errors
     /// When the version is unknown or the build fails.
@@ -82,9 +83,13 @@ pub(crate) struct NodeTools {
 }
 
 impl NodeTools {
-    /// Returns the programs of `KUBERNETES_VERSION` (v1.34 by default), and builds them unless they are in the cache.
+    /// Returns the programs of `KUBERNETES_VERSION` (the newest by default), and builds them unless they are in the
+    /// cache. The oldest folders have none.
     pub(crate) fn find_or_build() -> Result<Self> {
         let (dir, version) = kubernetes_module()?;
+        if !fs::read_to_string(dir.join("imports.go"))?.contains("cmd/kubelet") {
+            bail!("no node of Kubernetes {version}: {} has a control plane only", dir.display());
+        }
         let packages = &[
             "k8s.io/kubernetes/cmd/kubelet",
             "k8s.io/kubernetes/cmd/kube-proxy",
@@ -110,13 +115,12 @@ fn kubernetes_module() -> Result<(PathBuf, String)> {
     module_of(if minor.is_empty() { DEFAULT_KUBERNETES } else { &minor })
 }
 
+/// The module for a minor version, with or without `v`.
 fn module_of(minor: &str) -> Result<(PathBuf, String)> {
-    let dir = sources().join("kubernetes").join(minor);
+    let all = sources().join("kubernetes");
+    let dir = all.join(format!("v{}", minor.trim_start_matches('v')));
     if !dir.join("go.mod").is_file() {
-        bail!(
-            "unknown Kubernetes version {minor}; choose one of: {}",
-            folders(&sources().join("kubernetes"))?.join(", ")
-        );
+        bail!("unknown Kubernetes version {minor}; choose one of: {}", minors(&all)?.join(", "));
     }
     let version = GoModule::required_version(&dir, "k8s.io/kubernetes")?;
     Ok((dir, version))
@@ -203,10 +207,14 @@ fn hash(parts: &[String]) -> String {
     hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn folders(path: &Path) -> Result<Vec<String>> {
+/// The minor versions that have a folder, such as `v1.34`.
+fn minors(all: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(path)? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+    for entry in fs::read_dir(all)? {
+        let entry = entry?;
+        if entry.path().is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
     }
     names.sort();
     Ok(names)
@@ -238,6 +246,15 @@ mod tests {
     #[test]
     fn error_for_an_unknown_kubernetes_version_lists_the_known_ones() {
         let error = module_of("v0.1").map_err(|error| error.to_string());
-        assert!(error.is_err_and(|error| error.contains("v1.34")));
+        assert!(error.is_err_and(|error| error.contains("choose one of: v1.30, v1.31") && !error.contains("add.sh")));
+    }
+
+    #[test]
+    fn every_folder_requires_a_release_of_its_minor_version() {
+        for minor in minors(&sources().join("kubernetes")).unwrap() {
+            let (dir, version) = module_of(minor.trim_start_matches('v')).unwrap();
+            assert!(version.starts_with(&format!("{minor}.")) && dir.ends_with(&minor), "{minor}: {version}");
+        }
+        assert!(module_of(DEFAULT_KUBERNETES).is_ok());
     }
 }

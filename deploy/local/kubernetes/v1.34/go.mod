@@ -201,7 +201,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// Kubernetes builds its staging modules from its own tree; outside of it they are the published ones of the same release.
+// Kubernetes builds its staging modules from its own tree; elsewhere they are the published ones of the same
+// release.
 replace (
 	k8s.io/api => k8s.io/api v0.34.4
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.34.4

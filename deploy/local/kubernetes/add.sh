@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Adds a Kubernetes release as v<major>.<minor>, or moves that folder to another patch: add.sh v1.36.3
+# Everything comes from the release's own go.mod: its Go version, its etcd and its list of staging modules.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+release=${1:?usage: add.sh v<major>.<minor>.<patch>}
+[[ $release =~ ^v1\.[0-9]+\.[0-9]+$ ]] || { echo "not a Kubernetes release: $release" >&2; exit 1; }
+minor=${release%.*}
+staging=v0.${release#v1.}
+# The node programs belong to newer folders: a node of an older release is not tried.
+imports=v1.37/imports.go
+
+# Outside of any module, so that only this release is asked for. -json prints why it failed, too.
+answer=$(cd / && GOWORK=off go mod download -json "k8s.io/kubernetes@$release") || { echo "$answer" >&2; exit 1; }
+upstream=$(sed -n 's/.*"GoMod": "\(.*\)",/\1/p' <<< "$answer")
+etcd=$(awk '$1 == "go.etcd.io/etcd/server/v3" { print $2 }' "$upstream")
+
+mkdir -p "$minor"
+[[ -f $minor/imports.go ]] || cp "$imports" "$minor/imports.go"
+# Without go.sum and indirect requirements, so that nothing of another release leaks in.
+rm -f "$minor/go.sum"
+{
+    printf 'module daypass.dev/local/kubernetes/%s\n\n' "$minor"
+    grep '^go ' "$upstream"
+    grep '^godebug ' "$upstream" | sed '1s/^/\n/' || true
+    printf '\nrequire (\n\tgo.etcd.io/etcd/server/v3 %s\n\tk8s.io/kubernetes %s\n)\n\n' "$etcd" "$release"
+    cat << 'COMMENT'
+// Kubernetes builds its staging modules from its own tree; elsewhere they are the published ones of the same
+// release.
+COMMENT
+    printf 'replace (\n'
+    # Both as a block and as single lines.
+    sed -n 's|^\(replace \)\?\s*\(k8s.io/[a-z-]*\) => ./staging/.*|\t\2 => \2 '"$staging"'|p' "$upstream"
+    printf ')\n'
+} > "$minor/go.mod"
+cd "$minor" && GOWORK=off go mod tidy
