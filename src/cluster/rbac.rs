@@ -175,7 +175,21 @@ fn is_default_binding(binding: &ObjectMeta) -> bool {
     label.is_some_and(|value| value == "rbac-defaults")
 }
 
-/// Whether this rule is one that Kubernetes grants to everyone: reviews of oneself, and reading non-resource URLs
+/// What Kubernetes 1.30 to 1.37 grant to everyone besides non-resource URLs: groups, resources and verbs
+/// (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go). A later version may add some; unknown ones are grants.
+const DEFAULT_RULES: [(&[&str], &[&str], &[&str]); 2] = [
+    // `system:basic-user`: reviews of oneself.
+    (
+        &["authentication.k8s.io", "authorization.k8s.io"],
+        &["selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"],
+        &["create"],
+    ),
+    // `system:cluster-trust-bundle-discovery`: public certificates, for all service accounts. On by default since
+    // 1.37, with the feature gate ClusterTrustBundle before.
+    (&["certificates.k8s.io"], &["clustertrustbundles"], &["get", "list", "watch"]),
+];
+
+/// Whether this rule is one that Kubernetes grants to everyone: [`DEFAULT_RULES`], and reading non-resource URLs
 /// (discovery, version, health). Ignore no other rule: any binding can carry the label, and an administrator can add
 /// rules to Kubernetes' own roles.
 fn is_default_rule(rule: &Rule) -> bool {
@@ -183,9 +197,9 @@ fn is_default_rule(rule: &Rule) -> bool {
     if rule.resources.is_empty() {
         return all(&rule.verbs, &["get", "head"]);
     }
-    all(&rule.verbs, &["create"])
-        && all(&rule.api_groups, &["authentication.k8s.io", "authorization.k8s.io"])
-        && all(&rule.resources, &["selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"])
+    DEFAULT_RULES.iter().any(|(groups, resources, verbs)| {
+        all(&rule.api_groups, groups) && all(&rule.resources, resources) && all(&rule.verbs, verbs)
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_self_reviews_and_reading_urls_are_default_rules() {
+    fn only_what_kubernetes_grants_to_everyone_is_a_default_rule() {
         let rule = |group: &str, resource: &str, verb: &str, url: &str| {
             let set = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
             let rule = PolicyRule {
@@ -209,11 +223,17 @@ mod tests {
         assert!(is_default_rule(&rule(authorization, "selfsubjectaccessreviews", "create", "")));
         assert!(is_default_rule(&rule(authentication, "selfsubjectreviews", "create", "")));
         assert!(is_default_rule(&rule("", "", "get", "/version")));
+        let certificates = "certificates.k8s.io";
+        assert!(is_default_rule(&rule(certificates, "clustertrustbundles", "watch", "")));
         for (group, resource, verb, url) in [
             (authorization, "subjectaccessreviews", "create", ""),
             (authentication, "users", "impersonate", ""),
             (authorization, "selfsubjectaccessreviews", "*", ""),
             ("*", "selfsubjectaccessreviews", "create", ""),
+            (certificates, "clustertrustbundles", "update", ""),
+            (certificates, "clustertrustbundles", "*", ""),
+            (certificates, "certificatesigningrequests", "get", ""),
+            (authorization, "clustertrustbundles", "get", ""),
             ("", "pods", "get", ""),
             ("", "", "post", "/logs"),
         ] {
