@@ -1,6 +1,7 @@
 # Every target installs what it needs; `make` alone lists them.
 #   STATE=dir                  state folder, so that several `make run` can run side by side (target/run)
-#   KUBERNETES_VERSION=v1.34   which folder of deploy/local/kubernetes to build
+#   KUBERNETES_VERSION=v1.30   another Kubernetes than the newest: a folder of deploy/local/kubernetes
+#   MATRIX="v1.30 v1.33"       which Kubernetes versions `make test-matrix` runs on (all)
 #   FUZZ_SECONDS=60            how long `make fuzz` runs each target
 #   REQUESTS=10000             how many requests `make bench-rolling` sends
 #   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
@@ -18,6 +19,9 @@ TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"targ
 LOCAL = $(TARGET)/debug/daypass-local
 # The API servers' audit logs of one whole test run.
 AUDIT_LOGS = $(TARGET)/tmp/audit-logs
+# What another Kubernetes version is likeliest to break: admission, RBAC defaults, CRD rules, tokens, kubectl itself.
+SHORT_TESTS = walls:: members::crd members::engineer members::flow members::kubeconfigs members::hostile_objects \
+	install::rights tokens::walls cluster::clouds
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/daypass
 # One virtual environment for each version of a requirements file.
 venv = $(CACHE)/$(1)-$(firstword $(shell cksum < $(2)))
@@ -29,7 +33,7 @@ PROSE_REQUIREMENTS = deploy/prose/requirements.txt
 PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop programs test test-chart test-node install-doc node-requirements image image-check audit \
+.PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements image image-check audit \
 	fuzz bench bench-rolling tools schemathesis chart-tools prose generate check-cargo check-python
 
 help: ## Show this list
@@ -53,6 +57,12 @@ test: programs test-chart schemathesis ## Run all tests, against a real control 
 		$(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
+
+test-short: programs ## Run the tests that another Kubernetes version is likeliest to break
+	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
+
+test-matrix: programs check-python schemathesis ## Run the integration tests on every Kubernetes version (hours)
+	@SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) $(PYTHON) deploy/matrix.py $(MATRIX)
 
 test-chart: tools chart-tools ## Test and scan what the chart renders
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \
