@@ -126,8 +126,12 @@ impl PlaneConfig {
         flags.path("tls-cert-file", &self.pki.apiserver.cert).path("tls-private-key-file", &self.pki.apiserver.key);
         flags.path("client-ca-file", &self.pki.ca.cert);
         let extra = self.apiserver_args.lock().unwrap_or_else(PoisonError::into_inner);
-        // The API server concatenates repeated flags of this kind, so RBAC would stay the first authorizer.
-        if !extra.iter().any(|arg| arg.starts_with("--authorization-mode=")) {
+        // The API server concatenates repeated flags of this kind, so RBAC would stay the first authorizer. It refuses
+        // this flag beside a file that lists the authorizers.
+        if !extra
+            .iter()
+            .any(|arg| arg.starts_with("--authorization-mode=") || arg.starts_with("--authorization-config="))
+        {
             flags.text("authorization-mode", "RBAC");
         }
         // The first issuer signs.

@@ -109,6 +109,7 @@ pub fn collection(namespace: &str, kind: &str) -> String {
             ("/apis/admissionregistration.k8s.io/v1", false)
         }
         "customresourcedefinitions" => ("/apis/apiextensions.k8s.io/v1", false),
+        "apiservices" => ("/apis/apiregistration.k8s.io/v1", false),
         _ => panic!("add the group of {plural}"),
     };
     if is_namespaced { format!("{group}/namespaces/{namespace}/{plural}") } else { format!("{group}/{plural}") }

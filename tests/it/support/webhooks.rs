@@ -47,14 +47,21 @@ impl Webhooks {
             fs::write(&file, config.to_string()).unwrap();
             file.display().to_string()
         };
+        // This version of the file's format is the only one that all supported versions of Kubernetes read.
+        let authorizers = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1beta1", "kind": "AuthorizationConfiguration",
+            "authorizers": [{"type": "Webhook", "name": "tests", "webhook": {
+                "authorizedTTL": "1ms", "unauthorizedTTL": "1ms", "timeout": "10s", "failurePolicy": "Deny",
+                "subjectAccessReviewVersion": "v1", "matchConditionSubjectAccessReviewVersion": "v1",
+                "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": config("authorize")},
+            }}, {"type": "RBAC", "name": "rbac"}],
+        });
+        let file = folder.join("authorizers.yaml");
+        fs::write(&file, authorizers.to_string()).unwrap();
         cluster.restart_apiserver(&[
             &format!("--authentication-token-webhook-config-file={}", config("authenticate")),
             "--authentication-token-webhook-version=v1",
-            "--authorization-mode=Webhook,RBAC",
-            &format!("--authorization-webhook-config-file={}", config("authorize")),
-            "--authorization-webhook-version=v1",
-            "--authorization-webhook-cache-authorized-ttl=0s",
-            "--authorization-webhook-cache-unauthorized-ttl=0s",
+            &format!("--authorization-config={}", file.display()),
         ]);
     }
 }
