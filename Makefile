@@ -33,8 +33,9 @@ PROSE_REQUIREMENTS = deploy/prose/requirements.txt
 PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements image image-check audit \
-	fuzz bench bench-rolling tools schemathesis chart-tools prose generate check-cargo check-python
+.PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements \
+	image image-check audit fuzz bench bench-rolling tools previous schemathesis chart-tools prose generate check-cargo \
+	check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -53,8 +54,8 @@ stop: check-cargo ## Stop a running `make run`
 
 test: programs test-chart schemathesis ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
-	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) \
-		$(CARGO) test --workspace
+	@export DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
+		SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
@@ -62,7 +63,8 @@ test-short: programs ## Run the tests that another Kubernetes version is likelie
 	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
 
 test-matrix: programs check-python schemathesis ## Run the integration tests on every Kubernetes version (hours)
-	@SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) $(PYTHON) deploy/matrix.py $(MATRIX)
+	@export DAYPASS_PREVIOUS="$$(deploy/previous.sh)" SCHEMATHESIS="$(VENV)/bin/schemathesis" && \
+		RUST_TEST_THREADS=$(TEST_THREADS) $(PYTHON) deploy/matrix.py $(MATRIX)
 
 test-chart: tools chart-tools ## Test and scan what the chart renders
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \
@@ -108,6 +110,9 @@ tools: check-cargo ## Build etcd, Kubernetes and helm once, outside this folder
 
 programs: # What the tests run and do not build
 	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps
+
+previous: check-cargo ## Build the version before this one once, for the test of an upgrade
+	@deploy/previous.sh
 
 # Installs the requirements $(2) into the virtual environment $(1), unless it is complete.
 install = test -f "$(1)/.complete" || { \

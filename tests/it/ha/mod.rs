@@ -1,6 +1,8 @@
 //! Several replicas: leadership, rolling upgrades, and Daypass's own token.
 
 mod leader;
+mod load;
 mod replicas;
 mod rolling;
 mod token;
+mod upgrade;

@@ -41,6 +41,9 @@ pub struct Role {
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
+/// The chart that this version of Daypass installs.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass");
+
 /// Stands for the id in rendered manifests.
 const PLACEHOLDER: &str = "role-placeholder";
 
@@ -63,19 +66,24 @@ impl Cluster {
 
     /// A new cluster for one test that nobody else could use afterwards. It costs ten seconds of CPU time.
     pub fn own() -> Self {
-        Self::start(true)
+        Self::start(Path::new(CHART), true)
     }
 
     /// Like [`Cluster::own`], without the admission policies: the test does what they refuse.
     pub fn own_without_walls() -> Self {
-        Self::start(false)
+        Self::start(Path::new(CHART), false)
     }
 
-    fn start(walls: bool) -> Self {
+    /// Like [`Cluster::own`], with another chart.
+    pub fn of_chart(chart: &Path) -> Self {
+        Self::start(chart, true)
+    }
+
+    fn start(chart: &Path, walls: bool) -> Self {
         let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
         let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
         keep_audit_log(&plane);
-        let chart = Chart::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"))).unwrap();
+        let chart = Chart::new(chart).unwrap();
         let (rendered, spare_roles) = (Mutex::default(), Mutex::default());
         let kubeconfig = state.join("daypass.kubeconfig");
         let cluster = Self { kubeconfig, api: Api::new(&plane), plane, chart, rendered, spare_roles };

@@ -25,6 +25,8 @@ pub struct Daypass {
 /// How to start a Daypass.
 #[derive(Default, Clone)]
 pub struct Launch {
+    /// Instead of the program under test.
+    pub program: Option<PathBuf>,
     /// Instead of the kubeconfig with the chart's rights.
     pub kubeconfig: Option<PathBuf>,
     /// More options of `daypass serve`.
@@ -56,7 +58,8 @@ impl Daypass {
         let (port, admin_port) = (free_port().unwrap(), free_port().unwrap());
         let url = format!("https://127.0.0.1:{port}");
         let admin_url = format!("http://127.0.0.1:{admin_port}");
-        let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_daypass")));
+        let program = launch.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_daypass")));
+        let mut command = guarded(program);
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig));
         // Some tests send many denied requests.
         command.env("DAYPASS_MAX_DENIED_REQUESTS", "1000000");

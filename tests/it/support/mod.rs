@@ -39,7 +39,7 @@ pub mod without_controllers;
 
 pub use api::collection;
 pub use breakable::{leaders, replica};
-pub use cluster::{Cluster, Role};
+pub use cluster::{CHART, Cluster, Role};
 pub use curl::Curl;
 pub use daypass::{Daypass, Launch, plain_client, send_signal};
 pub use http::{Answer, Http};
