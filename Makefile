@@ -34,8 +34,8 @@ PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
 
 .DEFAULT_GOAL := help
 .PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements \
-	image image-check audit fuzz bench bench-rolling tools previous schemathesis chart-tools prose generate check-cargo \
-	check-python
+	image image-check dist dist-check audit fuzz bench bench-rolling tools previous schemathesis chart-tools prose \
+	generate check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -86,8 +86,14 @@ node-requirements: check-cargo ## Install what a real node needs, or say what is
 image: check-cargo ## Build the container image, with its SBOM, into target/image
 	@deploy/image/build.sh target/image
 
-image-check: image ## Check the image, and that it builds reproducibly
+image-check: image ## Check the image
 	@deploy/image/check.sh target/image
+
+dist: image ## Make what a release publishes, into target/dist
+	@deploy/dist.sh target/image target/dist
+
+dist-check: dist image-check tools ## Check the release, and that it builds reproducibly
+	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" deploy/dist-check.sh target/dist
 
 audit: check-cargo ## Check the dependencies' licences, sources and known vulnerabilities
 	@deploy/audit.sh

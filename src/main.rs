@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use daypass::cli::{Cli, Command, RolesCommand, lint, selftest, token};
+use daypass::cli::{Cli, Command, RolesCommand, lint, pages, selftest, token};
 use daypass::{api, crd, serve};
 use secrecy::ExposeSecret as _;
 
@@ -22,6 +22,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Crds { name } => print(&crds(name.as_deref())?)?,
         Command::Openapi => print(&format!("{}\n", api::document(None).to_pretty_json()?))?,
         Command::Errors => print(&api::errors_page())?,
+        Command::Completions { shell } => std::io::stdout().write_all(&pages::completions(shell))?,
+        Command::Man { folder } => pages::man(&folder)?,
         Command::Token(command) => {
             let output = token::run(&command)?;
             print(output.result.expose_secret())?;

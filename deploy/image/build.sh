@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image: `make image`. The same commit gives the same digest in any folder (`make image-check`).
-#   build.sh FOLDER   writes daypass.tar (an OCI archive), daypass.cdx.json (its SBOM) and digest into FOLDER
+#   build.sh FOLDER   writes daypass.tar (an OCI archive), daypass.cdx.json (its SBOM), digest, and daypass (the
+#                     program, static) into FOLDER
 set -euo pipefail
 out=$(realpath -m "$1")
 cd "$(dirname "$0")/../.."
@@ -51,6 +52,7 @@ store push --quiet --digestfile "$context/digest" \
 tar --create --file "$out/daypass.tar" --directory "$context/layout" --sort=name --format=ustar \
     --owner=0 --group=0 --numeric-owner --mode=u+rw,go=r,a+X --mtime "@$SOURCE_DATE_EPOCH" .
 deploy/image/sbom.sh "$target" "$out/daypass.cdx.json"
+install -m 0755 "$built" "$out/daypass"
 cp "$context/digest" "$out/digest"
 printf '\n' >> "$out/digest"
 echo "localhost/daypass:$version  $(cat "$out/digest")"

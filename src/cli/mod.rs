@@ -1,6 +1,7 @@
 //! The command line, and the commands that are clients of a running Daypass.
 
 pub mod lint;
+pub mod pages;
 mod rest;
 pub mod selftest;
 mod serve_args;
@@ -42,6 +43,17 @@ pub enum Command {
     /// Print the page of error codes as Markdown
     #[command(hide = true)]
     Errors,
+    /// Print a script that completes this program's commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must exist
+        folder: PathBuf,
+    },
     /// Create, list and revoke access tokens, with a kubeconfig
     #[command(subcommand)]
     Token(Box<TokenCommand>),
