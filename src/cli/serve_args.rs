@@ -35,11 +35,11 @@ pub struct ServeArgs {
     /// Daypass's own namespace; by default the pod's
     #[arg(long, env = "DAYPASS_NAMESPACE")]
     pub namespace: Option<String>,
-    /// Address of the API (HTTPS)
-    #[arg(long, env = "DAYPASS_LISTEN", default_value = "0.0.0.0:8443")]
+    /// Address of the API (HTTPS); `[::]` is every IPv4 and IPv6 address
+    #[arg(long, env = "DAYPASS_LISTEN", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Address of probes and metrics (plain HTTP)
-    #[arg(long, env = "DAYPASS_ADMIN_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "DAYPASS_ADMIN_LISTEN", default_value = "[::]:8080")]
     pub admin_listen: SocketAddr,
     /// Certificate of the API, PEM; by default Daypass makes a self-signed pair
     #[arg(long, env = "DAYPASS_TLS_CERT_FILE", requires = "tls_key_file")]

@@ -48,8 +48,15 @@ impl Pki {
         let authority = Authority::new()?;
         let servers = ["127.0.0.1", "localhost"];
         // 10.0.0.1 is the first address of the Service range; pods use the names of that Service.
-        let mut apiserver =
-            vec!["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let mut apiserver = vec![
+            "127.0.0.1",
+            "::1",
+            "localhost",
+            "10.0.0.1",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ];
         apiserver.extend(hosts);
         let signing = KeyPair::generate()?;
         let service_account_key = dir.join("sa.key");

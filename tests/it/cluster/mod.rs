@@ -1,6 +1,6 @@
 //! When the API server, etcd or Daypass is down, slow or overloaded.
 
-mod clouds;
+pub mod clouds;
 mod flow_control;
 mod outage;
 mod overload;

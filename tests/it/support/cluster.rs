@@ -358,9 +358,16 @@ fn keep_audit_log(plane: &ControlPlane) {
     }
 }
 
+/// A manifest for kubectl's standard input. Older ones (1.30 does, 1.34 does not) take what begins with a brace for
+/// JSON, so YAML in flow style gets a separator first.
+pub(super) fn as_kubectl_reads(manifest: &str) -> String {
+    let is_flow = manifest.starts_with('{') && !manifest.starts_with("{\"");
+    if is_flow { format!("---\n{manifest}") } else { manifest.to_owned() }
+}
+
 fn with_input(command: &mut Command, input: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(as_kubectl_reads(input).as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 

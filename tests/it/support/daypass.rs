@@ -31,6 +31,10 @@ pub struct Launch {
     pub kubeconfig: Option<PathBuf>,
     /// More options of `daypass serve`.
     pub args: Vec<String>,
+    /// More environment variables.
+    pub env: Vec<(&'static str, &'static str)>,
+    /// Listen on IPv6 and call the API server there.
+    pub ipv6: bool,
     /// `RUST_LOG`, instead of the usual directives.
     pub log: Option<String>,
     /// Do not wait until it is ready.
@@ -56,8 +60,9 @@ impl Daypass {
     pub fn start(cluster: &Cluster, launch: &Launch) -> Self {
         let folder = cluster.fresh_folder("daypass");
         let (port, admin_port) = (free_port().unwrap(), free_port().unwrap());
-        let url = format!("https://127.0.0.1:{port}");
-        let admin_url = format!("http://127.0.0.1:{admin_port}");
+        let host = if launch.ipv6 { "[::1]" } else { "127.0.0.1" };
+        let url = format!("https://{host}:{port}");
+        let admin_url = format!("http://{host}:{admin_port}");
         let program = launch.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_daypass")));
         let mut command = guarded(program);
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig));
@@ -68,8 +73,9 @@ impl Daypass {
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
             command.arg("--data-plane-id=dp-1");
         }
-        command.args(["--data-plane-server", &cluster.plane.server_url(), "--public-url", &url]);
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")]);
+        let server = cluster.plane.server_url().replace("127.0.0.1", host);
+        command.args(["--data-plane-server", &server, "--public-url", &url]);
+        command.args(["--listen", &format!("{host}:{port}"), "--admin-listen", &format!("{host}:{admin_port}")]);
         if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {
             // All tests come from one address.
             command.arg("--max-refused-credentials=1000000");
@@ -78,7 +84,7 @@ impl Daypass {
             // Tests poll until a right is in force.
             command.arg("--max-denied-requests=1000000");
         }
-        command.args(&launch.args);
+        command.args(&launch.args).envs(launch.env.iter().copied());
         let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
         let mut daypass =
             Self { process, owner: Http::new(&format!("{url}/dp-1"), cluster.plane.ca_pem()), url, admin_url, folder };

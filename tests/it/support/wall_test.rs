@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use super::cluster::as_kubectl_reads;
 use super::{Cluster, Daypass, eventually, time, wait_until};
 
 /// Daypass itself.
@@ -161,7 +162,7 @@ impl<'a> WallTest<'a> {
         }
         let mut child = kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // kubectl may exit before it has read everything.
-        let _ = child.stdin.take().unwrap().write_all(self.fill(manifest).as_bytes());
+        let _ = child.stdin.take().unwrap().write_all(as_kubectl_reads(&self.fill(manifest)).as_bytes());
         child.wait_with_output().unwrap()
     }
 
