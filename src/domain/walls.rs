@@ -39,6 +39,9 @@ pub const WALLS: [Wall; 12] = [
     wall!("daypass-role-tokens"),
 ];
 
+/// True for an update of an object that is being deleted if it only removes finalizers. The walls let it pass.
+const REMOVES_FINALIZERS: &str = include_str!("../../deploy/charts/daypass/files/walls/removes-finalizers.cel");
+
 /// Daypass's own service account, which the walls exempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnAccount {
@@ -90,12 +93,18 @@ impl Wall {
     /// The spec as the chart renders it for this account. The operator chooses the API server's audiences, so they
     /// come from the policy to compare with, if they are a list of strings.
     fn shipped(&self, own: &OwnAccount, policy: &Value) -> Option<Value> {
+        serde_yaml::from_str(&self.filled(own, audiences(policy))).ok().map(with_defaults)
+    }
+
+    /// The template with its placeholders filled in.
+    fn filled(&self, own: &OwnAccount, audiences: Option<&str>) -> String {
         let username = format!("system:serviceaccount:{}:{}", own.namespace, own.name);
-        let mut text = self.template.replace("${username}", &username).replace("${namespace}", &own.namespace);
-        if let Some(audiences) = audiences(policy) {
-            text = text.replace("${audiences}", audiences);
+        let text = self.template.replace("${username}", &username).replace("${namespace}", &own.namespace);
+        let text = text.replace("${removesFinalizers}", &REMOVES_FINALIZERS.trim().replace('\n', " "));
+        match audiences {
+            Some(audiences) => text.replace("${audiences}", audiences),
+            None => text,
         }
-        serde_yaml::from_str(&text).ok().map(with_defaults)
     }
 }
 
@@ -137,8 +146,7 @@ mod tests {
 
     /// The policy as the chart renders it.
     fn rendered(wall: Wall) -> Value {
-        let text = wall.template.replace("${username}", "system:serviceaccount:ops:daypass");
-        serde_yaml::from_str(&text.replace("${namespace}", "ops").replace("${audiences}", r#"["a","b"]"#)).unwrap()
+        serde_yaml::from_str(&wall.filled(&own(), Some(r#"["a","b"]"#))).unwrap()
     }
 
     fn bound(wall: Wall) -> Value {
