@@ -127,6 +127,15 @@ codes! {
             access tokens off.",
         remedy: "Ask the operator to add `access-token` to `server.authMethods`. Listing and revoking still work.",
     }
+    RefusedByClusterPolicy {
+        code: "DP_ERR_REFUSED_BY_CLUSTER_POLICY",
+        status: FORBIDDEN,
+        title: "Refused by a cluster policy",
+        cause: "An admission webhook or admission policy of the cluster (Kyverno, Gatekeeper and others) does not let \
+            Daypass write the object. The answer does not name it.",
+        remedy: "Do not repeat the request as it is. Have the operator look up `requestId` in Daypass's log, which \
+            names the policy, and exempt Daypass's service account from it.",
+    }
     NotFound {
         code: "DP_ERR_NOT_FOUND",
         status: NOT_FOUND,
@@ -157,6 +166,14 @@ codes! {
         title: "The role has its maximum number of members",
         cause: "The quota in the role's namespace is used up (`maxMembersPerRole`, or the role's `maxMembers`).",
         remedy: "Delete a member that is no longer needed, or have the operator raise the quota.",
+    }
+    QuotaExceeded {
+        code: "DP_ERR_QUOTA_EXCEEDED",
+        status: CONFLICT,
+        title: "A quota of the cluster is used up",
+        cause: "A ResourceQuota other than the role's limit on members leaves no room for an object that Daypass \
+            needs. `detail` names the quota and what it counts.",
+        remedy: "Have the operator of the cluster raise that quota, or delete what is no longer needed.",
     }
     TooManyKubeconfigs {
         code: "DP_ERR_TOO_MANY_KUBECONFIGS",

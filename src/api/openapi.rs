@@ -33,7 +33,8 @@ const PROBLEMS: [(&str, &str); 11] = [
     (
         "403",
         "The caller has this right in no role, or its access token lacks the scope: `detail` names what is missing. \
-         Or a page of another site made a browser send Basic credentials: `DP_ERR_CROSS_SITE`",
+         Or a page of another site made a browser send Basic credentials: `DP_ERR_CROSS_SITE`. Or a policy of the \
+         cluster refused it: `DP_ERR_REFUSED_BY_CLUSTER_POLICY`",
     ),
     ("404", "Not found, or the caller may not access it"),
     ("405", "The method is not allowed here"),

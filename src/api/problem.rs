@@ -172,11 +172,21 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let detail = (error.kind == ErrorKind::QuotaUnknown)
-            .then(|| "Kubernetes has not counted the role's members yet; try again in 30 seconds".to_owned());
+        let quota = error.exceeded_quota().filter(|quota| !quota.limits_members());
+        let detail = match (error.kind, &quota) {
+            (ErrorKind::QuotaUnknown, _) => {
+                Some("Kubernetes has not counted a quota of the namespace yet; try again in 30 seconds".to_owned())
+            }
+            (ErrorKind::QuotaExceeded, Some(quota)) => {
+                Some(format!("the ResourceQuota {} leaves no room for {}", quota.name, quota.resources))
+            }
+            _ => None,
+        };
         let code = match error.kind {
             ErrorKind::Conflict => Code::Conflict,
+            ErrorKind::QuotaExceeded if quota.is_some() => Code::QuotaExceeded,
             ErrorKind::QuotaExceeded => Code::TooManyMembers,
+            ErrorKind::RefusedByPolicy => Code::RefusedByClusterPolicy,
             ErrorKind::NotFound => Code::NotFound,
             ErrorKind::Invalid | ErrorKind::AlreadyExists => Code::Internal,
             // If Daypass itself lacks a right, its operator must grant it, not the caller.

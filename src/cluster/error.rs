@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use crate::domain::walls::WALLS;
+
 /// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are HTTP's and Kubernetes'")]
@@ -9,9 +11,13 @@ pub enum ErrorKind {
     NotFound,
     AlreadyExists,
     Conflict,
+    /// A ResourceQuota is used up: [`Error::exceeded_quota`] says which.
     QuotaExceeded,
     QuotaUnknown,
+    /// Somebody's admission webhook or admission policy refused the call, with any status.
+    RefusedByPolicy,
     Unauthorized,
+    /// RBAC, or a wall that does not match this installation, refused the call.
     Forbidden,
     Invalid,
     /// The API server was too busy (429), and still was after the retries.
@@ -33,6 +39,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::QuotaExceeded => "quota_exceeded",
             Self::QuotaUnknown => "quota_unknown",
+            Self::RefusedByPolicy => "refused_by_policy",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Invalid => "invalid",
@@ -47,19 +54,63 @@ impl ErrorKind {
 
     /// Classifies an error response of the API server.
     fn of_status(code: u16, reason: &str, message: &str) -> Self {
+        // First, since a webhook chooses its status. A 404 or 409 of its own must not count as "already deleted".
+        if is_refused_by_policy(message) {
+            return Self::RefusedByPolicy;
+        }
         match (code, reason) {
             (404, _) => Self::NotFound,
             (409, "AlreadyExists") => Self::AlreadyExists,
             (409, _) => Self::Conflict,
             // ResourceQuota answers 403, as RBAC does; only the message tells them apart.
-            (403, _) if message.contains("exceeded quota") => Self::QuotaExceeded,
-            (403, _) if message.contains("status unknown for quota") => Self::QuotaUnknown,
+            (403, _) if why_forbidden(message).starts_with(EXCEEDED_QUOTA) => Self::QuotaExceeded,
+            (403, _) if why_forbidden(message).starts_with("status unknown for quota: ") => Self::QuotaUnknown,
             (401, _) => Self::Unauthorized,
             (403, _) => Self::Forbidden,
             (429, _) => Self::Busy,
             (400..=499, _) => Self::Invalid,
             _ => Self::Server,
         }
+    }
+}
+
+/// The reason in "members.daypass.dev "a" is forbidden: the reason", or the whole text.
+fn why_forbidden(message: &str) -> &str {
+    message.split_once(" is forbidden: ").map_or(message, |(_, why)| why)
+}
+
+/// How ResourceQuota begins its refusals (plugin/resourcequota/controller.go of k8s.io/apiserver/pkg/admission).
+const EXCEEDED_QUOTA: &str = "exceeded quota: ";
+
+/// Whether the message is a refusal by an admission webhook or an admission policy of somebody else. Only the message
+/// tells: webhooks choose any status, and policies one of several. The API server writes its beginning
+/// (plugin/webhook/errors/statuserror.go, plugin/policy/validating/dispatcher.go and, for mutating policies,
+/// plugin/policy/generic/policy_dispatcher.go). A webhook that fails to answer is an ordinary 500.
+fn is_refused_by_policy(message: &str) -> bool {
+    if let Some(webhook) = message.strip_prefix("admission webhook \"") {
+        return webhook.contains("\" denied the request");
+    }
+    let mutating = message.strip_prefix("policy '");
+    let policy = mutating.or_else(|| why_forbidden(message).strip_prefix("ValidatingAdmissionPolicy '"));
+    let Some(policy) = policy else { return false };
+    // A wall that refuses Daypass is a fault of the installation, like a missing right.
+    let is_wall = WALLS.iter().any(|wall| policy.strip_prefix(wall.name).is_some_and(|rest| rest.starts_with('\'')));
+    policy.contains(" denied request: ") && !is_wall
+}
+
+/// The ResourceQuota that refused a creation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ExceededQuota<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it leaves no room for (`count/secrets`), separated by commas.
+    pub resources: String,
+}
+
+impl ExceededQuota<'_> {
+    /// Whether it is the limit on a role's members, which the chart sets.
+    pub fn limits_members(&self) -> bool {
+        self.name == "daypass" && self.resources == "count/members.daypass.dev"
     }
 }
 
@@ -91,6 +142,15 @@ impl Error {
             kube::Error::SerdeError(_) => Self::new(call, object, ErrorKind::UnreadableAnswer, "malformed response"),
             other => Self::new(call, object, ErrorKind::Unreachable, &chain(&other)),
         }
+    }
+
+    /// The quota behind [`ErrorKind::QuotaExceeded`].
+    pub fn exceeded_quota(&self) -> Option<ExceededQuota<'_>> {
+        // "exceeded quota: NAME, requested: RESOURCE=1,RESOURCE=1, used: …"
+        let (name, rest) = why_forbidden(&self.detail).strip_prefix(EXCEEDED_QUOTA)?.split_once(", requested: ")?;
+        let requested = rest.split_once(", used: ")?.0;
+        let resources: Vec<_> = requested.split(',').filter_map(|of| Some(of.split_once('=')?.0)).collect();
+        Some(ExceededQuota { name, resources: resources.join(", ") })
     }
 
     /// Whether the object does not exist.
@@ -153,6 +213,7 @@ mod tests {
             (403, "Forbidden", "no RBAC policy matched", ErrorKind::Forbidden),
             (403, "Forbidden", quota, ErrorKind::QuotaExceeded),
             (403, "Forbidden", uncounted, ErrorKind::QuotaUnknown),
+            (403, "Forbidden", "a is forbidden: User \"x\" cannot create: exceeded quota: a", ErrorKind::Forbidden),
             (429, "TooManyRequests", "", ErrorKind::Busy),
             (400, "BadRequest", "", ErrorKind::Invalid),
             (422, "Invalid", "", ErrorKind::Invalid),
@@ -164,6 +225,60 @@ mod tests {
             assert_eq!(error.kind, kind, "{code} {reason} {message}");
             assert_eq!(error.to_string(), format!("get_member view.a: {}: {message}", kind.label()));
         }
+    }
+
+    #[test]
+    fn refusal_by_a_policy_is_told_by_its_message_alone() {
+        let webhook = "admission webhook \"a.example.com\" denied the request: exceeded quota: x";
+        let silent = "admission webhook \"a.example.com\" denied the request without explanation";
+        let policy = "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: x";
+        let mutating = "policy 'p' with binding 'b' denied request: x";
+        let like_a_wall = policy.replace("'p'", "'daypass-members-too'");
+        for message in [webhook, silent, policy, mutating, &like_a_wall] {
+            for (code, reason) in [
+                (400, ""),
+                (401, "Unauthorized"),
+                (403, "Forbidden"),
+                (404, "NotFound"),
+                (409, "AlreadyExists"),
+                (409, "Conflict"),
+                (413, ""),
+                (422, "Invalid"),
+                (429, "TooManyRequests"),
+                (500, "InternalError"),
+            ] {
+                assert_eq!(
+                    ErrorKind::of_status(code, reason, message),
+                    ErrorKind::RefusedByPolicy,
+                    "{code} {message}"
+                );
+            }
+        }
+        let unreachable = "Internal error occurred: failed calling webhook \"a.example.com\": connection refused";
+        assert_eq!(ErrorKind::of_status(500, "InternalError", unreachable), ErrorKind::Server);
+        let wall = policy.replace("'p'", "'daypass-role-secrets'");
+        assert_eq!(ErrorKind::of_status(403, "Forbidden", &wall), ErrorKind::Forbidden);
+    }
+
+    #[test]
+    fn exceeded_quota_is_named() {
+        let error = |quota: &str, requested: &str| {
+            let detail =
+                format!("secrets \"a\" is forbidden: exceeded quota: {quota}, requested: {requested}, used: x=1");
+            Error::new("create_secret", "view.a", ErrorKind::QuotaExceeded, &detail)
+        };
+        let foreign = error("team", "count/secrets=1,secrets=1");
+        let quota = foreign.exceeded_quota().unwrap();
+        assert_eq!((quota.name, &*quota.resources), ("team", "count/secrets, secrets"));
+        for (name, requested, limits_members) in [
+            ("daypass", "count/members.daypass.dev=1", true),
+            ("team", "count/members.daypass.dev=1", false),
+            ("daypass", "count/secrets=1", false),
+        ] {
+            let error = error(name, requested);
+            assert_eq!(error.exceeded_quota().unwrap().limits_members(), limits_members, "{name} {requested}");
+        }
+        assert_eq!(Error::new("create_secret", "view.a", ErrorKind::Forbidden, "no").exceeded_quota(), None);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::crd::Object;
 use crate::domain::role::RoleId;
 use crate::domain::walls::{OwnAccount, WALLS};
 
+/// In a refusal by an admission policy, but in none by a webhook.
+const BY_POLICY: &str = " is forbidden: ValidatingAdmissionPolicy '";
+
 /// The result of a check of the walls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Walls {
@@ -104,6 +107,8 @@ impl Cluster {
         match accounts.dry_run("probe_walls", role.as_str(), &stray).await {
             Ok(_) => Ok(false),
             Err(error) if error.kind == ErrorKind::Forbidden && error.detail.contains("Daypass (policy ") => Ok(true),
+            // The API server evaluates all policies, and names one of those that refuse.
+            Err(error) if error.kind == ErrorKind::RefusedByPolicy && error.detail.contains(BY_POLICY) => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -26,7 +26,7 @@ const QUOTA_PAUSE: Duration = Duration::from_millis(500);
 
 impl Membership {
     /// Creates a member with its credential. If a step fails, ends the member again. If the process is killed in
-    /// between, a member without a credential stays.
+    /// between, or that fails too, a member without a credential stays until its expiry at the latest.
     pub async fn create(
         &self,
         id: &MemberId,
@@ -39,7 +39,7 @@ impl Membership {
             Ok(member) => Ok(member),
             Err(error) => {
                 if let Err(error) = self.end(&member, EndReason::Revoked, cause).await {
-                    tracing::warn!(%error, "could not remove a half-created member; the sweep will retry");
+                    tracing::warn!(%error, "could not remove a half-created member; it ends at its expiry");
                 }
                 Err(error)
             }

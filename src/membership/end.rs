@@ -28,14 +28,19 @@ impl Membership {
     /// Ends a member. Every step can be repeated, and the sweep repeats those that failed.
     pub async fn end(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> Result<(), Error> {
         let unmarked = self.mark_ended(member, reason, cause).await;
-        self.cluster.delete_member(member).await?;
-        if let Some(member) = unmarked {
-            self.report_end(&member, reason, cause);
-        }
+        let deleted = match (unmarked, self.cluster.delete_member(member).await) {
+            // Neither recorded nor deleted: the member lives on, so it keeps its account.
+            (Some(_), Err(error)) => return Err(error),
+            (Some(member), Ok(())) => {
+                self.report_end(&member, reason, cause);
+                Ok(())
+            }
+            (None, deleted) => deleted,
+        };
         // Deleting either one ends the member's tokens, so a failure of one must not prevent the other.
         let account = self.delete_own_account(member).await;
         let secrets = self.delete_kubeconfigs(member, None).await;
-        account.and(secrets)
+        deleted.and(account).and(secrets)
     }
 
     /// Reports the end of a member.

@@ -17,7 +17,7 @@ fn member_with_a_kept_kubeconfig(cluster: &Cluster, owner: &Http, role: &Role) -
 /// Checks after an answered change that only the undeletable kubeconfig is left, then makes it deletable.
 #[track_caller]
 fn assert_others_dead(cluster: &Cluster, owner: &Http, role: &Role, member: &NewMember, answer: &Answer) {
-    answer.problem(503, "DP_ERR_UNAVAILABLE");
+    answer.problem(403, "DP_ERR_REFUSED_BY_CLUSTER_POLICY");
     let secrets = cluster.names(&role.namespace, "secrets");
     let kept = format!("{}.0", member.name());
     assert_eq!(secrets, [kept.as_str()]);

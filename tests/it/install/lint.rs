@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::policies::{ForeignPolicies, Writes};
 use crate::support::{Cluster, eventually};
 
 /// Runs it. Its exit code, output and errors.
@@ -110,6 +111,19 @@ fn live_cluster_passes_lint_until_a_role_escapes() {
     assert_eq!(code, 1, "{table}{error}");
     assert_eq!(line(&table, &role.id)[1..4], ["no", "yes", "no:"]);
     cluster.kubectl(&["delete", "namespace", &role.namespace]);
+}
+
+/// The API server names one of several policies that refuse the probe.
+#[test]
+fn foreign_policy_that_refuses_the_probe_is_no_fault() {
+    let (cluster, _) = Cluster::shared();
+    let accounts = Writes { operation: "CREATE", group: "", resource: "serviceaccounts" };
+    let probe = || ("request.name == 'walls-probe'".to_owned(), None);
+    let _policies = ForeignPolicies::admission(cluster, &[accounts], &[probe(), probe()]);
+    for _ in 0..8 {
+        let (_, table, error) = lint(Some(&cluster.plane.kubeconfig()), &[], "");
+        assert!(table.contains("pods-restart") && !table.contains("not in force"), "{table}{error}");
+    }
 }
 
 /// Lint checks every policy.

@@ -8,6 +8,8 @@ mod hostile_objects;
 mod idempotency;
 mod kill;
 mod kubeconfigs;
+mod policies;
 mod promptness;
+mod quotas;
 mod reaper;
 mod sweep;

@@ -213,7 +213,7 @@ fn undeletable_service_account_keeps_no_token_alive() {
     assert!(kubeconfig.is_accepted(cluster));
     cluster.keep(&role, "serviceaccount", member.name(), true);
     // The answer says that the deletion is incomplete.
-    daypass.owner.delete(&member.path("")).problem(503, "DP_ERR_UNAVAILABLE");
+    daypass.owner.delete(&member.path("")).problem(403, "DP_ERR_REFUSED_BY_CLUSTER_POLICY");
     member.assert_dead(daypass);
     assert_eq!(cluster.leftovers(&role, member.name()), Leftovers { member: false, account: true, secrets: 0 });
     kubeconfig.wait_refused(cluster);

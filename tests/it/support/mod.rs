@@ -29,6 +29,7 @@ mod identity_provider;
 mod jwt;
 mod member;
 mod objects;
+pub mod policies;
 mod pool;
 mod proxy;
 mod raw;
@@ -51,7 +52,7 @@ pub use objects::{Leftovers, now, time, wait_until};
 pub use pool::{Pool, PoolGuard};
 pub use proxy::{Fault, Proxy};
 pub use raw::RawConnection;
-pub use wall_test::{DAYPASS, WallTest, attack, legit};
+pub use wall_test::{Attempt, DAYPASS, WallTest, attack, legit};
 pub use webhooks::Webhooks;
 
 use std::time::{Duration, Instant};
