@@ -206,6 +206,21 @@ mod tests {
         assert_eq!(wall.fault(&own(), None, Some(&bound(wall))), Some(Fault::NoPolicy));
     }
 
+    /// Otherwise a foreign finalizer keeps an object, and its namespace, for good.
+    #[test]
+    fn walls_on_updates_let_finalizers_be_removed() {
+        for wall in WALLS.into_iter().filter(|wall| rendered(*wall)["matchConstraints"].to_string().contains("UPDATE"))
+        {
+            let spec = rendered(wall);
+            let conditions: Vec<_> = spec["matchConditions"].as_array().into_iter().flatten().collect();
+            let is_exempt = conditions.iter().any(|condition| condition["name"] == "removes-no-finalizers");
+            let is_about_members_alone = conditions.iter().any(|condition| condition["name"] == "by-member");
+            // Their rules pass an update that changes only finalizers.
+            let is_narrow = ["daypass-members", "daypass-namespaces"].contains(&wall.name);
+            assert!(is_exempt || is_about_members_alone || is_narrow, "{}", wall.name);
+        }
+    }
+
     #[test]
     fn wall_of_another_installation_is_a_fault() {
         let other = OwnAccount { namespace: "other".into(), ..own() };

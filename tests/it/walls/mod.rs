@@ -2,6 +2,7 @@
 
 mod certificates;
 mod cluster;
+mod finalizers;
 mod kubernetes;
 mod members;
 mod namespaces;
