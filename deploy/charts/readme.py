@@ -1,4 +1,7 @@
-"""Writes the list of values in the chart's README from the comments of values.yaml. Needs only Python."""
+"""Writes what is made of values.yaml: the list in the chart's README, and the defaults that templates fall back to.
+
+Needs only Python.
+"""
 
 import pathlib
 import re
@@ -6,6 +9,8 @@ import sys
 import textwrap
 
 CHART = pathlib.Path(__file__).resolve().parent / "daypass"
+# Values without such a default: null removes what Helm removes.
+REMOVABLE = ("roles", "resources", "topologySpreadConstraints")
 BEGIN, END = "<!-- values: written by `make generate` -->\n", "<!-- end of values -->\n"
 
 
@@ -66,11 +71,24 @@ def read(text):
     return root.described()
 
 
+def defaults(text):
+    """values.yaml for files/, where templates can read it: without comments and REMOVABLE."""
+    removed = False
+    yield "# Written by `make generate`.\n"
+    for line in text.splitlines(keepends=True):
+        if key := re.match(r"\w+", line):
+            removed = key[0] in REMOVABLE
+        if not removed and line.strip() and not line.lstrip().startswith("#"):
+            yield line
+
+
 def main():
     readme = CHART / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    items = [item for value in read((CHART / "values.yaml").read_text()) for item in value.items()]
+    values = (CHART / "values.yaml").read_text()
+    (CHART / "files/defaults/values.yaml").write_text("".join(defaults(values)))
+    items = [item for value in read(values) for item in value.items()]
     readme.write_text(before + BEGIN + "\n".join(items) + "\n" + END + after)
 
 

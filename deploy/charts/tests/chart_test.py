@@ -94,7 +94,7 @@ class Chart(unittest.TestCase):
         def walk(values, schema, path):
             self.assertIn("properties", schema, path)
             self.assertIs(schema["additionalProperties"], False, path)
-            self.assertEqual(sorted(values), sorted(set(schema["properties"]) - {"global"}), path)
+            self.assertEqual(sorted(values), sorted(set(schema["properties"]) - {"enabled", "global"}), path)
             for key, value in values.items():
                 if isinstance(value, dict) and "properties" in schema["properties"][key]:
                     walk(value, schema["properties"][key], f"{path}.{key}")

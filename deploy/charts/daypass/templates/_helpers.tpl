@@ -1,44 +1,130 @@
-{{/* Name of the objects in the release namespace and of Daypass's own cluster-wide ones. */}}
-{{- define "daypass.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{/*
+Completes .Values. Every template begins with it, and the first that does fills them in for all.
+A key may be missing, or null: Helm deletes a default for which a values file has null, and `--reuse-values` brings the
+values of an earlier chart. Then the default holds; but `roles`, `resources` and `topologySpreadConstraints` have none
+here (readme.py), so that null removes what Helm removes.
+*/}}
+{{- define "daypass.values" -}}
+{{- if not (hasKey .Values "complete") -}}
+{{- $values := dict "key" "" "value" .Values "default" (.Files.Get "files/defaults/values.yaml" | fromYaml) -}}
+{{- range $key, $value := (include "daypass.complete" $values | fromJson).value -}}
+{{- $_ := set $.Values $key $value -}}
 {{- end -}}
+{{- $_ := set .Values "complete" true -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+{value: …} of one value, as JSON. A number becomes a text where no number belongs: YAML and --set read a name such as
+20240115 as a number, which templates print as 2.0240115e+07. Labels and annotations may be booleans too.
+*/}}
+{{- define "daypass.complete" -}}
+{{- $value := .value -}}
+{{- $default := .default -}}
+{{- $asGiven := list "global" "resources" "podSecurityContext" "tolerations" "affinity" "topologySpreadConstraints"
+  "networkPolicy" -}}
+{{- if kindIs "invalid" $value -}}
+  {{- $value = $default -}}
+{{- else if has .key $asGiven -}}
+{{- else if regexMatch "^(labels|.+Labels|annotations|.+Annotations|nodeSelector)$" .key -}}
+  {{- $value = dict -}}
+  {{- range $key, $item := .value -}}
+    {{- if not (kindIs "invalid" $item) -}}
+      {{- $_ := set $value $key (kindIs "float64" $item | ternary (int64 $item) $item | toString) -}}
+    {{- end -}}
+  {{- end -}}
+{{- else if kindIs "map" $value -}}
+  {{- $defaults := $default | default dict -}}
+  {{- $value = dict -}}
+  {{- range $key := concat (keys .value) (keys $defaults) | uniq -}}
+    {{- $item := dict "value" (index $.value $key) "default" (index $defaults $key) -}}
+    {{- /* An id of a role is no key: a role may be called `labels`. */ -}}
+    {{- $_ := set $item "key" (ternary "" $key (eq $.key "roles")) -}}
+    {{- $_ := set $value $key (include "daypass.complete" $item | fromJson).value -}}
+  {{- end -}}
+{{- else if kindIs "slice" $value -}}
+  {{- $value = list -}}
+  {{- range .value -}}
+    {{- $item := dict "key" "" "value" . "default" nil -}}
+    {{- $value = append $value (include "daypass.complete" $item | fromJson).value -}}
+  {{- end -}}
+{{- else if and (has (kindOf $value) (list "float64" "int64")) (not (kindIs "float64" $default)) -}}
+  {{- $value = has .key (list "port" "maxMembers") | ternary $value (int64 $value | toString) -}}
+{{- end -}}
+{{- dict "value" $value | toJson -}}
+{{- end -}}
+
+{{/*
+Name of the objects in the release namespace and of Daypass's own cluster-wide ones. A Service's is the strictest: a
+letter first, no dot.
+*/}}
+{{- define "daypass.fullname" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if not (regexMatch "^[a-z]" $release) -}}
+{{- $release = printf "%s-%s" .Chart.Name $release -}}
+{{- else if not (contains .Chart.Name $release) -}}
+{{- $release = printf "%s-%s" $release .Chart.Name -}}
+{{- end -}}
+{{- $release | trunc 63 | trimAll "-" -}}
+{{- end -}}
+
+{{/* That name with a suffix, (list . "-suffix"): at most 63 characters, as a Service or a label may have. */}}
+{{- define "daypass.suffixed" -}}
+{{- $suffix := last . -}}
+{{- include "daypass.fullname" (first .) | trunc (int (sub 63 (len $suffix))) | trimAll "-" }}{{ $suffix -}}
 {{- end -}}
 
 {{- define "daypass.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "daypass.labels" -}}
+{{- define "daypass.ownLabels" -}}
 {{ include "daypass.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
+{{- end -}}
+
+{{/* Labels of an object. */}}
+{{- define "daypass.labels" -}}
+{{- include "daypass.labelsWith" (list . dict) -}}
+{{- end -}}
+
+{{/* Labels of an object that has more of its own: (list . labels). The chart's win, and `commonLabels` lose. */}}
+{{- define "daypass.labelsWith" -}}
+{{- $own := include "daypass.ownLabels" (first .) | fromYaml -}}
+{{- merge $own (last .) (first .).Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{/* Labels of Daypass's pods. No version: a new chart need not restart them. */}}
+{{- define "daypass.podLabels" -}}
+{{- $own := include "daypass.selectorLabels" . | fromYaml -}}
+{{- merge $own .Values.podLabels .Values.commonLabels | toYaml -}}
 {{- end -}}
 
 {{/* Daypass itself, as the subject of a binding. */}}
 {{- define "daypass.subject" -}}
 kind: ServiceAccount
-name: {{ include "daypass.fullname" . }}
-namespace: {{ .Release.Namespace }}
+name: {{ include "daypass.fullname" . | quote }}
+namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{/* The same, as the subject of a FlowSchema. */}}
 {{- define "daypass.flowSubject" -}}
 kind: ServiceAccount
 serviceAccount:
-  name: {{ include "daypass.fullname" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "daypass.fullname" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
-{{/* The installed roles, by id: a role with onlyInNamespaces only once it has namespaces. */}}
+{{/*
+The installed roles, by id: none that is null or not enabled; a role with onlyInNamespaces only once it has namespaces.
+*/}}
 {{- define "daypass.roles" -}}
 {{- $roles := dict -}}
 {{- range $id, $role := .Values.roles -}}
-{{- if or $role.namespaces (not $role.onlyInNamespaces) -}}
+{{- if and $role (ne (toString $role.enabled) "false") (or $role.namespaces (not $role.onlyInNamespaces)) -}}
 {{- $_ := set $roles $id $role -}}
 {{- end -}}
 {{- end -}}
@@ -47,10 +133,10 @@ serviceAccount:
 
 {{/* One entry of `managers`, as the subject of a binding. */}}
 {{- define "daypass.managerSubject" -}}
-kind: {{ .kind }}
+kind: {{ .kind | quote }}
 name: {{ .name | quote }}
 {{- if eq .kind "ServiceAccount" }}
-namespace: {{ .namespace }}
+namespace: {{ .namespace | quote }}
 {{- else }}
 apiGroup: rbac.authorization.k8s.io
 {{- end }}
@@ -78,7 +164,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }
 {{- if .Values.tls.secretName -}}
 {{- .Values.tls.secretName -}}
 {{- else if .Values.tls.certManager.enabled -}}
-{{- include "daypass.fullname" . }}-serving
+{{- include "daypass.suffixed" (list . "-serving") -}}
 {{- end -}}
 {{- end -}}
 
@@ -113,9 +199,11 @@ true
 {{/* securityContext of every pod, for the profile `restricted` of Pod Security. */}}
 {{- define "daypass.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- with index $.Values.podSecurityContext $key }}
+{{ $key }}: {{ int64 . }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -150,18 +238,38 @@ projects-view
 {{- define "daypass.backendRef" -}}
 group: ""
 kind: Service
-name: {{ include "daypass.fullname" . }}
-port: {{ .Values.service.port }}
+name: {{ include "daypass.fullname" . | quote }}
+port: {{ int64 .Values.service.port }}
 weight: 1
 {{- end -}}
 
 {{/* Service that Prometheus scrapes. */}}
 {{- define "daypass.metricsService" -}}
-{{- include "daypass.fullname" . }}-metrics
+{{- include "daypass.suffixed" (list . "-metrics") -}}
 {{- end -}}
 
 {{/* Labels of what `helm test` creates; another name, so that the Service never sends a request to its pod. */}}
 {{- define "daypass.testLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ printf "%s-test" .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* The same, with those that every object has. */}}
+{{- define "daypass.allTestLabels" -}}
+{{- merge (include "daypass.testLabels" . | fromYaml) .Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{/*
+A number as Kubernetes stores it in a quota: 2000 is 2k. A GitOps controller would find another one changed for ever.
+*/}}
+{{- define "daypass.quantity" -}}
+{{- $number := int64 . -}}
+{{- $suffix := "" -}}
+{{- range list "k" "M" "G" -}}
+{{- if and $number (eq (mod $number 1000) 0) -}}
+{{- $number = div $number 1000 -}}
+{{- $suffix = . -}}
+{{- end -}}
+{{- end -}}
+{{- printf "%d%s" $number $suffix -}}
 {{- end -}}
