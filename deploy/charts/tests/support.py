@@ -1,5 +1,6 @@
 """Renders the chart. `HELM` names the helm to use."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -75,10 +76,11 @@ def helm(*args, values=""):
     return subprocess.run(command, input=values, capture_output=True, text=True, timeout=60)
 
 
-def render(values="", *args, release="daypass", namespace="daypass", tests=False):
-    """The rendered objects. `values` are added to the required ones."""
+def render(values="", *args, release="daypass", namespace="daypass", tests=False, chart=CHART):
+    """The rendered objects. `values` are added to the required ones if they are a text, or are all of them."""
     args = args if tests else (*args, "--skip-tests")
-    done = helm("template", release, str(CHART), "--namespace", namespace, *args, values=REQUIRED + values)
+    values = REQUIRED + values if isinstance(values, str) else json.dumps(values)
+    done = helm("template", release, str(chart), "--namespace", namespace, *args, values=values)
     if done.returncode != 0:
         raise AssertionError(done.stderr)
     return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
