@@ -1,4 +1,4 @@
-"""The chart among others: in an umbrella chart, over values of other files and other charts, under labels of policies."""
+"""The chart in an umbrella chart, with missing and removed values, and under policies that require labels."""
 
 import json
 import pathlib

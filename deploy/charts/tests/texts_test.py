@@ -128,10 +128,11 @@ class Texts(unittest.TestCase):
 
     def test_role_ids(self):
         role = {"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}], "clusterRoles": ["view"]}
+        role["maxMembers"] = 7
         for id in ("12345", "on", "no", "1e3", "0x1f", "null", "labels", "resources", "global"):
             with self.subTest(id):
                 manager = {"kind": "User", "name": "anna", "roles": [id]}
-                objects = rendered({"roles": {id: {**role, "maxMembers": 7}}, "managers": [manager], "test": {"role": id}})
+                objects = rendered({"roles": {id: role}, "managers": [manager], "test": {"role": id}})
                 (namespace,) = [
                     obj for obj in objects if obj["metadata"].get("labels", {}).get("daypass.dev/role-id") == id
                 ]
