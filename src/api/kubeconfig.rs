@@ -10,6 +10,9 @@ use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 use crate::membership::IssuedKubeconfig;
 
+/// How much of the token's id to show in names. Enough to tell the ten kubeconfigs of a member apart.
+const JTI_DIGITS: usize = 8;
+
 /// A kubeconfig to render. It holds a token.
 pub(super) struct Kubeconfig<'a> {
     settings: &'a Settings,
@@ -90,16 +93,22 @@ impl<'a> Kubeconfig<'a> {
         self.settings.file_name(&self.member.id, "kubeconfig")
     }
 
+    /// The name of its cluster, user and context, which no other kubeconfig has. kubectl merges several files by name
+    /// and keeps the first, so with `KUBECONFIG=old:new` an expired one would replace this one under the same name.
+    fn name(&self) -> String {
+        let jti: String = self.issued.claims.jti.chars().take(JTI_DIGITS).collect();
+        format!("{}-{}-{jti}", self.settings.data_plane_id, self.member.id)
+    }
+
     /// The file: comments for its reader, then YAML.
     pub(super) fn render(&self) -> Result<String, serde_yaml::ser::Error> {
-        let id = self.member.id.to_string();
-        let data_plane = self.settings.data_plane_id.as_str();
+        let name = self.name();
         let target = &self.settings.kubeconfig;
         let document = Document {
             api_version: "v1",
             kind: "Config",
             clusters: [Named {
-                name: data_plane,
+                name: &name,
                 entry: ClusterEntry {
                     cluster: ClusterInfo {
                         server: &target.server,
@@ -110,14 +119,14 @@ impl<'a> Kubeconfig<'a> {
                 },
             }],
             users: [Named {
-                name: &id,
+                name: &name,
                 entry: UserEntry { user: UserInfo { token: self.issued.token.expose_secret() } },
             }],
             contexts: [Named {
-                name: data_plane,
-                entry: ContextEntry { context: ContextInfo { cluster: data_plane, user: &id } },
+                name: &name,
+                entry: ContextEntry { context: ContextInfo { cluster: &name, user: &name } },
             }],
-            current_context: data_plane,
+            current_context: &name,
         };
         // One line per value: tools that grep or template a kubeconfig do not join folded lines.
         let plain = serde_yaml::ser_options! { prefer_block_scalars: false };

@@ -44,7 +44,8 @@ fn member_is_created_used_and_revoked() {
         let output = kubectl(forbidden);
         assert!(String::from_utf8_lossy(&output.stderr).contains("Forbidden"), "{forbidden:?}");
     }
-    assert_eq!(String::from_utf8(kubectl(&["config", "current-context"]).stdout).unwrap().trim(), "dp-1");
+    let context = String::from_utf8(kubectl(&["config", "current-context"]).stdout).unwrap();
+    assert!(context.starts_with(&format!("dp-1-{id}-")), "{context}");
 
     daypass.owner.delete(&format!("/members/{id}")).expect(204);
     daypass.owner.get(&format!("/members/{id}")).problem(404, "DP_ERR_NOT_FOUND");

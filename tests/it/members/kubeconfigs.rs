@@ -15,6 +15,11 @@ fn end(kubeconfig: &Kubeconfig) -> DateTime<Utc> {
     DateTime::from_timestamp(kubeconfig.exp(), 0).unwrap()
 }
 
+/// The name of its context, cluster and user.
+fn context_of(member: &NewMember, kubeconfig: &Kubeconfig) -> String {
+    format!("dp-1-{}-{}", member.id, &kubeconfig.jti()[..8])
+}
+
 /// The token must end 70 s before the member: 60 s of leeway and 10 s of cache in the API server.
 #[track_caller]
 fn assert_ends_in_time(kubeconfig: &Kubeconfig, member: &Value) {
@@ -35,15 +40,16 @@ fn kubeconfig_holds_only_what_kubectl_needs() {
     let member = NewMember::new(&daypass.owner, &cluster.reader(), 1);
     let kubeconfig = member.kubeconfig(cluster);
     let ca = STANDARD.encode(cluster.plane.ca_pem().trim_end().to_owned() + "\n");
+    let name = context_of(&member, &kubeconfig);
     let expected = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
-            "name": "dp-1", "cluster": {"server": cluster.plane.server_url(), "certificate-authority-data": ca},
+            "name": name, "cluster": {"server": cluster.plane.server_url(), "certificate-authority-data": ca},
         }],
-        "users": [{"name": member.id, "user": {"token": kubeconfig.token}}],
-        "contexts": [{"name": "dp-1", "context": {"cluster": "dp-1", "user": member.id}}],
-        "current-context": "dp-1",
+        "users": [{"name": name, "user": {"token": kubeconfig.token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
     });
     let as_yaml: Value = serde_yaml::from_str(&kubeconfig.text).unwrap();
     assert_eq!(as_yaml, expected);
@@ -61,6 +67,31 @@ fn kubeconfig_holds_only_what_kubectl_needs() {
     }
     assert_eq!(kubeconfig.text.matches(&kubeconfig.token).count(), 1);
     assert!(!kubeconfig.text.contains(&member.password));
+}
+
+#[test]
+fn kubeconfigs_merge_beside_expired_ones() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let (ended, member) = (NewMember::new(&daypass.owner, &role, 1), NewMember::new(&daypass.owner, &role, 1));
+    // One of a member that has ended, one that was revoked, and the one to use.
+    let kubeconfigs = [ended.kubeconfig(cluster), member.kubeconfig(cluster), member.kubeconfig(cluster)];
+    let [expired, revoked, live] = &kubeconfigs;
+    ended.engineer.delete(&ended.path("/me")).expect(204);
+    member.engineer.delete(&member.path(&format!("/kubeconfigs/{}", revoked.jti()))).expect(204);
+    wait_refused(cluster, &[expired, revoked]);
+
+    let merged = kubeconfigs.each_ref().map(|kubeconfig| kubeconfig.file.display().to_string()).join(":");
+    let kubectl = |args: &[&str]| cluster.kubectl_with(merged.as_ref(), args);
+    let listed = String::from_utf8(kubectl(&["config", "get-contexts", "-o", "name"]).stdout).unwrap();
+    let contexts = [context_of(&ended, expired), context_of(&member, revoked), context_of(&member, live)];
+    let listed: BTreeSet<&str> = listed.lines().collect();
+    assert_eq!(listed, contexts.iter().map(String::as_str).collect());
+    assert!(kubectl(&["--context", &contexts[2], "get", "pods", "-n", "default"]).status.success());
+    for dead in [&[][..], &["--context", &contexts[1]]] {
+        let output = kubectl(&[dead, &["get", "pods", "-n", "default"]].concat());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Unauthorized"), "{dead:?}");
+    }
 }
 
 #[test]
