@@ -25,6 +25,7 @@ use crate::clock::{Clock, Entropy, NoEntropy};
 use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
 use crate::domain::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret};
 use crate::domain::session::{SESSION_LIFETIME, SessionOrigin};
+use crate::domain::text::escape_hidden;
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a change on the newer version after a conflict.
@@ -145,9 +146,10 @@ impl AccessTokens {
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let end = (self.clock.now() + SESSION_LIFETIME).min(token.ends_at(&self.rules)).trunc_subsecs(0);
         let new = NewToken {
-            name: token.name.clone(),
+            // The token may be older than the schema's rule for texts; a session is a new object.
+            name: escape_hidden(&token.name),
             owner: token.owner.clone(),
-            created_by: token.created_by.clone(),
+            created_by: escape_hidden(&token.created_by),
             scopes: token.scopes.clone(),
             expires_at: end,
         };

@@ -5,8 +5,8 @@ use crate::cluster::{Error, Identity};
 use crate::domain::access_token::{
     Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, is_reserved, lasting, service_account,
 };
-use crate::domain::member::check_text;
 use crate::domain::role::NAMESPACE_PREFIX;
+use crate::domain::text::{check_text, is_bounded};
 
 /// The longest user or group name that the CRD allows, in characters.
 const MAX_KUBERNETES_USERNAME: usize = 1024;
@@ -57,11 +57,16 @@ impl AccessTokens {
 
     /// A user as the owner; `None` if a name is invalid or reserved, or if only service accounts can own tokens.
     fn user(&self, username: String, names: Vec<String>, extra: Extra) -> Option<Owner> {
-        let is_name = |name: &String| !name.is_empty() && check_text(name, MAX_KUBERNETES_USERNAME).is_ok();
-        let are_groups = names.len() <= MAX_GROUPS && names.iter().all(is_name);
-        (are_groups && is_name(&username) && !is_reserved(&username) && self.rules.max_user_lifetime.is_some()).then(
-            || Owner { username, uid: None, groups: Some(Groups { names, at: self.clock.now() }), extra: Some(extra) },
-        )
+        let is_group = |name: &String| !name.is_empty() && is_bounded(name, MAX_KUBERNETES_USERNAME);
+        let are_groups = names.len() <= MAX_GROUPS && names.iter().all(is_group);
+        // Lists show the owner's name, so it must not look like another one.
+        let is_name = !username.is_empty() && check_text(&username, MAX_KUBERNETES_USERNAME).is_ok();
+        (are_groups && is_name && !is_reserved(&username) && self.rules.max_user_lifetime.is_some()).then(|| Owner {
+            username,
+            uid: None,
+            groups: Some(Groups { names, at: self.clock.now() }),
+            extra: Some(extra),
+        })
     }
 
     /// The UID of a service account; `None` if it does not exist or is a member's, since members cannot own tokens.
@@ -75,7 +80,7 @@ impl AccessTokens {
 
 /// Whether the attributes fit within the CRD's limits.
 fn fits(extra: &Extra) -> bool {
-    let is_short = |value: &String| check_text(value, MAX_EXTRA_VALUE as usize).is_ok();
+    let is_short = |value: &String| is_bounded(value, MAX_EXTRA_VALUE as usize);
     let is_short_entry = |(name, values): (&String, &Vec<String>)| {
         is_short(name) && values.len() <= MAX_EXTRA_VALUES && values.iter().all(is_short)
     };

@@ -12,7 +12,8 @@ use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::access_token::MAX_NAME;
-use crate::domain::member::{MAX_DESCRIPTION, MAX_DISPLAY_NAME, check_text};
+use crate::domain::member::{MAX_DESCRIPTION, MAX_DISPLAY_NAME};
+use crate::domain::text::check_text;
 
 /// For every answer that carries a secret.
 pub(super) const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));

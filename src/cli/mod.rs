@@ -1,5 +1,6 @@
 //! The command line, and the commands that are clients of a running Daypass.
 
+mod kubernetes;
 pub mod lint;
 pub mod pages;
 mod rest;
@@ -10,10 +11,9 @@ mod values;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use kube::Config;
 
+pub(crate) use self::kubernetes::kubernetes_config;
 pub use self::serve_args::{AuthMethod, ServeArgs, TokenArgs};
 pub use self::values::AccountName;
 use self::values::{account_name, data_plane_id, https_url, scope};
@@ -160,14 +160,6 @@ pub struct SelftestArgs {
     /// Seconds to wait for Daypass to become ready
     #[arg(long, default_value_t = 240)]
     pub wait_seconds: u64,
-}
-
-/// The configuration for the Kubernetes API: a kubeconfig, or the service account of the pod.
-///
-/// # Errors
-/// When there is neither.
-pub(crate) async fn kubernetes_config() -> anyhow::Result<Config> {
-    Config::infer().await.context("found neither a kubeconfig nor a pod's service account to reach the Kubernetes API")
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::api::wire::{IssuedToken, TokenPage, TokenView};
 use crate::cli::{AccountName, TokenCommand, TokenTarget, kubernetes_config};
 use crate::domain::access_token::{Scope, service_account};
 use crate::domain::lifetime::rfc3339;
+use crate::domain::text::escape_hidden;
 
 /// The shortest lifetime that a TokenRequest grants, in seconds.
 const TOKEN_SECONDS: i64 = 600;
@@ -176,8 +177,8 @@ fn table(tokens: &[TokenView]) -> String {
     let row = |token: &TokenView| {
         [
             token.id.clone(),
-            token.name.clone(),
-            token.owner.username.clone(),
+            escape_hidden(&token.name),
+            escape_hidden(&token.owner.username),
             scopes(&token.scopes),
             rfc3339(token.expires_at),
             token.last_used_at.map_or("never".to_owned(), rfc3339),

@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::object::Object;
-use super::schema::{Unreadable, date_schema, immutable, text_schema};
+use super::schema::{Unreadable, date_schema, id_schema, immutable, text_schema};
 use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, TokenId, is_reserved, owner_key};
 use crate::domain::secret::{SecretHash, SecretSubject as _};
 use crate::domain::session::SessionOrigin;
@@ -41,7 +41,7 @@ use crate::domain::session::SessionOrigin;
 #[serde(rename_all = "camelCase")]
 pub struct AccessTokenSpec {
     /// The token's id in the REST API, part of its secret.
-    #[schemars(schema_with = "id_schema")]
+    #[schemars(schema_with = "token_id_schema")]
     pub id: String,
     /// Display name.
     #[schemars(schema_with = "text_schema::<255>")]
@@ -71,7 +71,7 @@ pub struct AccessTokenSpec {
     #[schemars(schema_with = "hashes_schema")]
     pub rotated_hashes: Vec<String>,
     /// Identifies the identity configuration (issuer and audience) that the token was created under.
-    #[schemars(schema_with = "text_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub identity: String,
     /// For a session, the token it was issued for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,11 +84,11 @@ pub struct AccessTokenSpec {
 #[serde(rename_all = "camelCase")]
 pub struct OwnerSpec {
     /// The Kubernetes user name.
-    #[schemars(schema_with = "text_schema::<1024>")]
+    #[schemars(schema_with = "id_schema::<1024>")]
     pub username: String,
     /// A service account's UID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub uid: Option<String>,
     /// A user's groups when the token was created; absent for a service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,13 +116,13 @@ pub struct GroupsSpec {
 #[serde(rename_all = "camelCase")]
 pub struct SessionSpec {
     /// The name of its object.
-    #[schemars(schema_with = "text_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub token: String,
     /// Its UID.
-    #[schemars(schema_with = "text_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub token_uid: String,
     /// The first digits of the hash of its secret at that time.
-    #[schemars(schema_with = "text_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub secret: String,
 }
 
@@ -145,7 +145,7 @@ pub struct AccessTokenStatus {
     pub stale_since: Option<DateTime<Utc>>,
 }
 
-fn id_schema(_: &mut SchemaGenerator) -> Schema {
+fn token_id_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 64, "pattern": "^[a-z0-9]+(-[a-z0-9]+)+$" })
 }
 
@@ -168,13 +168,13 @@ fn scopes_schema(_: &mut SchemaGenerator) -> Schema {
 fn extra_schema(generator: &mut SchemaGenerator) -> Schema {
     let values = json_schema!({
         "type": "array", "maxItems": access_token::MAX_EXTRA_VALUES,
-        "items": text_schema::<{ access_token::MAX_EXTRA_VALUE }>(generator),
+        "items": id_schema::<{ access_token::MAX_EXTRA_VALUE }>(generator),
     });
     json_schema!({ "type": "object", "maxProperties": access_token::MAX_EXTRA, "additionalProperties": values })
 }
 
 fn group_names_schema(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "maxItems": 1000, "items": text_schema::<1024>(generator) })
+    json_schema!({ "type": "array", "maxItems": 1000, "items": id_schema::<1024>(generator) })
 }
 
 /// Decodes one object. Call it for each object of a list, so that a bad one does not hide the others.

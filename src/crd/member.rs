@@ -60,11 +60,11 @@ pub struct MemberSpec {
     #[schemars(schema_with = "date_schema")]
     #[x_kube(validation = Rule::new("self.getFullYear() <= 2100").message("must be before the year 2101"))]
     pub not_after: Option<String>,
-    /// Display name of the person or team that the membership is for.
+    /// Display name of the person or team that the membership is for. No invisible characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_schema::<255>")]
     pub username: Option<String>,
-    /// Why the membership exists.
+    /// Why the membership exists. No invisible characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_schema::<1024>")]
     pub description: Option<String>,

@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use crate::domain::text::VISIBLE_PATTERN;
+
 /// Makes a field immutable. The rule is at the root and compares `has()`: a rule on the field itself would not run
 /// when one update removes the field and the next adds it again.
 macro_rules! immutable {
@@ -36,7 +38,16 @@ pub(super) fn date_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A text that people are shown, with the characters that the REST API accepts.
+///
+/// A pattern, not a CEL rule: Kubernetes 1.30 runs the CEL rules of the spec at each change of the status, so it would
+/// refuse to end an object that is older than the rule. It never checks a pattern of an unchanged field again.
 pub(super) fn text_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": MAX, "pattern": VISIBLE_PATTERN })
+}
+
+/// A text that only programs read.
+pub(super) fn id_schema<const MAX: u32>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": MAX, "pattern": "^\\P{Cc}*$" })
 }
 

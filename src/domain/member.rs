@@ -139,28 +139,6 @@ impl Member {
     }
 }
 
-/// Why a text was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidText {
-    /// Longer than this many characters.
-    #[error("must be at most {0} characters")]
-    TooLong(usize),
-    /// Contains a control character (Unicode Cc), which could forge a log line or a terminal sequence.
-    #[error("must not contain control characters")]
-    Control,
-}
-
-/// Checks a text that people will see. `max` is in characters.
-pub fn check_text(text: &str, max: usize) -> Result<(), InvalidText> {
-    if text.chars().count() > max {
-        return Err(InvalidText::TooLong(max));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(InvalidText::Control);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -245,15 +223,6 @@ mod tests {
                 Err(InvalidEnd::AfterHardEnd(bound)) => prop_assert!(at(end) > bound),
                 Err(InvalidEnd::TooLong) => prop_assert!(end > 48 * HOUR),
             }
-        }
-    }
-
-    #[test]
-    fn text_is_bounded_in_characters_and_has_no_control_characters() {
-        assert_eq!(check_text(&"ü".repeat(255), MAX_DISPLAY_NAME), Ok(()));
-        assert_eq!(check_text(&"ü".repeat(256), MAX_DISPLAY_NAME), Err(InvalidText::TooLong(255)));
-        for text in ["a\nb", "\u{1b}[2J", "a\0", "\u{85}"] {
-            assert_eq!(check_text(text, 10), Err(InvalidText::Control));
         }
     }
 }

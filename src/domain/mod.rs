@@ -17,6 +17,7 @@ mod rules;
 pub mod scope;
 pub mod secret;
 pub mod session;
+pub mod text;
 pub mod token;
 mod token_id;
 pub mod walls;

@@ -22,6 +22,7 @@ use crate::domain::lifetime::{not_after_of_new, rfc3339};
 use crate::domain::member::Credential;
 use crate::domain::member_id::{MemberId, encode};
 use crate::domain::role::RoleId;
+use crate::domain::text::escape_hidden;
 use crate::membership::EndReason;
 
 const NAME_LEN: usize = 8;
@@ -104,7 +105,7 @@ pub(super) async fn create_member(
         not_after: Some(rfc3339(not_after_of_new(clock.now()))),
         username: body.username,
         description: body.description,
-        created_by: Some(caller.identity.username.clone()),
+        created_by: Some(escape_hidden(&caller.identity.username)),
     };
     let credential = Credential::new(id.clone(), &entropy.bytes()?);
     let location = settings.member_url(&id);

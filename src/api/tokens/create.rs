@@ -18,6 +18,7 @@ use crate::authn::Caller;
 use crate::cluster::Privilege;
 use crate::domain::access_token::{Owner, Scope};
 use crate::domain::lifetime::rfc3339;
+use crate::domain::text::escape_hidden;
 
 /// A token to create, with exactly one of `expiresAt` and `expiresInDays`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -77,7 +78,7 @@ pub(super) async fn create_token(
     let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required unless expiresInDays is given"))?;
     context.require_no_more(&caller, &scopes, expires_at)?;
 
-    let created_by = caller.identity.username.clone();
+    let created_by = escape_hidden(&caller.identity.username);
     let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at };
     let made = tokens.create(new, caller.cause(&context.origin)).await;
     let (token, secret) =

@@ -70,6 +70,7 @@ fn invalid_field_is_named_and_nothing_is_created() {
         }
         bad.push((with(&format!(r#""{field}":"{long}""#)), field));
     }
+    bad.push((with(r#""username":"Ada\u202egnp""#), "username"));
     bad.push((with(&format!(r#""username":"{}""#, "ü".repeat(256))), "username"));
     bad.push((with(&format!(r#""description":"{}""#, "ü".repeat(1025))), "description"));
     for (field, value) in

@@ -33,6 +33,7 @@ pub mod policies;
 mod pool;
 mod proxy;
 mod raw;
+mod socks5;
 pub mod tokens;
 mod wall_test;
 mod webhooks;
@@ -52,6 +53,7 @@ pub use objects::{Leftovers, now, time, wait_until};
 pub use pool::{Pool, PoolGuard};
 pub use proxy::{Fault, Proxy};
 pub use raw::RawConnection;
+pub use socks5::Socks5;
 pub use wall_test::{Attempt, DAYPASS, WallTest, attack, legit};
 pub use webhooks::Webhooks;
 

@@ -226,12 +226,18 @@ impl Cluster {
 
     /// Runs `daypass token …` with a kubeconfig.
     pub fn token_command(&self, daypass: &Daypass, kubeconfig: &Path, args: &[&str]) -> Output {
+        self.new_token_command(daypass, kubeconfig, args).output().unwrap()
+    }
+
+    /// `daypass token …` with a kubeconfig, to be changed and run.
+    pub fn new_token_command(&self, daypass: &Daypass, kubeconfig: &Path, args: &[&str]) -> Command {
         let ca = self.fresh_folder("token").join("ca.pem");
         fs::write(&ca, self.serving_certificate()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_daypass"));
         command.env("KUBECONFIG", kubeconfig).env("DAYPASS_URL", &daypass.url);
         command.env("DAYPASS_DATA_PLANE", "dp-1").env("DAYPASS_CA", ca);
-        command.arg("token").args(args).output().unwrap()
+        command.arg("token").args(args);
+        command
     }
 }
 
