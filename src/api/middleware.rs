@@ -18,6 +18,7 @@ use super::connection::{Connection, weight};
 use super::problem::{Code, Problem};
 use super::request_context::RequestContext;
 use crate::domain::redact::redacted;
+use crate::domain::text::escape_hidden;
 use crate::observability::metrics::RequestLabels;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,9 +114,9 @@ fn is_too_long(uri: &Uri) -> bool {
     uri.path().len() > MAX_PATH || uri.query().is_some_and(|query| query.len() > MAX_QUERY)
 }
 
-/// A path without secrets, cut to the length of the longest valid one.
+/// A path without secrets and invisible characters, cut to the length of the longest valid one.
 fn shown(path: &str) -> String {
-    redacted(&path[..path.floor_char_boundary(MAX_PATH)]).into_owned()
+    escape_hidden(&redacted(&path[..path.floor_char_boundary(MAX_PATH)]))
 }
 
 /// Renders a handler's problem, or the bare status that axum answered with.

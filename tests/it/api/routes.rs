@@ -1,6 +1,6 @@
 //! Paths and methods.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Cluster, Http, NewMember, RawConnection};
 
@@ -227,4 +227,21 @@ fn overlong_target_is_refused_harmlessly() {
     let unknown = daypass.owner.post("/members", &serde_json::json!({("a".repeat(60_000)): 1}));
     unknown.problem(400, "DP_ERR_VALIDATION");
     assert!(unknown.text.len() < 2_000, "{}", unknown.text.len());
+}
+
+#[test]
+fn invisible_characters_of_a_path_are_escaped() {
+    let (cluster, daypass) = Cluster::shared();
+    let mut connection = RawConnection::connect(cluster, daypass);
+    let mark = format!("bidi{}", std::process::id());
+    let path = |middle: &str| format!("/dp-1/members/{mark}{middle}x");
+    connection
+        .send(&format!("GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer wrong\r\n\r\n", path("\u{202E}\u{200B}")));
+    let answer = connection.answer();
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let shown = path(r"\u{202e}\u{200b}");
+    assert_eq!(body["instance"], shown, "{answer}");
+    let events = daypass.audit_events_with(&mark);
+    let requests: Vec<&Value> = events.iter().map(|event| &event["request"]).collect();
+    assert_eq!(requests, [&json!(format!("GET {shown}"))]);
 }

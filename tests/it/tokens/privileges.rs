@@ -190,7 +190,9 @@ fn token_name_is_bounded_text() {
     let (cluster, daypass) = Cluster::shared();
     let caller = cluster.generator(daypass);
     let pat = AccessToken::new(&caller, &SCOPES);
-    for name in [json!(""), json!("  "), json!("a\nb"), json!("a".repeat(256)), Value::Null, json!(7)] {
+    let hidden = ["a\nb", "a\u{202E}b", "a\u{200B}b", "\u{3164}", "\u{E000}"].map(|name| json!(name));
+    let others = [json!(""), json!("  "), json!("a".repeat(256)), Value::Null, json!(7)];
+    for name in hidden.into_iter().chain(others) {
         let asked = json!({"name": name, "expiresInDays": 1, "scopes": SCOPES});
         caller.post("/tokens", &asked).assert_invalid_field("name");
         caller.patch(&pat.path(), &json!({"name": name})).assert_invalid_field("name");

@@ -6,7 +6,7 @@ use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use crate::support::tokens::{AccessToken, SCOPES, forged};
-use crate::support::{Answer, Cluster, Http, Launch, NewMember, now};
+use crate::support::{Answer, Cluster, Curl, Http, Launch, NewMember, now};
 
 const BEARER: &str = r#"Bearer realm="daypass""#;
 const REST: [&str; 2] = [r#"Token realm="daypass""#, r#"Basic realm="daypass", charset="UTF-8""#];
@@ -193,4 +193,16 @@ fn credentials_for_other_uses_are_refused() {
     let output = cluster.kubectl_with(&file, &["auth", "whoami"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("Unauthorized"));
     pat.http.get("/tokens/self").expect(200);
+}
+
+#[test]
+fn netrc_file_of_id_and_token_is_accepted() {
+    let (cluster, daypass) = Cluster::shared();
+    let pat = AccessToken::new(&cluster.generator(daypass), &SCOPES);
+    // As docs/tokens.md takes the id from a token.
+    assert_eq!(pat.secret.split('_').nth(1), Some(pat.id.as_str()));
+    let netrc = cluster.save(&format!("machine 127.0.0.1 login {} password {}\n", pat.id, pat.secret));
+    let (status, body) =
+        Curl::new(cluster, daypass, "/tokens/self").with("netrc-file", netrc.to_str().unwrap()).send();
+    assert!(status == 200 && body.contains(&pat.id), "{status}: {body}");
 }

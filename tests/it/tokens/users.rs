@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::support::tokens::{AccessToken, SCOPES};
 use crate::support::{Cluster, Daypass, Http, NewMember, Role, eventually, now, time};
 
-/// The users: token, name, UID and groups.
-const USERS: &str =
-    "alice-token,alice,1,\"staff,system:masters\"\nbob-token,bob,2,staff\nops-token,system:ops,3,staff\n";
+/// The users: token, name, UID and groups. Eve's name would read as one of bob's.
+const USERS: &str = "alice-token,alice,1,\"staff,system:masters\"\nbob-token,bob,2,\"staff,zero\u{200B}width\"\n\
+                     ops-token,system:ops,3,staff\neve-token,eve\u{202E}bob,4,staff\n";
 
 /// A cluster that knows these users. `staff` may create and read members of one role, and create tokens.
 struct UsersCluster {
@@ -47,6 +47,19 @@ fn users_cluster() -> &'static UsersCluster {
 
 fn for_a_day(client: &Http) -> AccessToken {
     AccessToken::requested(client, &json!({"name": "n", "expiresInDays": 1, "scopes": SCOPES}))
+}
+
+#[test]
+fn user_with_invisible_characters_in_the_name_owns_no_token_and_is_shown_escaped() {
+    let UsersCluster { cluster, daypass, role } = users_cluster();
+    let eve = daypass.owner.with_token("eve-token");
+    let body = json!({"duration": 1, "roleId": role.id});
+    let member = eve.post("/members", &body).expect(201).json();
+    assert_eq!(member["createdBy"], r"eve\u{202e}bob");
+    eve.post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": SCOPES})).problem(403, "DP_ERR_FORBIDDEN");
+    // Groups are compared, not shown.
+    let stored = cluster.stored(&for_a_day(&daypass.owner.with_token("bob-token"))).unwrap();
+    assert_eq!(stored["spec"]["owner"]["groups"]["names"], json!(["staff", "zero\u{200B}width"]));
 }
 
 #[test]
