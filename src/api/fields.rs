@@ -69,7 +69,10 @@ impl PartialSchema for Name {
     fn schema() -> RefOr<Schema> {
         let visible = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
         let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_NAME));
-        name.pattern(Some(visible)).description(Some("A display name.")).examples(["CI"]).into()
+        name.pattern(Some(visible))
+            .description(Some("A display name, without invisible characters."))
+            .examples(["CI"])
+            .into()
     }
 }
 

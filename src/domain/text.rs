@@ -63,8 +63,8 @@ pub fn is_bounded(text: &str, max: usize) -> bool {
     text.chars().count() <= max && !text.contains(char::is_control)
 }
 
-/// The text with hidden characters escaped, such as `\u{202e}`. For texts that [`check_text`] never saw: the user names
-/// of Kubernetes, and what an earlier version of Daypass stored.
+/// The text with hidden characters escaped, such as `\u{202e}`. For texts that [`check_text`] never saw: paths, the
+/// user names of Kubernetes, and what an earlier version of Daypass stored.
 pub fn escape_hidden(text: &str) -> String {
     let mut escaped = String::new();
     for (character, hidden) in judged(text) {

@@ -40,11 +40,11 @@ pub(in crate::api) struct CreateMember {
     /// The role.
     #[schema(example = "projects-view", max_length = 55)]
     role_id: String,
-    /// What the membership is for.
+    /// What the membership is for. No invisible characters.
     #[serde(default, deserialize_with = "crate::api::fields::description")]
     #[schema(max_length = 1024, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     description: Option<String>,
-    /// Who the membership is for.
+    /// Who the membership is for. No invisible characters.
     #[serde(default, deserialize_with = "crate::api::fields::username")]
     #[schema(max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", example = "Talend support team")]
     username: Option<String>,
