@@ -9,8 +9,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::header::{CONTENT_TYPE, EXPECT};
-use http::{HeaderMap, Version};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
 
@@ -23,6 +24,8 @@ const MAX_BODY: usize = 64 * 1024;
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 /// How long a body may take to arrive, or to be dropped. Enough for a slow line.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The mark with which some programs begin UTF-8, PowerShell among them.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A JSON body.
 #[derive(Debug)]
@@ -94,9 +97,17 @@ impl Drop for Lent {
     }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+/// The text of a body, without a byte order mark (RFC 8259, section 8.1, lets a parser ignore one).
+async fn read(request: Request) -> Result<(Parts, Vec<u8>), Problem> {
+    let (parts, body) = request.into_parts();
+    check_coding(&parts.headers)?;
     let late = || Problem::detailed(Code::MalformedBody, "the body did not arrive within 10 seconds");
-    tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await.unwrap_or_else(|_| Err(late()))
+    let read = tokio::time::timeout(BODY_TIMEOUT, read_all(body)).await;
+    let mut bytes = read.unwrap_or_else(|_| Err(late()))?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok((parts, bytes))
 }
 
 async fn read_all(body: Body) -> Result<Vec<u8>, Problem> {
@@ -120,9 +131,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
-        check_media_type(&parts.headers)?;
+        let (parts, bytes) = read(request).await?;
+        check_media_type(&parts)?;
         parse(&bytes).map(Self)
     }
 }
@@ -132,21 +142,35 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
 
     /// `None` for an empty body, whatever its `Content-Type`, and for `null`.
     async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
-        let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
+        let (parts, bytes) = read(request).await?;
         if bytes.is_empty() {
             return Ok(None);
         }
-        check_media_type(&parts.headers)?;
+        check_media_type(&parts)?;
         let value: Option<T> = parse(&bytes)?;
         Ok(value.map(Self))
     }
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
+/// Daypass decodes no content coding, not even one that does not fit the body.
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    if codings.all(|coding| coding.eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(Problem::unsupported_coding())
+}
+
+fn check_media_type(parts: &Parts) -> Result<(), Problem> {
+    let is_json = |value: &HeaderValue| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"application/json")
+            || parts.method == Method::PATCH && media_type.eq_ignore_ascii_case(b"application/merge-patch+json")
+    };
+    let mut values = parts.headers.get_all(CONTENT_TYPE).iter();
+    if values.next().is_some_and(is_json) && values.all(is_json) {
         return Ok(());
     }
     Err(Problem::new(Code::UnsupportedMediaType))
@@ -166,20 +190,35 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// serde names a missing, unknown or repeated field only in its message, between backticks.
+/// The error for a body, in Daypass's own words. serde gives the kind of an error, the field and what it expected only
+/// in its message, which may also quote the client.
 fn problem(path: &str, error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    if message == "number out of range" {
+        return Problem::field(path, "is a number out of range");
+    }
     if error.is_syntax() || error.is_eof() {
         return Problem::detailed(Code::MalformedBody, format!("line {}, column {}", error.line(), error.column()));
     }
-    let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    let named = message.split('`').nth(1).unwrap_or_default();
-    match message.split(" field `").next() {
-        Some("missing") => Problem::field(named, "is required"),
-        Some("unknown") => Problem::field(named, "is not a field of this request"),
-        Some("duplicate") => Problem::field(named, "is given twice"),
-        _ if path == "." => not_an_object(),
-        _ => Problem::field(path, message),
+    let quoted = |start: &str| message.strip_prefix(start)?.split("`, expected ").next();
+    if let Some(field) = quoted("missing field `") {
+        return Problem::field(field.trim_end_matches('`'), "is required");
+    }
+    if let Some(field) = quoted("duplicate field `") {
+        return Problem::field(field.trim_end_matches('`'), "is given twice");
+    }
+    if let Some(field) = quoted("unknown field `") {
+        return Problem::field(field, "is not a field of this request");
+    }
+    if path == "." {
+        return not_an_object();
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, "a sequence")) => Problem::field(path, "must be a list"),
+        Some((_, expected)) => Problem::field(path, format_args!("must be {expected}")),
+        // A rule of Daypass.
+        None => Problem::field(path, message),
     }
 }
 
@@ -191,6 +230,7 @@ fn not_an_object() -> Problem {
 mod tests {
     use super::*;
     use crate::api::members::CreateMember;
+    use crate::api::tokens::CreateToken;
 
     fn at_fault(body: &str) -> (Code, Vec<String>) {
         let Problem { code, errors, .. } = parse::<CreateMember>(body.as_bytes()).unwrap_err();
@@ -223,6 +263,64 @@ mod tests {
         }
         for body in ["[]", "7", "null", r#"["1","r",null,null]"#] {
             assert_eq!(at_fault(body), (Code::Validation, vec![]), "{body}");
+        }
+    }
+    #[test]
+    fn refusal_has_no_words_of_the_decoder() {
+        let message = |body: &str| {
+            let Problem { errors, .. } = parse::<CreateToken>(body.as_bytes()).unwrap_err();
+            errors.into_iter().map(|error| format!("{} {}", error.field, error.message)).collect::<String>()
+        };
+        for (body, expected) in [
+            (r#"{"name":7}"#, "name must be a string"),
+            (r#"{"name":null}"#, "name must be a string"),
+            (r#"{"name":{"a":[]}}"#, "name must be a string"),
+            (r#"{"name":1e999}"#, "name is a number out of range"),
+            (r#"{"scopes":"members:read, expected a string"}"#, "scopes must be a list"),
+            (r#"{"scopes":{}}"#, "scopes must be a list"),
+            (r#"{"scopes":[7]}"#, "scopes[0] must be a string"),
+            (r#"{"scopes":["x"]}"#, "scopes[0] must be one of members:read, members:write, tokens:read, tokens:write"),
+            (r#"{"expiresInDays":true}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":[90]}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":-1}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":-99999999999999999999}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":0.5}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":"9 0"}"#, "expiresInDays must be a whole number of days"),
+            (r#"{"expiresInDays":-1e999}"#, "expiresInDays is a number out of range"),
+            (r#"{"expiresAt":1796148000}"#, "expiresAt must be a string"),
+            (r#"{"expiresAt":"2026-12-31T23:59:60Z"}"#, "expiresAt must not be a leap second (:60)"),
+            (r#"{"a`b":1}"#, "a`b is not a field of this request"),
+            (r#"{"name":"a","name":"b"}"#, "name is given twice"),
+            (r#"{"name":"a","scopes":[]} "#, ""),
+            (r#"{"scopes":[]}"#, "name is required"),
+        ] {
+            if expected.is_empty() {
+                assert!(parse::<CreateToken>(body.as_bytes()).is_ok(), "{body}");
+            } else {
+                assert_eq!(message(body), expected, "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_in_every_notation() {
+        for days in ["90", "90.0", "9e1", r#""90""#, r#""090""#, "99999999999999999999", r#""99999999999999999999""#] {
+            let body = format!(r#"{{"name":"a","scopes":[],"expiresInDays":{days}}}"#);
+            assert!(parse::<CreateToken>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn content_coding_other_than_identity_is_refused() {
+        let check = |values: &[&str]| {
+            let value = |value: &&str| (CONTENT_ENCODING, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            check_coding(&values.iter().map(value).collect()).is_ok()
+        };
+        for accepted in [&[][..], &[""], &["identity"], &["Identity, ,identity"], &["identity", "identity"]] {
+            assert!(check(accepted), "{accepted:?}");
+        }
+        for refused in [&["gzip"][..], &["GZIP"], &["identity, br"], &["identity", "zstd"], &["x"], &["é"]] {
+            assert!(!check(refused), "{refused:?}");
         }
     }
 }

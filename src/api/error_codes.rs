@@ -160,6 +160,14 @@ codes! {
         remedy: "Read the member at `Location`. Its credential cannot be shown again: issue a new one, or delete the \
             member.",
     }
+    IdempotencyKeyMismatch {
+        code: "DP_ERR_IDEMPOTENCY_KEY_MISMATCH",
+        status: UNPROCESSABLE_ENTITY,
+        title: "The Idempotency-Key belongs to another request",
+        cause: "The same caller created a member of this role with this `Idempotency-Key` and another body, and that \
+            member still lives.",
+        remedy: "Use a new key for each member, and the same body when you repeat a request.",
+    }
     TooManyMembers {
         code: "DP_ERR_TOO_MANY_MEMBERS",
         status: CONFLICT,
@@ -228,9 +236,10 @@ codes! {
     UnsupportedMediaType {
         code: "DP_ERR_UNSUPPORTED_MEDIA_TYPE",
         status: UNSUPPORTED_MEDIA_TYPE,
-        title: "The body must be application/json",
-        cause: "The request has a body whose `Content-Type` is not `application/json`.",
-        remedy: "Send `Content-Type: application/json`.",
+        title: "The body must be plain application/json",
+        cause: "The `Content-Type` is not `application/json` (or, for `PATCH`, `application/merge-patch+json`), or \
+            the body has a `Content-Encoding`.",
+        remedy: "Send `Content-Type: application/json` and do not compress the body.",
     }
     TooManyAttempts {
         code: "DP_ERR_TOO_MANY_ATTEMPTS",

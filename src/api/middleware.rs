@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::header::{ALLOW, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Uri};
 
 use super::State;
@@ -78,6 +78,10 @@ async fn answer(state: State, connection: Connection, mut request: Request, next
     let handled = async {
         if too_long {
             return Problem::new(Code::UriTooLong).into_response();
+        }
+        // Over HTTP/1, these do not get this far.
+        if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
+            return Problem::field("Content-Length", "is given twice").into_response();
         }
         let context = RequestContext::new(state.clone(), &request, id.clone(), &path, connection);
         request.extensions_mut().insert(context);

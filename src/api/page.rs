@@ -32,6 +32,9 @@ impl Page {
             let repeated = match key.as_ref() {
                 "limit" => limit.replace(number(&key, &value, 1, MAX_LIMIT)?).is_some(),
                 "offset" => offset.replace(number(&key, &value, 0, MAX_OFFSET)?).is_some(),
+                name if filters.contains(&name) && value.is_empty() => {
+                    return Err(Problem::field(name, "must not be empty"));
+                }
                 name if filters.contains(&name) => given.insert(key.to_string(), value.into_owned()).is_some(),
                 _ => return Err(Problem::field(&key, "is not a parameter of this request")),
             };
@@ -81,6 +84,9 @@ mod tests {
             "offset=99999999999999999999",
             "limit=1&limit=2",
             "roleId=a&roleId=a",
+            "roleId=",
+            "roleId",
+            "roleId=&limit=1",
             "page=1",
         ] {
             let parameter = query.split('=').next().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -122,6 +122,12 @@ impl Problem {
         let headers = HeaderValue::from_str(location).map(|value| (LOCATION, value)).into_iter().collect();
         let detail = "this Idempotency-Key already created a member, see Location; its credential is shown only once";
         Self { headers, ..Self::detailed(Code::IdempotencyKeyReused, detail) }
+    }
+
+    /// The body has a content coding (RFC 9110, section 15.5.16).
+    pub(super) fn unsupported_coding() -> Self {
+        let headers = vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))];
+        Self { headers, ..Self::detailed(Code::UnsupportedMediaType, "the body must not have a Content-Encoding") }
     }
 
     /// The response to this request.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::objects::Objects;
 use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error, ErrorKind, gone};
-use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, Unreadable, read_member};
+use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, REQUEST_ANNOTATION, Unreadable, read_member};
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
@@ -105,9 +105,14 @@ impl Cluster {
         &self,
         id: &MemberId,
         spec: &MemberSpec,
+        request_hash: Option<&str>,
         claimed_until: DateTime<Utc>,
     ) -> Result<Member, Error> {
-        let metadata = json!({ "name": id.name(), "annotations": { CLAIM_ANNOTATION: claim(claimed_until) } });
+        let mut annotations = json!({ CLAIM_ANNOTATION: claim(claimed_until) });
+        if let Some(hash) = request_hash {
+            annotations[REQUEST_ANNOTATION] = hash.into();
+        }
+        let metadata = json!({ "name": id.name(), "annotations": annotations });
         let object = member_object(&metadata, &json!(spec));
         let created = self.members(&id.role).create("create_member", &id.to_string(), &object).await?;
         readable("create_member", &id.role, &created)

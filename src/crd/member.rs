@@ -17,6 +17,8 @@ use crate::domain::secret::SecretHash;
 /// Annotation that a REST request writes with its change. Until this time (RFC 3339) the request provisions and
 /// reports the member itself, and the controller leaves that alone. It never delays an end.
 pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
+/// Annotation with the hash of the REST request that created a member with an `Idempotency-Key`.
+pub const REQUEST_ANNOTATION: &str = "daypass.dev/request-hash";
 
 /// A temporary member of this cluster with one role (its namespace) for at most 48 hours from creation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
@@ -131,6 +133,7 @@ pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unr
         username: spec.username,
         description: spec.description,
         created_by: spec.created_by,
+        request_hash: object.annotation(REQUEST_ANNOTATION),
         claimed_until: object.annotation(CLAIM_ANNOTATION).and_then(|text| date(&text)),
         status: read_status(status.unwrap_or_default())?,
     })

@@ -6,7 +6,7 @@ mod object;
 mod schema;
 
 pub use access_token::{AccessToken, AccessTokenSpec, read_access_token};
-pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, read_member};
+pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, REQUEST_ANNOTATION, read_member};
 pub use object::{Object, Page, WatchLine};
 pub use schema::Unreadable;
 

@@ -35,6 +35,7 @@ pub(crate) fn member() -> Member {
         username: None,
         description: None,
         created_by: None,
+        request_hash: None,
         claimed_until: None,
         status: RecordedStatus {
             credential: Some(hash(1)),

@@ -52,6 +52,8 @@ pub struct Member {
     pub description: Option<String>,
     /// The caller that created it.
     pub created_by: Option<String>,
+    /// The hash of the REST request that created it, if that had an `Idempotency-Key`.
+    pub request_hash: Option<String>,
     /// Until when a REST request works on it.
     pub claimed_until: Option<DateTime<Utc>>,
     /// The status that Daypass recorded.

@@ -18,6 +18,7 @@ pub mod scope;
 pub mod secret;
 pub mod session;
 pub mod text;
+pub mod time;
 pub mod token;
 mod token_id;
 pub mod walls;

@@ -25,16 +25,18 @@ const QUOTA_RETRIES: usize = 5;
 const QUOTA_PAUSE: Duration = Duration::from_millis(500);
 
 impl Membership {
-    /// Creates a member with its credential. If a step fails, ends the member again. If the process is killed in
-    /// between, or that fails too, a member without a credential stays until its expiry at the latest.
+    /// Creates a member with its credential, and with the hash of a request that may be repeated. If a step fails, ends
+    /// the member again. If the process is killed in between, or that fails too, a member without a credential stays
+    /// until its expiry at the latest.
     pub async fn create(
         &self,
         id: &MemberId,
         spec: &MemberSpec,
         credential: &Credential,
+        request_hash: Option<&str>,
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
-        let member = self.create_counted(id, spec).await?;
+        let member = self.create_counted(id, spec, request_hash).await?;
         match self.provision(&member, Some(&credential.hash()), cause).await {
             Ok(member) => Ok(member),
             Err(error) => {
@@ -47,15 +49,21 @@ impl Membership {
     }
 
     /// Creates the Member. If Kubernetes has not counted the role's quota yet, gets it counted and retries.
-    async fn create_counted(&self, id: &MemberId, spec: &MemberSpec) -> Result<Member, Error> {
+    async fn create_counted(
+        &self,
+        id: &MemberId,
+        spec: &MemberSpec,
+        request_hash: Option<&str>,
+    ) -> Result<Member, Error> {
+        let create = || self.cluster.create_member(id, spec, request_hash, self.clock.now() + CLAIM);
         for _ in 0..QUOTA_RETRIES {
-            match self.cluster.create_member(id, spec, self.clock.now() + CLAIM).await {
+            match create().await {
                 Err(error) if error.kind == ErrorKind::QuotaUnknown => self.cluster.nudge_quota(&id.role).await?,
                 result => return result,
             }
             tokio::time::sleep(QUOTA_PAUSE).await;
         }
-        self.cluster.create_member(id, spec, self.clock.now() + CLAIM).await
+        create().await
     }
 
     /// Makes sure that a live member has its service account and a current status; `credential` becomes its new

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
@@ -12,14 +13,14 @@ use crate::api::AppState;
 use crate::api::authorization::Authorization;
 use crate::api::body::Json;
 use crate::api::fields::NO_STORE;
-use crate::api::problem::{Code, Problem};
+use crate::api::problem::{Code, Problem, ProblemBody};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::clock::Entropy;
 use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
 use crate::domain::lifetime::{not_after_of_new, rfc3339};
-use crate::domain::member::Credential;
+use crate::domain::member::{Credential, Member};
 use crate::domain::member_id::{MemberId, encode};
 use crate::domain::role::RoleId;
 use crate::domain::text::escape_hidden;
@@ -64,7 +65,7 @@ pub struct CreatedMember {
 /// Create a member
 ///
 /// Only this answer shows the credential. With an `Idempotency-Key`, a repeated request creates nothing while the
-/// member lives: it gets 409 and the `Location` of the member.
+/// member lives: it gets 409 and the `Location` of the member, or 422 if its body differs from the first one's.
 #[utoipa::path(
     post,
     path = "/members",
@@ -76,7 +77,9 @@ pub struct CreatedMember {
     )),
     request_body = CreateMember,
     responses((status = 201, description = "The member, with its credential", body = CreatedMember,
-        headers(("Location" = String, description = "The member's URL")))),
+        headers(("Location" = String, description = "The member's URL"))),
+        (status = 422, description = "The `Idempotency-Key` belongs to a request with another body",
+            body = ProblemBody, content_type = "application/problem+json")),
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
 pub(super) async fn create_member(
@@ -92,14 +95,11 @@ pub(super) async fn create_member(
         return Err(Problem::field("roleId", "is not the id of a role that you may give"));
     };
 
-    let AppState { membership, settings, clock, entropy, .. } = &*context.state;
+    let AppState { cluster, membership, settings, clock, entropy, .. } = &*context.state;
     let id = match &key {
         Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
         None => random_id(entropy, role.id)?,
     };
-    if key.is_some() {
-        remove_ended(&context, &caller, &id).await?;
-    }
     let spec = MemberSpec {
         duration: body.duration.0,
         not_after: Some(rfc3339(not_after_of_new(clock.now()))),
@@ -107,10 +107,21 @@ pub(super) async fn create_member(
         description: body.description,
         created_by: Some(escape_hidden(&caller.identity.username)),
     };
+    let request = key.map(|_| request_hash(&spec));
+    if let Some(request) = &request {
+        remove_ended(&context, &caller, &id, request).await?;
+    }
     let credential = Credential::new(id.clone(), &entropy.bytes()?);
     let location = settings.member_url(&id);
-    let member = match membership.create(&id, &spec, &credential, caller.cause(&context.origin)).await {
-        Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
+    let created = membership.create(&id, &spec, &credential, request.as_deref(), caller.cause(&context.origin)).await;
+    let member = match created {
+        // Another request with this key was faster.
+        Err(error) if error.kind == ErrorKind::AlreadyExists => {
+            return Err(match (cluster.member(&id).await?, &request) {
+                (Lookup::Found(member), Some(request)) => done_before(&context, &member, request),
+                _ => Problem::done_before(&location),
+            });
+        }
         result => result?,
     };
     let created = CreatedMember {
@@ -150,13 +161,31 @@ fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
     MemberId::new(role, &encode(bytes)).ok_or_else(|| Problem::new(Code::Internal))
 }
 
+/// Identifies what a request asks for, so that a repeated one can be told from another one with the same key. The role
+/// and the caller are part of the member's id.
+fn request_hash(spec: &MemberSpec) -> String {
+    let asked = json!([spec.duration, spec.username, spec.description]).to_string();
+    Sha256::digest(asked)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The error for a key with which this live member was created. A member of an earlier version has no hash.
+fn done_before(context: &RequestContext, member: &Member, request: &str) -> Problem {
+    match &member.request_hash {
+        Some(first) if first != request => Problem::new(Code::IdempotencyKeyMismatch),
+        _ => Problem::done_before(&context.state.settings.member_url(&member.id)),
+    }
+}
+
 /// Removes a member that has ended but still holds the name of this key.
-async fn remove_ended(context: &RequestContext, caller: &Caller, id: &MemberId) -> Result<(), Problem> {
+///
+/// # Errors
+/// 409 or 422 if the member lives.
+async fn remove_ended(context: &RequestContext, caller: &Caller, id: &MemberId, request: &str) -> Result<(), Problem> {
     let AppState { cluster, membership, clock, .. } = &*context.state;
     let Lookup::Found(member) = cluster.member(id).await? else { return Ok(()) };
     let now = clock.now();
     if member.is_live(now) {
-        return Err(Problem::done_before(&context.state.settings.member_url(id)));
+        return Err(done_before(context, &member, request));
     }
     if member.deleting {
         return Err(Problem::detailed(

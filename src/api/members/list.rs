@@ -37,7 +37,7 @@ pub(super) struct MemberPage {
         ("limit" = Option<i32>, Query, description = "The maximum number of items, 1 to 1000; 100 by default.",
             minimum = 1, maximum = 1000),
         ("offset" = Option<i32>, Query, description = "How many items to skip.", minimum = 0, maximum = 2147483647),
-        ("roleId" = Option<String>, Query, description = "Only the members of this role."),
+        ("roleId" = Option<String>, Query, description = "Only the members of this role.", min_length = 1),
     ),
     responses((status = 200, description = "The members", body = MemberPage)),
     security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use secrecy::SecretString;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{OneOfBuilder, Schema, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::api::fields::whole_number;
 use crate::api::settings::Settings;
-use crate::domain::lifetime::{InvalidDuration, MembershipDuration};
+use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{Credential, Member, Phase};
 
 /// The state of a member.
@@ -119,43 +120,11 @@ impl Credentials {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hours(pub(super) MembershipDuration);
 
-impl Hours {
-    fn new(hours: i64) -> Result<Self, InvalidDuration> {
-        MembershipDuration::hours(hours).map(Self)
-    }
-}
-
 impl<'de> Deserialize<'de> for Hours {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HoursVisitor;
-
-        impl Visitor<'_> for HoursVisitor {
-            type Value = Hours;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("whole hours from 1 to 48")
-            }
-
-            fn visit_i64<E: de::Error>(self, hours: i64) -> Result<Hours, E> {
-                Hours::new(hours).map_err(|_| E::custom("must be whole hours from 1 to 48"))
-            }
-
-            fn visit_u64<E: de::Error>(self, hours: u64) -> Result<Hours, E> {
-                self.visit_i64(i64::try_from(hours).unwrap_or(i64::MAX))
-            }
-
-            /// JSON has one kind of number: 4.0 is 4.
-            fn visit_f64<E: de::Error>(self, hours: f64) -> Result<Hours, E> {
-                #[expect(clippy::cast_possible_truncation, reason = "a value outside i64 saturates and is refused")]
-                self.visit_i64(if hours.fract() == 0.0 { hours as i64 } else { -1 })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Hours, E> {
-                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-                self.visit_i64(if digits { text.parse().unwrap_or(i64::MAX) } else { -1 })
-            }
-        }
-        deserializer.deserialize_any(HoursVisitor)
+        const EXPECTED: &str = "whole hours from 1 to 48";
+        let hours = MembershipDuration::hours(whole_number(deserializer, EXPECTED)?);
+        hours.map(Self).map_err(|_| de::Error::custom(format_args!("must be {EXPECTED}")))
     }
 }
 

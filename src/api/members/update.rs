@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::types::{Hours, MemberView};
 use crate::api::body::Json;
+use crate::api::fields::Time;
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::api::{AppState, MemberPath};
@@ -27,10 +28,10 @@ pub(in crate::api) struct UpdateMember {
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, example = "4")]
     duration: Option<Hours>,
-    /// The end itself (RFC 3339), at most 48 hours from the creation.
+    /// The end itself, at most 48 hours from the creation.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Time>,
 }
 
 /// Extend or shorten a member
@@ -42,7 +43,7 @@ pub(in crate::api) struct UpdateMember {
     path = "/members/{id}",
     tag = "members",
     params(MemberPath),
-    request_body = UpdateMember,
+    request_body(content((UpdateMember = "application/json"), (UpdateMember = "application/merge-patch+json"))),
     responses((status = 200, description = "The member", body = MemberView)),
     security(("kubernetesToken" = []), ("accessToken" = ["members:write"]), ("accessTokenBasic" = ["members:write"]))
 )]
@@ -78,7 +79,7 @@ impl UpdateMember {
     fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<MembershipDuration, Problem> {
         let (field, end) = match (self.duration, self.expires_at) {
             (Some(Hours(duration)), _) => ("duration", NewEnd::After(duration)),
-            (None, end) => ("expiresAt", NewEnd::At(end.unwrap_or(now))),
+            (None, end) => ("expiresAt", NewEnd::At(end.map_or(now, |Time(end)| end))),
         };
         member.duration_until(end, now).map_err(|error| match error {
             InvalidEnd::Past => Problem::field(field, "is in the past; use DELETE to end the membership now"),

@@ -71,7 +71,7 @@ impl RequestContext {
         self.require(caller, scope)?;
         let tokens = &self.state.tokens;
         // The caller's own token as it was authenticated: a secret that was rotated meanwhile cannot rotate again.
-        if let Some(token) = caller.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id) {
+        if let Some(token) = caller.own_token(id) {
             return Ok(token.clone());
         }
         // An id names its owner. Do not reveal which ids of other owners exist.
@@ -92,6 +92,21 @@ impl RequestContext {
         Ok(token)
     }
 
+    /// The token with this id, if the caller may revoke it. A token may always revoke itself, whatever its scopes; its
+    /// sessions may not.
+    pub(super) async fn token_to_revoke(&self, caller: &Caller, id: &str) -> Result<AccessToken, Problem> {
+        let own = caller.own_token(id).filter(|_| caller.session.is_none());
+        if let Some(token) = own {
+            return Ok(token.clone());
+        }
+        if !caller.has_scope(Scope::TokensWrite) {
+            // Not for the whole operation: that would refuse a token which then revokes itself.
+            self.denied(caller, None, Code::InsufficientScope)?;
+            return Err(Problem::insufficient_scope(Scope::TokensWrite));
+        }
+        self.token(caller, Scope::TokensWrite, id).await
+    }
+
     /// Checks that the caller may see tokens of others; 404 if not.
     async fn require_manager(&self, caller: &Caller) -> Result<(), Problem> {
         if self.has_privilege(caller, Privilege::Manage).await? {
@@ -110,6 +125,13 @@ impl RequestContext {
     pub(super) async fn token_view(&self, token: &AccessToken) -> Result<TokenView, Problem> {
         let identity = self.state.tokens.identity_now().await?;
         Ok(TokenView::new(token, self.is_suspended(token, &identity)))
+    }
+}
+
+impl Caller {
+    /// Its own token, if this is the token's id or `self`.
+    fn own_token(&self, id: &str) -> Option<&AccessToken> {
+        self.token.as_ref().filter(|token| id == "self" || token.id.to_string() == id)
     }
 }
 

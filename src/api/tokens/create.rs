@@ -11,7 +11,7 @@ use super::access::NO_USERS;
 use super::types::{AskedEnd, IssuedToken};
 use crate::access_tokens::NewToken;
 use crate::api::body::Json;
-use crate::api::fields::{NO_STORE, Name};
+use crate::api::fields::{Days, NO_STORE, Name, Time};
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
@@ -26,14 +26,14 @@ use crate::domain::text::escape_hidden;
 pub(in crate::api) struct CreateToken {
     /// Display name.
     name: Name,
-    /// When it expires (RFC 3339).
+    /// When it expires.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Time>,
     /// In how many days it expires; at most 365 unless the operator sets another limit.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
-    #[schema(required = false, nullable = false, minimum = 1, example = 90)]
-    expires_in_days: Option<u32>,
+    #[schema(required = false, nullable = false, example = 90)]
+    expires_in_days: Option<Days>,
     /// What it may be used for.
     #[schema(
         value_type = Vec<crate::api::schemas::ScopeSchema>,

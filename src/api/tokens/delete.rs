@@ -8,12 +8,12 @@ use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::Lane;
-use crate::domain::access_token::Scope;
 use crate::observability::audit::Kind;
 
 /// Revoke an access token now
 ///
-/// By the time of the answer, every replica refuses the token and its sessions.
+/// By the time of the answer, every replica refuses the token and its sessions. A token needs no scope to revoke
+/// itself.
 #[utoipa::path(
     delete,
     path = "/tokens/{id}",
@@ -27,7 +27,7 @@ pub(super) async fn delete_token(
     caller: Caller,
     Path(path): Path<TokenPath>,
 ) -> Result<StatusCode, Problem> {
-    let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
+    let token = context.token_to_revoke(&caller, &path.id).await?;
     context.state.tokens.in_lane(Lane::Ends).end(&token, Kind::TokenRevoked, caller.cause(&context.origin)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -37,7 +37,8 @@ pub struct TokenPage {
         ("limit" = Option<i32>, Query, description = "The maximum number of items, 1 to 1000; 100 by default.",
             minimum = 1, maximum = 1000),
         ("offset" = Option<i32>, Query, description = "How many items to skip.", minimum = 0, maximum = 2147483647),
-        ("owner" = Option<String>, Query, description = "Only the tokens of this user; `*` for those of all users."),
+        ("owner" = Option<String>, Query, description = "Only the tokens of this user; `*` for those of all users.",
+            min_length = 1),
     ),
     responses((status = 200, description = "The tokens", body = TokenPage)),
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:read"]), ("accessTokenBasic" = ["tokens:read"]))

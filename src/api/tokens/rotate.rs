@@ -2,7 +2,6 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Deserialize;
@@ -14,7 +13,7 @@ use super::types::{AskedEnd, IssuedToken};
 use crate::api::State;
 use crate::api::authentication::{self, caller_problem, credentials};
 use crate::api::body::Json;
-use crate::api::fields::NO_STORE;
+use crate::api::fields::{Days, NO_STORE, Time};
 use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
@@ -25,14 +24,14 @@ use crate::domain::access_token::Scope;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct RotateToken {
-    /// When it expires (RFC 3339).
+    /// When it expires.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Time>,
     /// In how many days it expires.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
-    #[schema(required = false, nullable = false, minimum = 1, example = 90)]
-    expires_in_days: Option<u32>,
+    #[schema(required = false, nullable = false, example = 90)]
+    expires_in_days: Option<Days>,
 }
 
 /// A caller. Presenting an old secret of a token instead revokes that token: its owner or a thief did it.

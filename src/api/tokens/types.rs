@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::fields::{Days, Time};
 use crate::api::problem::Problem;
 use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
 use crate::domain::lifetime::rfc3339;
@@ -109,10 +110,10 @@ impl IssuedToken {
 }
 
 /// A requested expiry.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug)]
 pub(super) struct AskedEnd {
-    pub(super) expires_at: Option<DateTime<Utc>>,
-    pub(super) expires_in_days: Option<u32>,
+    pub(super) expires_at: Option<Time>,
+    pub(super) expires_in_days: Option<Days>,
 }
 
 impl AskedEnd {
@@ -126,8 +127,8 @@ impl AskedEnd {
             (Some(_), Some(_)) => {
                 return Err(Problem::field("expiresInDays", "cannot be given together with expiresAt"));
             }
-            (Some(end), None) => ("expiresAt", Some(end)),
-            (None, Some(days)) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
+            (Some(Time(end)), None) => ("expiresAt", Some(end)),
+            (None, Some(Days(days))) => ("expiresInDays", now.checked_add_signed(TimeDelta::days(days.into()))),
         };
         let Some(end) = end.map(|end| end.trunc_subsecs(0)).filter(|end| *end <= latest) else {
             return Err(Problem::field(
@@ -163,7 +164,9 @@ mod tests {
     fn expiry_is_in_the_future_and_bounded() {
         let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
         let (now, latest) = (at(0), at(86_400 * 365));
-        let ask = |expires_at, expires_in_days| AskedEnd { expires_at, expires_in_days }.resolve(now, latest);
+        let ask = |end: Option<_>, days: Option<_>| {
+            AskedEnd { expires_at: end.map(Time), expires_in_days: days.map(Days) }.resolve(now, latest)
+        };
         assert_eq!(ask(None, Some(365)).unwrap(), Some(latest));
         assert_eq!(ask(Some(at(1)), None).unwrap(), Some(at(1)));
         assert_eq!(ask(None, None).unwrap(), None);

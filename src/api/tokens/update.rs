@@ -27,7 +27,7 @@ pub(in crate::api) struct UpdateToken {
     path = "/tokens/{id}",
     tag = "tokens",
     params(TokenPath),
-    request_body = UpdateToken,
+    request_body(content((UpdateToken = "application/json"), (UpdateToken = "application/merge-patch+json"))),
     responses((status = 200, description = "The token", body = TokenView)),
     security(("kubernetesToken" = []), ("accessToken" = ["tokens:write"]), ("accessTokenBasic" = ["tokens:write"]))
 )]

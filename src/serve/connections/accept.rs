@@ -30,6 +30,7 @@ use tower::ServiceExt as _;
 use super::Limits;
 use super::caps::{Admitted, Registry};
 use super::limits::{ConnectionState, Verdict};
+use super::strict::Strict;
 use super::wire::{Blocked, Wire};
 use crate::api::Connection;
 use crate::observability::metrics::{ConnectionLabels, Metrics};
@@ -199,7 +200,7 @@ impl Session<'_> {
     async fn run(mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let (server, connection) = (self.server, self.connection);
         let service = service_fn(|request| answer(server.router.clone(), connection.clone(), self.peer, request));
-        let http = server.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let http = server.builder.serve_connection_with_upgrades(TokioIo::new(Strict::new(stream)), service);
         let mut http = std::pin::pin!(http);
         let opened = Instant::now();
         let mut closing = None;

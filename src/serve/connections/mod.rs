@@ -3,6 +3,7 @@
 mod accept;
 mod caps;
 mod limits;
+mod strict;
 mod wire;
 
 pub use accept::{Listener, serve};
