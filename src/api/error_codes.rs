@@ -52,8 +52,8 @@ codes! {
         code: "DP_ERR_VALIDATION",
         status: BAD_REQUEST,
         title: "The request is invalid",
-        cause: "A field of the body, a query parameter or the `Idempotency-Key` header is missing, unknown, repeated \
-            or out of range.",
+        cause: "A field of the body, a query parameter, or the header `Idempotency-Key` or `Content-Length` is \
+            missing, unknown, repeated or out of range.",
         remedy: "Correct what `errors` names: each entry has the field and the rule that it breaks.",
     }
     MalformedBody {

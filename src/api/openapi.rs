@@ -41,7 +41,7 @@ const PROBLEMS: [(&str, &str); 11] = [
     ("409", "The current state does not allow this; `code` says why"),
     ("413", "The body is too large"),
     ("414", "The path or the query is longer than any valid one"),
-    ("415", "The body is not application/json, or it is compressed"),
+    ("415", "The body is not application/json, or it has a `Content-Encoding`"),
     (
         "429",
         "Too many refused credentials came from this address, or the caller was denied too often; `Retry-After` says \
@@ -55,7 +55,7 @@ const PROBLEM_HEADERS: [(&str, &str, &str); 5] = [
     ("401", "WWW-Authenticate", "How to authenticate"),
     ("429", "Retry-After", "Seconds to wait before the next attempt"),
     ("405", "Allow", "The allowed methods"),
-    ("415", "Accept-Encoding", "`identity`, if the body was compressed"),
+    ("415", "Accept-Encoding", "`identity`, if the body had a `Content-Encoding`"),
     ("503", "Retry-After", "Seconds to wait before the next attempt"),
 ];
 

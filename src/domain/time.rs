@@ -113,7 +113,8 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics_and_its_result_parses_to_itself(
-            text in "\\PC{0,40}|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,12})?([Zz]|[+-][0-9]{2}:[0-9]{2})",
+            text in "\\PC{0,40}|[0-9]{4}-[01][0-9]-[0-3][0-9]([Tt ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,12})?\
+                ([Zz]|[+-][0-2][0-9]:[0-5][0-9]))?",
         ) {
             if let Ok(time) = parse_time(&text)
                 && (0..=9999).contains(&chrono::Datelike::year(&time))

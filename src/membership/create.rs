@@ -25,9 +25,9 @@ const QUOTA_RETRIES: usize = 5;
 const QUOTA_PAUSE: Duration = Duration::from_millis(500);
 
 impl Membership {
-    /// Creates a member with its credential, and with the hash of a request that may be repeated. If a step fails, ends
-    /// the member again. If the process is killed in between, or that fails too, a member without a credential stays
-    /// until its expiry at the latest.
+    /// Creates a member with its credential, and with the hash of its request if that may be repeated. If a step
+    /// fails, ends the member again. If the process is killed in between, or that fails too, a member without a
+    /// credential stays until its expiry at the latest.
     pub async fn create(
         &self,
         id: &MemberId,

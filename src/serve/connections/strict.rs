@@ -12,16 +12,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How much of a line is kept, in bytes. A Content-Length and the size of a chunk are shorter.
 const MAX_LINE: usize = 128;
 
-/// A connection that spoils ambiguous requests, so that hyper answers 400 and closes it.
+/// What hyper reads instead of the rest of an ambiguous request: it answers a NUL in a header with 400 and closes the
+/// connection.
+const REFUSED: &[u8] = b"\0\r\n\r\n";
+
+/// A connection over which hyper refuses ambiguous requests.
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     stream: S,
     requests: Requests,
+    /// What hyper reads next, before the stream.
+    next: &'static [u8],
 }
 
 impl<S> Strict<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, requests: Requests::default() }
+        Self { stream, requests: Requests::default(), next: &[] }
+    }
+
+    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        let (now, later) = self.next.split_at(self.next.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.next = later;
     }
 }
 
@@ -51,25 +63,29 @@ struct Requests {
 }
 
 impl Requests {
-    /// Reads on. Overwrites the end of a header line that makes a length ambiguous.
-    fn read(&mut self, mut bytes: &mut [u8]) {
-        while self.next != Next::Nothing && !bytes.is_empty() {
-            let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+    /// Reads on. Returns where the header line ends that makes a length ambiguous.
+    fn read(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while self.next != Next::Nothing && at < bytes.len() {
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len() - at);
             self.skip -= skipped as u64;
-            bytes = &mut bytes[skipped..];
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let start = &bytes[..end.unwrap_or(bytes.len())];
+            at += skipped;
+            let rest = &bytes[at..];
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let start = &rest[..end.unwrap_or(rest.len())];
             self.line.extend_from_slice(&start[..start.len().min(MAX_LINE - self.line.len())]);
-            let Some(end) = end else { return };
+            let end = end?;
             let mut line = std::mem::take(&mut self.line);
             if !self.read_line(line.trim_ascii_end()) {
-                bytes[end] = 0;
                 self.next = Next::Nothing;
+                return Some(at + end);
             }
+            // The next line has the same memory.
             line.clear();
             self.line = line;
-            bytes = &mut bytes[end + 1..];
+            at += end + 1;
         }
+        None
     }
 
     /// `false` if the line makes the length of its request ambiguous.
@@ -122,9 +138,17 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.next.is_empty() {
+            self.give(buffer);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.requests.read(&mut buffer.filled_mut()[before..]);
+        if let Some(end) = self.requests.read(&buffer.filled()[before..]) {
+            buffer.set_filled(before + end);
+            self.next = REFUSED;
+            self.give(buffer);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -157,24 +181,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// Whether a text is spoiled. It must not matter in which pieces it arrives.
-    fn is_spoiled(text: &str) -> bool {
-        let spoiled = |piece: usize| {
-            let (mut requests, mut bytes) = (Requests::default(), text.as_bytes().to_vec());
-            bytes.chunks_mut(piece).for_each(|piece| requests.read(piece));
-            bytes != text.as_bytes()
+    /// Whether a text has an ambiguous request. It must not matter in which pieces it arrives.
+    fn is_ambiguous(text: &str) -> bool {
+        let in_pieces = |length: usize| {
+            let mut requests = Requests::default();
+            text.as_bytes().chunks(length).any(|piece| requests.read(piece).is_some())
         };
-        let whole = spoiled(text.len());
-        for piece in [1, 2, 3, 7, 50] {
-            assert_eq!(spoiled(piece), whole, "{text:?} in pieces of {piece}");
+        let whole = in_pieces(text.len());
+        for length in [1, 2, 3, 7, 50] {
+            assert_eq!(in_pieces(length), whole, "{text:?} in pieces of {length}");
         }
         whole
     }
 
     #[test]
-    fn ambiguous_length_is_spoiled() {
+    fn ambiguous_length_is_ambiguous() {
         for headers in [
             "Content-Length: 5\r\nContent-Length: 5",
             "Content-Length: 5\r\nContent-Length: 6",
@@ -189,35 +214,63 @@ mod tests {
             &format!("Content-Length: {}5", "0".repeat(MAX_LINE)),
         ] {
             let request = format!("POST /a HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\nhello");
-            assert!(is_spoiled(&request), "{headers:?}");
+            assert!(is_ambiguous(&request), "{headers:?}");
             for before in [
                 "\r\n\r\n",
                 "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
                 "GET / HTTP/1.1\r\n\r\n",
                 "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\na\r\n\r\n",
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na\r\n\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nT: x\r\n\r\n",
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                5\r\na\r\n\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nT: x\r\n\r\n",
             ] {
-                assert!(is_spoiled(&format!("{before}{request}")), "{headers:?} after {before:?}");
+                assert!(is_ambiguous(&format!("{before}{request}")), "{headers:?} after {before:?}");
             }
         }
     }
 
     #[test]
     fn unambiguous_requests_pass() {
-        let long = "a".repeat(3 * MAX_LINE);
+        let (long, lengths) = ("a".repeat(3 * MAX_LINE), "Content-Length: 1\r\nContent-Length: 2\r\n\r\n");
         let requests = [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
             format!("GET /{long} HTTP/1.1\r\n{long}: {long}\r\nX-Content-Length: 5\r\nContent-Length: 0\r\n\r\n"),
-            // Text in a body is no header.
-            "POST / HTTP/1.1\r\nContent-Length: 42\r\n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n\r\n\r\n".to_owned(),
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n26\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n0\r\nContent-Length: 5\r\n\r\n"
-                .to_owned(),
+            // Text in a body or in a trailer is no header.
+            format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{lengths}", lengths.len()),
+            format!(
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{lengths}\r\n0\r\n{lengths}",
+                lengths.len()
+            ),
         ];
         for request in &requests {
-            assert!(!is_spoiled(request), "{request:?}");
+            assert!(!is_ambiguous(request), "{request:?}");
         }
-        assert!(!is_spoiled(&requests.concat().repeat(2)));
-        let h2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nContent-Length: 1\r\nContent-Length: 2\r\n";
-        assert!(!is_spoiled(h2));
+        assert!(!is_ambiguous(&requests.concat().repeat(2)));
+        assert!(!is_ambiguous(&format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{lengths}")));
+    }
+
+    /// Parts of requests, in any order.
+    fn part() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "POST / HTTP/1.1\r\n",
+            "PRI * HTTP/2.0\r\n",
+            "Content-Length: 5\r\n",
+            "content-length:18446744073709551615\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "X: y\r\n",
+            "\r\n",
+            "\n",
+            "hello",
+            "5\r\n",
+            "ffffffffffffffff\r\n",
+            "0\r\n",
+            ":",
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_requests_do_not_matter(parts in prop::collection::vec(part(), 1..30)) {
+            is_ambiguous(&parts.concat());
+        }
     }
 }

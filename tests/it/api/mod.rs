@@ -2,8 +2,10 @@
 
 mod authorization;
 mod authorizers;
+mod bodies;
 mod browser;
 mod denials;
+mod framing;
 mod generated;
 mod hang_ups;
 mod openapi;

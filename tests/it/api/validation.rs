@@ -98,7 +98,7 @@ fn body_other_than_json_object_is_refused() {
     let role = cluster.reader();
     let good = json!({"duration": "1", "roleId": role.id}).to_string();
     let truncated = &good[..good.len() - 1];
-    for body in ["", "{", truncated, "nonsense", "\u{feff}{}", &format!("{good} x"), &format!("{good}{good}")] {
+    for body in ["", "{", truncated, "nonsense", "\u{feff}{", &format!("{good} x"), &format!("{good}{good}")] {
         let problem = send(&daypass.owner, "POST", "/members", body.to_owned()).problem(400, "DP_ERR_MALFORMED_BODY");
         assert!(problem["detail"].as_str().unwrap().starts_with("line "), "{problem}");
     }
@@ -366,9 +366,12 @@ fn invalid_query_names_its_parameter() {
         ("limit=1&limit=2", "limit"),
         ("offset=1&offset=1", "offset"),
         ("roleId=a&roleId=b", "roleId"),
+        ("roleId=", "roleId"),
+        ("roleId", "roleId"),
         ("page=1", "page"),
         ("roleid=a", "roleid"),
     ] {
         daypass.owner.get(&format!("/members?{query}")).assert_invalid_field(parameter);
     }
+    daypass.owner.get("/tokens?owner=").assert_invalid_field("owner");
 }

@@ -46,6 +46,61 @@ fn repeated_key_names_the_member_and_creates_nothing() {
 }
 
 #[test]
+fn repeated_key_with_another_body_is_refused() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let ask = |body: Value| {
+        let request = daypass.owner.request("POST", "/members").header("Idempotency-Key", "key");
+        Answer::of(request.json(&body))
+    };
+    let created = ask(json!({"duration": 2, "roleId": role.id, "username": "ann"})).expect(201);
+    // The same in another notation, also after a change of the member.
+    daypass.owner.patch(&format!("/members/{}", id(&created)), &json!({"duration": 3})).expect(200);
+    for body in [
+        json!({"duration": "2", "username": "ann", "roleId": role.id}),
+        json!({"duration": 2.0, "roleId": role.id, "username": "ann", "description": null}),
+    ] {
+        let repeat = ask(body);
+        repeat.problem(409, "DP_ERR_IDEMPOTENCY_KEY_REUSED");
+        assert_eq!(repeat.header("location"), created.header("location"));
+    }
+    for body in [
+        json!({"duration": 3, "roleId": role.id, "username": "ann"}),
+        json!({"duration": 2, "roleId": role.id, "username": "bob"}),
+        json!({"duration": 2, "roleId": role.id}),
+        json!({"duration": 2, "roleId": role.id, "username": "ann", "description": ""}),
+        json!({"duration": 2, "roleId": role.id, "description": "ann"}),
+    ] {
+        let refused = ask(body.clone());
+        refused.problem(422, "DP_ERR_IDEMPOTENCY_KEY_MISMATCH");
+        assert_eq!(refused.header("location"), "", "{body}");
+    }
+    let name = cluster.names(&role.namespace, "members.daypass.dev");
+    assert_eq!(name.len(), 1);
+    // A member of an earlier version.
+    let member = json!({"metadata": {"annotations": {"daypass.dev/request-hash": null}}});
+    cluster.patch(&role.namespace, "members.daypass.dev", &name[0], &member);
+    ask(json!({"duration": 4, "roleId": role.id})).problem(409, "DP_ERR_IDEMPOTENCY_KEY_REUSED");
+    daypass.owner.delete(&format!("/members/{}", id(&created))).expect(204);
+    ask(json!({"duration": 4, "roleId": role.id})).expect(201);
+}
+
+#[test]
+fn concurrent_requests_with_one_key_and_other_bodies_create_one_member() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let answers = concurrently::<10>(|n| {
+        let request = daypass.owner.request("POST", "/members").header("Idempotency-Key", "key");
+        Answer::of(request.json(&json!({"duration": n + 1, "roleId": role.id})))
+    });
+    let (created, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
+    assert_eq!(created.len(), 1);
+    for answer in refused {
+        answer.problem(422, "DP_ERR_IDEMPOTENCY_KEY_MISMATCH");
+    }
+}
+
+#[test]
 fn ten_concurrent_requests_with_one_key_create_one_member() {
     let (cluster, daypass) = Cluster::shared();
     let role = cluster.reader();

@@ -4,7 +4,7 @@ use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
 use crate::support::tokens::{AccessToken, SCOPES};
-use crate::support::{Answer, Cluster, Http, NewMember, now, time};
+use crate::support::{Answer, Cluster, Daypass, Http, Launch, NewMember, now, time};
 
 const VERBS: [&str; 5] = ["create", "list", "get", "update", "delete"];
 const RESOURCES: [&str; 3] = ["members", "members/credentials", "members/kubeconfigs"];
@@ -81,6 +81,42 @@ fn scope_allows_exactly_its_operations() {
     // A Kubernetes token needs no scope.
     owner.get("/members").expect(200);
     owner.get("/tokens").expect(200);
+}
+
+#[test]
+fn token_may_always_revoke_itself() {
+    let (cluster, daypass) = Cluster::shared();
+    let owner = cluster.generator(daypass);
+    let revoke = |pat: &AccessToken, id: &str| pat.http.delete(&format!("/tokens/{id}"));
+    for scope in [READ, WRITE, TOKENS_READ] {
+        let (pat, other) = (AccessToken::new(&owner, &[scope]), AccessToken::new(&owner, &[scope]));
+        // Nothing else: no other token, no change, and not by its session.
+        assert_lacks(&revoke(&pat, &other.id), TOKENS_WRITE);
+        assert_lacks(&pat.http.patch("/tokens/self", &json!({"name": "n"})), TOKENS_WRITE);
+        assert_lacks(&pat.http.post("/tokens/self/rotate", &json!({})), TOKENS_WRITE);
+        let session = pat.sign_in();
+        for id in ["self", &pat.id] {
+            assert_lacks(&session.http.delete(&format!("/tokens/{id}")), TOKENS_WRITE);
+        }
+        revoke(&pat, "self").expect(204);
+        revoke(&other, &other.id).expect(204);
+        for revoked in [&pat.http, &other.http, &session.http] {
+            revoked.assert_refused();
+        }
+    }
+}
+
+#[test]
+fn token_may_revoke_itself_after_too_many_denials() {
+    let (cluster, _) = Cluster::shared();
+    let args = vec!["--max-denied-requests=3".to_owned()];
+    let daypass = Daypass::start(cluster, &Launch { args, ..Launch::default() });
+    let owner = cluster.generator(&daypass);
+    let [pat, other] = [(); 2].map(|()| AccessToken::new(&owner, &[READ]));
+    let denied = (0..10).map(|_| pat.http.delete(&other.path()).status).collect::<Vec<_>>();
+    assert_eq!((denied[0], denied[9]), (403, 429), "{denied:?}");
+    pat.http.delete("/tokens/self").expect(204);
+    pat.http.assert_refused();
 }
 
 #[test]
