@@ -88,7 +88,13 @@ fn second_upgrade_with_the_same_values_changes_nothing() {
 fn ipv6_alone_reaches_daypass_and_the_api_server() {
     let cluster = Cluster::own();
     cluster.expect_refusals();
-    cluster.restart_apiserver(&["--bind-address=::"]);
+    cluster.restart_apiserver(&["--bind-address=::", "--service-cluster-ip-range=fd00:1::/112,10.0.0.0/24"]);
+    let mut values = cluster.values();
+    values["service"] = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]});
+    cluster.upgrade(&values);
+    let service: Value =
+        serde_json::from_str(&cluster.kubectl(&["get", "service", "-n", RELEASE, "-o", "json"])).unwrap();
+    assert_eq!(service["items"][0]["spec"]["clusterIPs"].as_array().unwrap().len(), 2, "{service}");
     let kubeconfig = cluster.fresh_folder("ipv6").join("kubeconfig");
     let text = fs::read_to_string(&cluster.kubeconfig).unwrap();
     assert!(text.contains("https://127.0.0.1:"));
