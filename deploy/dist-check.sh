@@ -44,6 +44,11 @@ if [ -n "$(git status --porcelain)" ]; then
 fi
 git clone --quiet --no-local . "$work/elsewhere/daypass"
 echo 'building it again in another folder'
-(cd "$work/elsewhere/daypass" && unset CARGO_TARGET_DIR && deploy/image/build.sh ../image && deploy/dist.sh ../image ../again)
+(
+    cd "$work/elsewhere/daypass"
+    unset CARGO_TARGET_DIR
+    deploy/image/build.sh ../image
+    deploy/dist.sh ../image ../again
+)
 diff -r "$folder" "$work/elsewhere/again" || fail 'it differs when built elsewhere'
 echo "built twice, the same: $(wc -l < "$folder/SHA256SUMS") files"

@@ -43,7 +43,7 @@ def umbrella(folder, values, alias=""):
     """An umbrella chart with this one in it."""
     (folder / "charts").mkdir()
     shutil.copytree(CHART, folder / "charts/daypass")
-    dependency = {"name": "daypass", "version": "0.1.0", "condition": "daypass.enabled"}
+    dependency = {"name": "daypass", "version": ">=0", "condition": "daypass.enabled"}
     if alias:
         dependency |= {"alias": alias, "condition": f"{alias}.enabled"}
     chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}

@@ -44,12 +44,10 @@ fn pods_are_admitted_under_limits_and_the_restricted_profile_everywhere() {
 
 /// A List of objects in Daypass's namespace.
 fn list(objects: &[(&str, Value)]) -> String {
-    let items: Vec<Value> = objects
-        .iter()
-        .map(|(kind, spec)| {
-            json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "theirs", "namespace": RELEASE}, "spec": spec})
-        })
-        .collect();
+    let metadata = json!({"name": "theirs", "namespace": RELEASE});
+    let object =
+        |(kind, spec): &(&str, Value)| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec});
+    let items: Vec<Value> = objects.iter().map(object).collect();
     json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
