@@ -9,7 +9,7 @@ import unittest
 
 import yaml
 
-from support import CHART, REQUIRED, VALUES, helm, of_kind, one, render
+from support import CHART, REQUIRED, VALUES, bindings_to, helm, of_kind, one, render
 
 sys.path.insert(0, str(CHART.parent))
 import readme  # noqa: E402
@@ -82,6 +82,17 @@ class Removal(unittest.TestCase):
         ]:
             with self.subTest(second):
                 self.assertEqual(roles(rendered(str(CHART), files=[first], values=REQUIRED + second)), left)
+
+    def test_a_removed_key_does_not_widen_logs_view(self):
+        null = "roles: {logs-view: {onlyInNamespaces: null}}"
+        self.assertNotIn("logs-view", yaml.safe_dump_all(render(null)))
+        self.assertNotIn("logs-view", yaml.safe_dump_all(render("", "--set", "roles.logs-view.onlyInNamespaces=null")))
+        objects = render("roles: {logs-view: {onlyInNamespaces: null, namespaces: [shop]}}")
+        group = ["system:serviceaccounts:daypass-logs-view"]
+        self.assertEqual(bindings_to(objects, "daypass-role-logs-view"), [("RoleBinding", "shop", group)])
+        # Other roles, and an explicit false, hold everywhere.
+        for role in ("logs-view: {onlyInNamespaces: false}", f"ops: {{onlyInNamespaces: null, {RULES}}}"):
+            self.assertIn(role.split(":")[0], roles(render(f"roles: {{{role}}}")))
 
     def test_a_misspelt_removal_is_refused(self):
         done = helm("template", "daypass", str(CHART), values=REQUIRED + "roles: {pod-restart: {enabled: false}}")
@@ -191,6 +202,34 @@ class Umbrella(unittest.TestCase):
         deployment = one(self.objects(alias="passes"), "Deployment", "daypass-passes", "daypass")
         self.assertEqual(deployment["metadata"]["labels"]["app.kubernetes.io/name"], "passes")
 
+    def test_aliases_that_are_no_names_of_objects(self):
+        for alias, name in [
+            ("supportAccess", "daypass-supportaccess"),
+            ("day_pass", "daypass-day-pass"),
+            ("1pass", "daypass-1pass"),
+            ("_Pass_", "daypass--pass"),
+            ("A" * 70, "daypass-" + "a" * 55),
+        ]:
+            with self.subTest(alias):
+                objects = self.objects(VALUES["all"], alias=alias)
+                one(objects, "Deployment", name, "daypass")
+                self.valid(objects)
+        # A release name that begins with a digit, too.
+        with tempfile.TemporaryDirectory() as folder:
+            chart = umbrella(pathlib.Path(folder), VALUES["all"], "1_Pass")
+            done = helm("template", "2024", chart, "--namespace", "daypass")
+            objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+            one(objects, "Deployment", "daypass-1-pass-2024", "daypass")
+            self.valid(objects)
+
+    def valid(self, objects):
+        for obj in objects:
+            metadata = obj["metadata"]
+            if obj["kind"] not in ("ClusterRole", "ClusterRoleBinding", "RoleBinding"):
+                self.assertRegex(metadata["name"], "^[a-z]([-.a-z0-9]{0,61}[a-z0-9])?$")
+            for value in metadata["labels"].values():
+                self.assertRegex(value, "^[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$")
+
     def test_enabled_false_without_a_condition_is_refused(self):
         done = helm("template", "daypass", str(CHART), values=REQUIRED + "enabled: false")
         self.assertIn("enabled: false has no effect here", done.stderr)
@@ -199,7 +238,7 @@ class Umbrella(unittest.TestCase):
 class Labels(unittest.TestCase):
     """For policies that require labels on everything."""
 
-    VALUES = VALUES["all"] + "commonLabels: {team: platform, cost-center: 4711, app.kubernetes.io/name: other}\n"
+    VALUES = VALUES["all"] + "commonLabels: {team: platform, cost-center: '4711', app.kubernetes.io/name: other}\n"
 
     def test_common_labels_are_on_everything(self):
         objects = render(self.VALUES, tests=True)
@@ -227,6 +266,19 @@ roleNamespaceLabels: {team: support, pod-security.kubernetes.io/enforce: privile
             self.assertEqual(labels["team"], "support" if obj["kind"] == "Namespace" else "platform")
             if obj["kind"] == "Namespace":
                 self.assertEqual(labels["pod-security.kubernetes.io/enforce"], "restricted")
+
+    def test_the_nearer_label_wins_even_if_empty(self):
+        values = """
+commonLabels: {team: x}
+roleNamespaceLabels: {team: ""}
+podLabels: {team: ""}
+metrics: {serviceMonitor: {enabled: true, labels: {team: ""}}}
+"""
+        for obj in render(values, tests=True):
+            near = obj["kind"] in ("Namespace", "ServiceMonitor")
+            self.assertEqual(obj["metadata"]["labels"]["team"], "" if near else "x", obj["kind"])
+            if obj["kind"] == "Deployment":
+                self.assertEqual(obj["spec"]["template"]["metadata"]["labels"]["team"], "")
 
     def test_no_labels_of_daypass(self):
         for key in ("commonLabels", "roleNamespaceLabels", "podLabels"):

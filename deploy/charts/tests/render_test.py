@@ -38,6 +38,7 @@ class Values(unittest.TestCase):
             ("roles: {a: {namespaces: []}}", "/roles/a/namespaces"),
             ("roles: {logs-view: {namespaces: []}}", "/roles/logs-view/namespaces"),
             ("roles: {logs-view: {namespaces: null}}", "/roles/logs-view/namespaces"),
+            ("dataPlane: {proxyUrl: 'socks5h://a:1'}", "/dataPlane/proxyUrl"),
             ("replicas: -1", "/replicas"),
             ("image: {digest: latest}", "/image/digest"),
             ("shutdownDelaySeconds: 301", "/shutdownDelaySeconds"),
@@ -48,6 +49,35 @@ class Values(unittest.TestCase):
         ]:
             with self.subTest(values):
                 self.refused(values, message)
+
+    def test_numbers_for_those_who_get_rights(self):
+        for values, path in [
+            ("managers: [{kind: User, name: 0012345}]", "/managers/0/name"),
+            ("managers: [{kind: ServiceAccount, name: a, namespace: 010}]", "/managers/0/namespace"),
+            ("managers: [{kind: User, name: a, roles: [010]}]", "/managers/0/roles/0"),
+            ("accessTokens: {generateBy: [{kind: User, name: 0x1F}]}", "/accessTokens/generateBy/0/name"),
+            ("accessTokens: {manageBy: [{kind: User, name: 1e3}]}", "/accessTokens/manageBy/0/name"),
+            ("roles: {a: {clusterRoles: [0755]}}", "/roles/a/clusterRoles/0"),
+            ("roles: {a: {clusterRoles: [view], namespaces: [010]}}", "/roles/a/namespaces/0"),
+            ("server: {tokenAudience: 010}", "/server/tokenAudience"),
+            ("walls: {apiAudiences: [010]}", "/walls/apiAudiences/0"),
+            ("dataPlane: {id: 010}", "/dataPlane/id"),
+            ("commonLabels: {version: 1.0}", "/commonLabels/version"),
+        ]:
+            with self.subTest(values):
+                self.refused(values, f"at '{path}': got number, want")
+        manager = "managers[0].kind=User,managers[0].name=0012345"
+        done = helm("template", "daypass", str(CHART), "--set-string", manager, values=REQUIRED)
+        self.assertIn('name: "0012345"', done.stdout)
+        for proxy in ("http://a", "https://a", "socks5://a:1"):
+            render({**yaml.safe_load(REQUIRED), "dataPlane": {"id": "a", "server": "https://a", "proxyUrl": proxy}})
+
+    def test_release_names_that_are_names_of_roles(self):
+        fixed = ["daypass-role-storage-view", "daypass-role-other", "daypass-engines-manage", "daypass-roles-manage"]
+        for release in [*fixed, "daypass-tokens-generate", "daypass-tokens-manage"]:
+            done = helm("template", release, str(CHART), values=REQUIRED)
+            self.assertIn(f"the release name {release} makes objects called {release}", done.stderr)
+        render(release="daypass-roles")
 
     def test_rules_that_a_schema_cannot_express(self):
         for values, message in [

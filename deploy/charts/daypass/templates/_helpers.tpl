@@ -15,8 +15,7 @@ here (readme.py), so that null removes what Helm removes.
 {{- end -}}
 
 {{/*
-{value: …} of one value, as JSON. A number becomes a text where no number belongs: YAML and --set read a name such as
-20240115 as a number, which templates print as 2.0240115e+07. Labels and annotations may be booleans too.
+{value: …} of one value, as JSON. Labels and annotations may be booleans, which become texts.
 */}}
 {{- define "daypass.complete" -}}
 {{- $value := .value -}}
@@ -30,7 +29,7 @@ here (readme.py), so that null removes what Helm removes.
   {{- $value = dict -}}
   {{- range $key, $item := .value -}}
     {{- if not (kindIs "invalid" $item) -}}
-      {{- $_ := set $value $key (kindIs "float64" $item | ternary (int64 $item) $item | toString) -}}
+      {{- $_ := set $value $key (toString $item) -}}
     {{- end -}}
   {{- end -}}
 {{- else if kindIs "map" $value -}}
@@ -48,24 +47,26 @@ here (readme.py), so that null removes what Helm removes.
     {{- $item := dict "key" "" "value" . "default" nil -}}
     {{- $value = append $value (include "daypass.complete" $item | fromJson).value -}}
   {{- end -}}
-{{- else if and (has (kindOf $value) (list "float64" "int64")) (not (kindIs "float64" $default)) -}}
-  {{- $value = has .key (list "port" "maxMembers") | ternary $value (int64 $value | toString) -}}
 {{- end -}}
 {{- dict "value" $value | toJson -}}
 {{- end -}}
 
 {{/*
 Name of the objects in the release namespace and of Daypass's own cluster-wide ones. A Service's is the strictest: a
-letter first, no dot.
+letter first, no dot. The chart's name may be an alias in an umbrella chart, with capitals and underscores.
 */}}
 {{- define "daypass.fullname" -}}
-{{- $release := .Release.Name | replace "." "-" -}}
-{{- if not (regexMatch "^[a-z]" $release) -}}
-{{- $release = printf "%s-%s" .Chart.Name $release -}}
-{{- else if not (contains .Chart.Name $release) -}}
-{{- $release = printf "%s-%s" $release .Chart.Name -}}
+{{- $chart := .Chart.Name | lower | replace "_" "-" -}}
+{{- $name := .Release.Name | replace "." "-" -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}
+{{- $name = printf "%s-%s" $chart $name -}}
+{{- else if not (contains $chart $name) -}}
+{{- $name = printf "%s-%s" $name $chart -}}
 {{- end -}}
-{{- $release | trunc 63 | trimAll "-" -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}
+{{- $name = printf "daypass-%s" $name -}}
+{{- end -}}
+{{- $name | trunc 63 | trimAll "-" -}}
 {{- end -}}
 
 {{/* That name with a suffix, (list . "-suffix"): at most 63 characters, as a Service or a label may have. */}}
@@ -75,7 +76,7 @@ letter first, no dot.
 {{- end -}}
 
 {{- define "daypass.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/name: {{ .Chart.Name | trunc 63 | trimAll "-_." | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
@@ -88,19 +89,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* Labels of an object. */}}
 {{- define "daypass.labels" -}}
-{{- include "daypass.labelsWith" (list . dict) -}}
+{{- include "daypass.labelsWith" (list .) -}}
 {{- end -}}
 
-{{/* Labels of an object that has more of its own: (list . labels). The chart's win, and `commonLabels` lose. */}}
+{{/* Maps of labels in one: the first that has a label wins, even with "", which `merge` would replace. */}}
+{{- define "daypass.mergedLabels" -}}
+{{- $merged := dict -}}
+{{- range reverse . -}}
+{{- range $label, $value := . -}}
+{{- $_ := set $merged $label $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $merged -}}
+{{- end -}}
+
+{{/* Labels of an object that has more of its own: (list . labels …). The chart's win, and `commonLabels` lose. */}}
 {{- define "daypass.labelsWith" -}}
 {{- $own := include "daypass.ownLabels" (first .) | fromYaml -}}
-{{- merge $own (last .) (first .).Values.commonLabels | toYaml -}}
+{{- include "daypass.mergedLabels" (concat (list $own) (rest .) (list (first .).Values.commonLabels)) -}}
 {{- end -}}
 
 {{/* Labels of Daypass's pods. No version: a new chart need not restart them. */}}
 {{- define "daypass.podLabels" -}}
 {{- $own := include "daypass.selectorLabels" . | fromYaml -}}
-{{- merge $own .Values.podLabels .Values.commonLabels | toYaml -}}
+{{- include "daypass.mergedLabels" (list $own .Values.podLabels .Values.commonLabels) -}}
 {{- end -}}
 
 {{/* Daypass itself, as the subject of a binding. */}}
@@ -120,12 +132,16 @@ serviceAccount:
 
 {{/*
 The installed roles, by id: none that is null or not enabled; a role with onlyInNamespaces only once it has namespaces.
+A logs-view whose onlyInNamespaces is missing or null keeps the default: a removed key must not widen it.
 */}}
 {{- define "daypass.roles" -}}
 {{- $roles := dict -}}
 {{- range $id, $role := .Values.roles -}}
-{{- if and $role (ne (toString $role.enabled) "false") (or $role.namespaces (not $role.onlyInNamespaces)) -}}
+{{- if and $role (ne (toString $role.enabled) "false") -}}
+{{- $only := kindIs "invalid" $role.onlyInNamespaces | ternary (eq $id "logs-view") $role.onlyInNamespaces -}}
+{{- if or $role.namespaces (not $only) -}}
 {{- $_ := set $roles $id $role -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $roles -}}
@@ -250,13 +266,13 @@ weight: 1
 
 {{/* Labels of what `helm test` creates; another name, so that the Service never sends a request to its pod. */}}
 {{- define "daypass.testLabels" -}}
-app.kubernetes.io/name: {{ printf "%s-test" .Chart.Name | quote }}
+app.kubernetes.io/name: {{ printf "%s-test" (.Chart.Name | trunc 58 | trimAll "-_.") | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* The same, with those that every object has. */}}
 {{- define "daypass.allTestLabels" -}}
-{{- merge (include "daypass.testLabels" . | fromYaml) .Values.commonLabels | toYaml -}}
+{{- include "daypass.mergedLabels" (list (include "daypass.testLabels" . | fromYaml) .Values.commonLabels) -}}
 {{- end -}}
 
 {{/*
