@@ -94,8 +94,9 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends a request, and again after a 401 or 429: the API server answers these before it does anything, so even a
-    /// creation is safe to repeat. Retries nothing else.
+    /// Sends a request, and again after a 401, or a 429 with Retry-After: the API server answers these before it does
+    /// anything, so even a creation is safe to repeat. Retries nothing else. A 429 without that header is an admission
+    /// webhook's refusal (API Priority and Fairness always sends it).
     async fn send(self, mut request: Request<Body>) -> kube::Result<Response<Body>> {
         let (mut renewed, mut busy) = (false, 0);
         loop {
@@ -116,7 +117,9 @@ impl Sender {
                     }
                     renewed = true;
                 }
-                StatusCode::TOO_MANY_REQUESTS if busy < self.retries.most => {
+                StatusCode::TOO_MANY_REQUESTS
+                    if busy < self.retries.most && answer.headers().contains_key(RETRY_AFTER) =>
+                {
                     busy += 1;
                     tokio::time::sleep(self.retries.wait(answer.headers())).await;
                 }
