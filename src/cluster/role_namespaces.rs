@@ -6,6 +6,7 @@ use super::objects::Objects;
 use super::{Cluster, Error};
 use crate::crd::Object;
 use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
+use crate::domain::text::escape_hidden;
 
 /// All role namespaces, and the namespaces that only look like one.
 #[derive(Debug, Default)]
@@ -65,8 +66,8 @@ fn role_or_name(namespace: &Object) -> Option<Result<Role, String>> {
 fn read(namespace: &Object) -> Option<Role> {
     let id = RoleId::of_namespace(&namespace.name(), namespace.label(ROLE_LABEL).as_deref())?;
     (!namespace.is_deleting()).then(|| Role {
-        name: namespace.annotation(NAME_ANNOTATION).unwrap_or_else(|| id.to_string()),
-        description: namespace.annotation(DESCRIPTION_ANNOTATION).unwrap_or_default(),
+        name: escape_hidden(&namespace.annotation(NAME_ANNOTATION).unwrap_or_else(|| id.to_string())),
+        description: escape_hidden(&namespace.annotation(DESCRIPTION_ANNOTATION).unwrap_or_default()),
         id,
     })
 }
