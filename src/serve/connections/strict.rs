@@ -76,7 +76,9 @@ impl Requests {
             self.line.extend_from_slice(&start[..start.len().min(MAX_LINE - self.line.len())]);
             let end = end?;
             let mut line = std::mem::take(&mut self.line);
-            if !self.read_line(line.trim_ascii_end()) {
+            // hyper takes a bare LF in a head, but not in a chunked body.
+            let is_bare = matches!(self.next, Next::ChunkSize | Next::Trailer) && !line.ends_with(b"\r");
+            if is_bare || !self.read_line(line.trim_ascii_end()) {
                 self.next = Next::Nothing;
                 return Some(at + end);
             }
@@ -92,8 +94,8 @@ impl Requests {
     fn read_line(&mut self, line: &[u8]) -> bool {
         match self.next {
             Next::Request if line.is_empty() => {}
-            // What follows is no HTTP/1 request.
-            Next::Request if line.starts_with(b"PRI ") || line.starts_with(b"CONNECT ") => self.next = Next::Nothing,
+            // The preface of HTTP/2 (RFC 9113, section 3.4). Later on a connection hyper refuses it.
+            Next::Request if line == b"PRI * HTTP/2.0" => self.next = Next::Nothing,
             Next::Request => (self.next, self.length, self.is_chunked) = (Next::Header, None, false),
             Next::Header if line.is_empty() => {
                 self.skip = self.length.unwrap_or_default();
@@ -104,7 +106,8 @@ impl Requests {
                 Some(0) => self.next = Next::Trailer,
                 // The data has a line break after it.
                 Some(size) => self.skip = size.saturating_add(2),
-                None => self.next = Next::Nothing,
+                // Nor can a proxy tell where the body ends.
+                None => return false,
             },
             Next::Trailer if line.is_empty() => self.next = Next::Request,
             Next::Trailer | Next::Nothing => {}
@@ -114,15 +117,16 @@ impl Requests {
 
     fn read_header(&mut self, line: &[u8]) -> bool {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let value = line.get(name.len() + 1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let is_first = self.length.is_none() && !self.is_chunked;
             self.is_chunked = true;
-            return self.length.is_none();
+            return is_first && value.eq_ignore_ascii_case(b"chunked");
         }
         if !name.eq_ignore_ascii_case(b"content-length") {
             return true;
         }
-        let value = line.get(name.len() + 1..).unwrap_or_default();
-        let value = std::str::from_utf8(value.trim_ascii()).ok().and_then(|text| text.parse().ok());
+        let value = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
         let is_first = self.length.is_none() && !self.is_chunked;
         self.length = value;
         is_first && value.is_some() && line.len() < MAX_LINE
@@ -211,6 +215,9 @@ mod tests {
             "Content-Length: 5,6",
             "Content-Length: +5x",
             "Content-Length:",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
             &format!("Content-Length: {}5", "0".repeat(MAX_LINE)),
         ] {
             let request = format!("POST /a HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\nhello");
@@ -220,11 +227,22 @@ mod tests {
                 "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
                 "GET / HTTP/1.1\r\n\r\n",
                 "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\na\r\n\r\n",
+                "CONNECT a:1 HTTP/1.1\r\n\r\n",
+                "PRI /x HTTP/1.1\r\n\r\n",
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
                 5\r\na\r\n\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nT: x\r\n\r\n",
             ] {
                 assert!(is_ambiguous(&format!("{before}{request}")), "{headers:?} after {before:?}");
             }
+        }
+    }
+
+    #[test]
+    fn chunks_that_hyper_may_read_in_another_way_are_ambiguous() {
+        let zeros = "0".repeat(MAX_LINE + 2);
+        for body in [&*format!("{zeros}5\r\nhello\r\n"), "x\r\n", "0\r\nX: y\n\n", "5\nhello\r\n0\r\n\r\n"] {
+            let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+            assert!(is_ambiguous(&request), "{body:?}");
         }
     }
 
