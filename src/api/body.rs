@@ -177,6 +177,10 @@ fn check_media_type(parts: &Parts) -> Result<(), Problem> {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if std::str::from_utf8(bytes).is_err() {
+        // PowerShell 5.1 sends ISO-8859-1, and UTF-16 from a file.
+        return Err(Problem::detailed(Code::MalformedBody, "the body must be UTF-8".to_owned()));
+    }
     // serde would accept an array of the fields in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(not_an_object());
