@@ -6,8 +6,10 @@ set -euo pipefail
 image=$(realpath "$1") out=$(realpath -m "$2")
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-chart=$(sed -n 's/^version: //p' deploy/charts/daypass/Chart.yaml)
-[ "$chart" = "$version" ] || { echo "the chart has version $chart, the program $version" >&2; exit 1; }
+for field in version appVersion; do
+    chart=$(sed -n "s/^$field: //p" deploy/charts/daypass/Chart.yaml)
+    [ "$chart" = "$version" ] || { echo "the chart has $field $chart, the program $version" >&2; exit 1; }
+done
 case $(uname -m) in
     x86_64) arch=amd64 ;;
     aarch64) arch=arm64 ;;
