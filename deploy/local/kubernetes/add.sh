@@ -16,10 +16,11 @@ answer=$(cd / && GOWORK=off go mod download -json "k8s.io/kubernetes@$release") 
 upstream=$(sed -n 's/.*"GoMod": "\(.*\)",/\1/p' <<< "$answer")
 etcd=$(awk '$1 == "go.etcd.io/etcd/server/v3" { print $2 }' "$upstream")
 
-mkdir -p "$minor"
-[[ -f $minor/imports.go ]] || cp "$imports" "$minor/imports.go"
-# Without go.sum and indirect requirements, so that nothing of another release leaks in.
-rm -f "$minor/go.sum"
+# Made elsewhere and moved: a folder that exists is complete. Without go.sum and indirect requirements, so that
+# nothing of another release leaks in.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp "$([[ -f $minor/imports.go ]] && echo "$minor/imports.go" || echo "$imports")" "$work/"
 {
     printf 'module daypass.dev/local/kubernetes/%s\n\n' "$minor"
     grep '^go ' "$upstream"
@@ -31,7 +32,10 @@ rm -f "$minor/go.sum"
 COMMENT
     printf 'replace (\n'
     # Both as a block and as single lines.
-    sed -n 's|^\(replace \)\?\s*\(k8s.io/[a-z-]*\) => ./staging/.*|\t\2 => \2 '"$staging"'|p' "$upstream"
+    awk -v version="$staging" \
+        '/=> \.\/staging\// { sub(/^replace /, ""); print "\t" $1 " => " $1 " " version }' "$upstream"
     printf ')\n'
-} > "$minor/go.mod"
-cd "$minor" && GOWORK=off go mod tidy
+} > "$work/go.mod"
+(cd "$work" && GOWORK=off go mod tidy)
+mkdir -p "$minor"
+cp "$work/go.mod" "$work/go.sum" "$work/imports.go" "$minor/"
