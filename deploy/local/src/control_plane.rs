@@ -42,7 +42,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             apiserver_args: Vec::new(),
-            ready_timeout: Duration::from_secs(120),
+            ready_timeout: Duration::from_secs(300),
             interrupt: Arc::new(AtomicBool::new(false)),
             sandbox: false,
         }

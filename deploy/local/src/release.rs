@@ -110,7 +110,9 @@ impl Chart {
 
 /// Waits until all quotas are counted. Until then, the API server refuses all objects that they limit.
 fn wait_for_quotas(plane: &ControlPlane) -> Result<()> {
-    let used = "{range .items[*]}{.metadata.namespace}={.status.used.count/members\\.daypass\\.dev}{\"\\n\"}{end}";
+    // Others' quotas count other objects.
+    let used = "{range .items[?(@.metadata.name==\"daypass\")]}{.metadata.namespace}=\
+                {.status.used.count/members\\.daypass\\.dev}{\"\\n\"}{end}";
     let deadline = Instant::now() + COUNT_TIMEOUT;
     loop {
         let quotas = output(plane.kubectl().args(["get", "resourcequotas", "-A", "-o", &format!("jsonpath={used}")]))?;
