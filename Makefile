@@ -54,7 +54,7 @@ stop: check-cargo ## Stop a running `make run`
 
 test: programs test-chart schemathesis ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
-	@export DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
+	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
 		SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
@@ -63,7 +63,7 @@ test-short: programs ## Run the tests that another Kubernetes version is likelie
 	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
 
 test-matrix: programs check-python schemathesis ## Run the integration tests on every Kubernetes version (hours)
-	@export DAYPASS_PREVIOUS="$$(deploy/previous.sh)" SCHEMATHESIS="$(VENV)/bin/schemathesis" && \
+	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && SCHEMATHESIS="$(VENV)/bin/schemathesis" \
 		RUST_TEST_THREADS=$(TEST_THREADS) $(PYTHON) deploy/matrix.py $(MATRIX)
 
 test-chart: tools chart-tools ## Test and scan what the chart renders

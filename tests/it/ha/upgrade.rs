@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use daypass_local::{Chart, RELEASE};
+use daypass_local::RELEASE;
 use serde_json::json;
 
 use super::load::{CLIENTS, Service, under_load};
@@ -103,14 +103,12 @@ fn upgrade_and_rollback_keep_what_was_given() {
             Given::by(&cluster, &replicas[0])
         };
 
-        Chart::new(Path::new(CHART)).unwrap().install(&cluster.plane, &cluster.values()).unwrap();
+        helm(&cluster, &["upgrade", RELEASE, CHART, "--reset-then-reuse-values"]);
         let after = roll(&new);
         cluster.wait_gone(&before.role, "brief");
         cluster.apply_member(&after.role, "brief", &json!({"duration": "60s"}));
 
-        let rolled_back =
-            cluster.chart.helm(&cluster.plane).args(["rollback", RELEASE, "1", "-n", RELEASE]).output().unwrap();
-        assert!(rolled_back.status.success(), "{}", String::from_utf8_lossy(&rolled_back.stderr));
+        helm(&cluster, &["rollback", RELEASE, "1"]);
         roll(&old).end(&replicas[1]);
         after.assert_alive(&replicas[0]);
         cluster.wait_gone(&after.role, "brief");
@@ -120,4 +118,17 @@ fn upgrade_and_rollback_keep_what_was_given() {
     println!("{} failed of {} at {:.0} a second", tally.failures.len(), tally.took.len(), tally.rate);
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
     replicas.iter_mut().for_each(Daypass::stop);
+
+    // The values of the version before do not name what was added since.
+    helm(&cluster, &["upgrade", RELEASE, CHART, "--reuse-values"]);
+    let mut daypass = Daypass::start(&cluster, &new);
+    Given::by(&cluster, &daypass).end(&daypass);
+    daypass.stop();
+}
+
+/// Runs helm on the release.
+#[track_caller]
+fn helm(cluster: &Cluster, args: &[&str]) {
+    let output = cluster.chart.helm(&cluster.plane).args(args).args(["--namespace", RELEASE]).output().unwrap();
+    assert!(output.status.success(), "helm {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
