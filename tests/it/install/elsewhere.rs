@@ -86,9 +86,9 @@ fn second_upgrade_with_the_same_values_changes_nothing() {
 fn ipv6_alone_reaches_daypass_and_the_api_server() {
     let cluster = Cluster::own();
     cluster.expect_refusals();
-    cluster.restart_apiserver(&["--bind-address=::", "--service-cluster-ip-range=fd00:1::/112,10.0.0.0/24"]);
+    cluster.restart_apiserver(&["--bind-address=::", "--service-cluster-ip-range=10.0.0.0/24,fd00:1::/112"]);
     let mut values = cluster.values();
-    values["service"] = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]});
+    values["service"] = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]});
     cluster.upgrade(&values);
     let service: Value =
         serde_json::from_str(&cluster.kubectl(&["get", "service", "-n", RELEASE, "-o", "json"])).unwrap();

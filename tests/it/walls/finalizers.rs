@@ -19,6 +19,7 @@ const KINDS: [(&str, &str); 8] = [
 /// Creates an object called `held` with two finalizers for each of [`KINDS`], and begins to delete it. The walls would
 /// refuse most of them.
 fn hold(cluster: &Cluster, role: &str) {
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
     let held = |version: &str, kind: &str, namespace: &str| {
         let name = if kind == "Namespace" { "daypass-held" } else { "held" };
         let metadata = json!({
@@ -46,7 +47,7 @@ fn hold(cluster: &Cluster, role: &str) {
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         held("v1", "ServiceAccount", role),
         with(held("v1", "Secret", role), json!({"stringData": {"a": "b"}})),
-        with(held(&rbac_version, "Role", role), json!({"rules": []})),
+        with(held(&rbac_version, "Role", role), json!({"rules": [rule]})),
         with(held(&rbac_version, "RoleBinding", role), json!({"roleRef": reference, "subjects": []})),
         with(held(group, "Member", role), json!({"spec": {"duration": "1h"}})),
         with(held(group, "AccessToken", "daypass"), json!({"spec": token})),
