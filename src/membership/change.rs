@@ -2,7 +2,7 @@
 
 use super::create::CLAIM;
 use super::{Membership, status};
-use crate::cluster::Error;
+use crate::cluster::{Error, ErrorKind};
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Cause, Kind};
@@ -28,7 +28,13 @@ impl Membership {
             }
         }
         deleted?;
-        self.provision(&changed, None, cause).await
+        let provisioned = self.provision(&changed, None, cause).await;
+        let refused = provisioned.as_ref().is_err_and(|error| error.kind == ErrorKind::RefusedByPolicy);
+        if refused && changed.expires_at() > member.expires_at() {
+            // The caller is told that its request was refused, so nobody stays longer. A shorter time stays in force.
+            self.cluster.set_duration(&changed, member.duration, self.clock.now() + CLAIM).await?;
+        }
+        provisioned
     }
 
     /// Gives a member a new credential. The old one and all kubeconfigs issued for it stop working.

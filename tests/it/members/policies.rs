@@ -150,6 +150,8 @@ fn refused_change_leaves_the_member_as_it_was() {
     drop(policies);
     let policies = refuse_in(cluster, &role, &[UPDATE_STATUS]);
     assert_refused(&daypass.owner.post(&member.path("/credentials"), &json!({})));
+    assert_refused(&daypass.owner.patch(&member.path(""), &json!({"duration": 4})));
+    assert_eq!(daypass.owner.get(&member.path("")).expect(200).json()["expiresAt"], member.body["expiresAt"]);
     member.kubeconfig(cluster);
     drop(policies);
 }
