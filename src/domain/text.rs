@@ -7,32 +7,48 @@ use icu_properties::{CodePointMapData, CodePointSetData};
 
 type Ranges = &'static [RangeInclusive<char>];
 
-/// Arabic and its relatives, Indic scripts, Khmer and Mongolian: joiners shape their letters, and real names have
-/// them. UAX #31 (section 2.3) is narrower and would refuse Bengali names.
+/// Arabic and its relatives, Indic scripts, Burmese, Khmer, Mongolian and Javanese: joiners shape their letters, and
+/// real names have them. UAX #31 (section 2.3) is narrower and would refuse Bengali names.
 const JOINING: Ranges = &[
     '\u{620}'..='\u{6DC}',
     '\u{6DE}'..='\u{70E}',
     '\u{710}'..='\u{88F}',
     '\u{892}'..='\u{8E1}',
     '\u{8E3}'..='\u{DFF}',
+    '\u{1000}'..='\u{109F}',
     '\u{1780}'..='\u{17B3}',
     '\u{17B6}'..='\u{17D3}',
     MONGOLIAN,
+    '\u{A980}'..='\u{A9DF}',
 ];
 const MONGOLIAN: RangeInclusive<char> = '\u{1820}'..='\u{18AA}';
 const HAN: Ranges = &['\u{2E80}'..='\u{9FFF}', '\u{F900}'..='\u{FAFF}', '\u{20000}'..='\u{3FFFD}'];
-const EMOJI: Ranges = &['\u{2190}'..='\u{27FF}', '\u{2900}'..='\u{2BFF}', '\u{1F000}'..='\u{1FAFF}'];
+/// Also signs that phones show as emoji, such as ™ and ©.
+const EMOJI: Ranges = &[
+    '\u{A9}'..='\u{A9}',
+    '\u{AE}'..='\u{AE}',
+    '\u{203C}'..='\u{203C}',
+    '\u{2049}'..='\u{2049}',
+    '\u{2122}'..='\u{2122}',
+    '\u{2139}'..='\u{2139}',
+    '\u{2190}'..='\u{27FF}',
+    '\u{2900}'..='\u{2BFF}',
+    '\u{3297}'..='\u{3299}',
+    '\u{1F000}'..='\u{1FAFF}',
+];
 
 /// The same rule as a pattern for the CRDs, as Go's RE2 reads it. Without unassigned characters: RE2 has no class for
 /// them before Go 1.25 (Kubernetes 1.35), and each Unicode version assigns more.
 pub const VISIBLE_PATTERN: &str = concat!(
     r"^(?:[^\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2065}",
-    r"\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{FFF0}-\x{FFF8}\x{1D159}\x{E0000}-\x{E0FFF}]",
+    r"\x{2800}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{FFF0}-\x{FFF8}\x{FFFC}\x{13441}\x{13442}\x{16FE4}\x{1D159}",
+    r"\x{E0000}-\x{E0FFF}]",
     r"|[\x{0620}-\x{06DC}\x{06DE}-\x{070E}\x{0710}-\x{088F}\x{0892}-\x{08E1}\x{08E3}-\x{0DFF}",
-    r"\x{1780}-\x{17B3}\x{17B6}-\x{17D3}\x{1820}-\x{18AA}][\x{200C}\x{200D}]",
+    r"\x{1000}-\x{109F}\x{1780}-\x{17B3}\x{17B6}-\x{17D3}\x{1820}-\x{18AA}\x{A980}-\x{A9DF}][\x{200C}\x{200D}]",
     r"|[\x{1820}-\x{18AA}][\x{180B}-\x{180F}]",
     r"|[\x{2E80}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{3FFFD}][\x{FE00}-\x{FE02}\x{E0100}-\x{E01EF}]",
-    r"|[\x{2190}-\x{27FF}\x{2900}-\x{2BFF}\x{1F000}-\x{1FAFF}](?:[\x{FE0E}\x{FE0F}]|\x{FE0F}?\x{200D}))*$",
+    r"|[\x{00A9}\x{00AE}\x{203C}\x{2049}\x{2122}\x{2139}\x{2190}-\x{27FF}\x{2900}-\x{2BFF}\x{3297}-\x{3299}",
+    r"\x{1F000}-\x{1FAFF}](?:[\x{FE0E}\x{FE0F}]|\x{FE0F}?\x{200D}))*$",
 );
 
 /// Why a text was refused.
@@ -96,8 +112,9 @@ fn is_hidden(character: char) -> bool {
         || matches!(category, GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator)
         // Also fillers and variation selectors.
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
-        // Symbols that are blank: a Braille pattern and a musical note.
-        || matches!(character, '\u{2800}' | '\u{1D159}')
+        // Symbols that are blank: a Braille pattern, a musical note, fillers of Egyptian and Khitan, and what stands
+        // for an object.
+        || matches!(character, '\u{2800}' | '\u{1D159}' | '\u{13441}' | '\u{13442}' | '\u{16FE4}' | '\u{FFFC}')
 }
 
 /// Whether a hidden character changes how the visible one before it looks, as real names need.
@@ -153,6 +170,9 @@ mod tests {
             "ប៉\u{200C}ី",
             "ᠰᠠᠷᠠ\u{180E}ᠠ",
             "⚠\u{FE0F} urgent",
+            "Talend™\u{FE0F} ©\u{FE0F}",
+            "မြန်မာ\u{200C}",
+            "ꦄꦏ꧀\u{200C}",
             "👩\u{200D}💻",
             "❤\u{FE0F}\u{200D}🔥",
             "👍🏽",
@@ -205,6 +225,10 @@ mod tests {
             '\u{FEFF}',
             '\u{FFA0}',
             '\u{FFF9}',
+            '\u{FFFC}',
+            '\u{13441}',
+            '\u{13442}',
+            '\u{16FE4}',
             '\u{1BCA0}',
             '\u{1D159}',
             '\u{1D173}',
@@ -241,7 +265,7 @@ mod tests {
     #[test]
     fn schema_and_api_agree_on_assigned_characters() {
         let schema = Regex::new(VISIBLE_PATTERN).unwrap();
-        let contexts = ["", "a", "ا", "ᠰ", "王", "⚠", "⚠\u{FE0F}", "ا\u{200C}"];
+        let contexts = ["", "a", "ا", "ᠰ", "王", "⚠", "⚠\u{FE0F}", "ا\u{200C}", "™", "မ", "ꦏ"];
         for any in (0..=0x1_FFFF).chain(0xE_0000..=0xE_1000).filter_map(char::from_u32) {
             let contexts = if is_hidden(any) { &contexts[..] } else { &contexts[..1] };
             for before in contexts {
