@@ -177,15 +177,14 @@ fn check_media_type(parts: &Parts) -> Result<(), Problem> {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    if std::str::from_utf8(bytes).is_err() {
-        // PowerShell 5.1 sends ISO-8859-1, and UTF-16 from a file.
-        return Err(Problem::detailed(Code::MalformedBody, "the body must be UTF-8".to_owned()));
-    }
+    // PowerShell 5.1 sends ISO-8859-1, and UTF-16 from a file.
+    let not_utf8 = |_| Problem::detailed(Code::MalformedBody, "the body must be UTF-8");
+    let text = std::str::from_utf8(bytes).map_err(not_utf8)?;
     // serde would accept an array of the fields in order.
-    if bytes.trim_ascii_start().starts_with(b"[") {
+    if text.trim_ascii_start().starts_with('[') {
         return Err(not_an_object());
     }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut json = serde_json::Deserializer::from_str(text);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         problem(&path, error.inner())
@@ -269,6 +268,7 @@ mod tests {
             assert_eq!(at_fault(body), (Code::Validation, vec![]), "{body}");
         }
     }
+
     #[test]
     fn refusal_has_no_words_of_the_decoder() {
         let message = |body: &str| {
