@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::AccessTokens;
 use crate::cluster::Error;
+use crate::domain::hex::hex;
 
 /// How long to cache the API server's issuer, which changes only when the API server restarts.
 const ISSUER_CACHE_TTL: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ impl IdentityConfig {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize()[..8])
     }
 }
 

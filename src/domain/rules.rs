@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
+use super::hex::hex;
+
 /// A rule of a Role or ClusterRole, and the namespace it applies to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
@@ -25,7 +27,7 @@ pub struct Rule {
 pub fn fingerprint(rules: &[Rule]) -> String {
     let sorted: BTreeSet<&Rule> = rules.iter().collect();
     let digest = Sha256::digest(format!("{sorted:?}"));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..16])
 }
 
 /// Whether `new` grants anything that `old` did not. A new rule counts as old only if a single old rule covers all of

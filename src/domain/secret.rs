@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::hex::hex;
+
 /// The id that a secret belongs to. It is part of the secret's text, so that Daypass can look the secret up.
 pub trait SecretSubject: fmt::Display + Sized {
     /// The first characters of its secrets, for example `dpm_`.
@@ -75,7 +77,7 @@ impl<S: SecretSubject> Secret<S> {
     /// The hash to store.
     pub fn hash(&self) -> SecretHash {
         let digest = Sha256::digest(self.expose().as_bytes());
-        SecretHash(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        SecretHash(hex(&digest))
     }
 }
 

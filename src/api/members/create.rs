@@ -19,6 +19,7 @@ use crate::authn::Caller;
 use crate::clock::Entropy;
 use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
+use crate::domain::hex::hex;
 use crate::domain::lifetime::{not_after_of_new, rfc3339};
 use crate::domain::member::{Credential, Member};
 use crate::domain::member_id::{MemberId, encode};
@@ -165,7 +166,7 @@ fn named(role: RoleId, bytes: &[u8]) -> Result<MemberId, Problem> {
 /// and the caller are part of the member's id.
 fn request_hash(spec: &MemberSpec) -> String {
     let asked = json!([spec.duration, spec.username, spec.description]).to_string();
-    Sha256::digest(asked)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(asked)[..16])
 }
 
 /// The error for a key with which this live member was created. A member of an earlier version has no hash.
