@@ -179,19 +179,15 @@ impl ControlPlane {
 
     fn wait_ready(&self, component: Component) -> Result<()> {
         let deadline = Instant::now() + self.options.ready_timeout;
-        while !self.is_ready(component) {
+        while let Err(why) = self.ready(component) {
             self.check()?;
             if self.interrupted() {
                 bail!("interrupted while {} was starting", component.name());
             }
             if Instant::now() >= deadline {
                 let log = self.config.log(component.name());
-                bail!(
-                    "{} was not ready within {:?}; see {}",
-                    component.name(),
-                    self.options.ready_timeout,
-                    log.display()
-                );
+                let (name, within) = (component.name(), self.options.ready_timeout);
+                bail!("{name} was not ready within {within:?}; see {}\n{why:#}", log.display());
             }
             thread::sleep(POLL);
         }
@@ -199,12 +195,14 @@ impl ControlPlane {
         self.check()
     }
 
-    fn is_ready(&self, component: Component) -> bool {
-        let succeeds = |args: &[&str]| output(self.kubectl().arg("--request-timeout=3s").args(args)).is_ok();
+    /// Checks a component once. The error says what it still waits for.
+    fn ready(&self, component: Component) -> Result<()> {
+        let succeeds = |args: &[&str]| output(self.kubectl().arg("--request-timeout=3s").args(args)).map(drop);
         match component {
             Component::Etcd => match &self.sandbox {
-                Some(sandbox) => sandbox.listens(self.config.etcd_port),
-                None => TcpStream::connect(("127.0.0.1", self.config.etcd_port)).is_ok(),
+                Some(sandbox) if sandbox.listens(self.config.etcd_port) => Ok(()),
+                Some(_) => bail!("it does not listen"),
+                None => Ok(TcpStream::connect(("127.0.0.1", self.config.etcd_port)).map(drop)?),
             },
             Component::ApiServer => succeeds(&["get", "--raw=/readyz"]),
             Component::ControllerManager => {
