@@ -64,7 +64,7 @@ test-short: programs ## Run the tests that another Kubernetes version is likelie
 
 test-matrix: programs check-python schemathesis ## Run the integration tests on every Kubernetes version (hours)
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && SCHEMATHESIS="$(VENV)/bin/schemathesis" \
-		RUST_TEST_THREADS=$(TEST_THREADS) $(PYTHON) deploy/matrix.py $(MATRIX)
+		RUST_TEST_THREADS=$(TEST_THREADS) SHORT_TESTS="$(SHORT_TESTS)" $(PYTHON) deploy/matrix.py $(MATRIX)
 
 test-chart: tools chart-tools ## Test and scan what the chart renders
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \

@@ -2,6 +2,7 @@
 """Runs the integration tests on one Kubernetes version after the other, and writes the table of docs/kubernetes.md.
 
     matrix.py [v1.30 …]    these folders of deploy/local/kubernetes, all without arguments
+    MATRIX_TESTS=short     only the tests of `make test-short`
     MATRIX_TESTS="a b"     only tests whose names contain one of these
 
 A version's row is rewritten when it has run, so a run that was broken off keeps the others. Fails if a test fails.
@@ -55,14 +56,15 @@ def write(row):
 
 def main():
     minors = sys.argv[1:] or sorted(path.name for path in MODULES.iterdir() if path.is_dir())
-    tests = os.environ.get("MATRIX_TESTS", "").split()
+    asked = os.environ.get("MATRIX_TESTS", "")
+    tests = (os.environ["SHORT_TESTS"] if asked == "short" else asked).split()
+    chosen = "`make test-short`" if asked == "short" else " ".join(f"`{test}`" for test in tests) or "all"
     failed = []
     for minor in minors:
         kubernetes = required(minor, "k8s.io/kubernetes").removeprefix("v")
         etcd = required(minor, "go.etcd.io/etcd/server/v3").removeprefix("v")
         print(f"== Kubernetes {kubernetes}", flush=True)
         passed, failures = run(minor, tests)
-        chosen = " ".join(f"`{test}`" for test in tests) or "all"
         today = datetime.date.today().isoformat()
         write(f"| {kubernetes} | {etcd} | {chosen} | {passed} of {passed + failures} | {today} |")
         failed += [f"{kubernetes}: {failures}"] if failures else []

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
-use daypass_local::RELEASE;
+use daypass_local::{Chart, RELEASE};
 use serde_json::{Value, json};
 
 use crate::cluster::clouds::assert_works;
-use crate::support::{Cluster, Daypass, Launch, NewMember, eventually};
+use crate::support::{CHART, Cluster, Daypass, Launch, NewMember, eventually};
 
 #[test]
 fn pods_are_admitted_under_limits_and_the_restricted_profile_everywhere() {
@@ -80,6 +81,29 @@ fn second_upgrade_with_the_same_values_changes_nothing() {
         };
         assert_eq!(of(&before[&object]), of(&after));
     }
+}
+
+#[test]
+fn subchart_works_and_is_switched_off_by_its_condition() {
+    let cluster = Cluster::own();
+    let folder = cluster.fresh_folder("platform");
+    fs::create_dir(folder.join("charts")).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(CHART).arg(folder.join("charts")).status().unwrap();
+    assert!(copied.success());
+    let chart = json!({
+        "apiVersion": "v2", "name": "platform", "version": "1.0.0",
+        "dependencies": [{"name": "daypass", "version": ">=0", "condition": "daypass.enabled"}],
+    });
+    fs::write(folder.join("Chart.yaml"), chart.to_string()).unwrap();
+    let platform = Chart::new(&folder).unwrap();
+    let mut values = json!({"daypass": cluster.values(), "global": {"team": "platform"}});
+    platform.install(&cluster.plane, &values).unwrap();
+    let mut daypass = Daypass::with_args(&cluster, &[]);
+    assert_works(&cluster, &daypass);
+    daypass.stop();
+    values["daypass"]["enabled"] = json!(false);
+    platform.install(&cluster.plane, &values).unwrap();
+    eventually("it is gone", || cluster.names(RELEASE, "deployments").is_empty().then_some(()));
 }
 
 #[test]
