@@ -17,6 +17,7 @@ use super::body;
 use super::connection::{Connection, weight};
 use super::problem::{Code, Problem};
 use super::request_context::RequestContext;
+use crate::cluster::with_audit_ids;
 use crate::domain::redact::redacted;
 use crate::domain::text::escape_hidden;
 use crate::observability::metrics::RequestLabels;
@@ -66,10 +67,10 @@ pub(super) async fn finish(Extract(state): Extract<State>, request: Request, nex
 /// Assigns the request id, turns every error into a problem, counts and logs. Headers and query are never logged.
 async fn answer(state: State, connection: Connection, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let Ok(id) = state.entropy.uuid() else {
+    let Ok(uuid) = state.entropy.uuid() else {
         return Problem::new(Code::Unavailable).render(&shown(request.uri().path()), "");
     };
-    let id = id.to_string();
+    let id = uuid.to_string();
     let too_long = is_too_long(request.uri());
     let path = shown(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -87,7 +88,8 @@ async fn answer(state: State, connection: Connection, mut request: Request, next
         request.extensions_mut().insert(context);
         next.run(request).await
     };
-    let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, handled)).catch_unwind().await;
+    let handled = tokio::time::timeout(REQUEST_TIMEOUT, with_audit_ids(uuid, handled));
+    let answer = AssertUnwindSafe(handled).catch_unwind().await;
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::new(Code::Unavailable).into_response(),

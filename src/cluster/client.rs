@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::{Client, Config};
 
+use super::audit_id::{self, AUDIT_ID};
 use super::own_token::OwnToken;
 use crate::clock::Clock;
 
@@ -103,6 +104,9 @@ impl Sender {
             let sent_token = self.token.as_ref().map(|token| token.current());
             if let Some(token) = &sent_token {
                 request.headers_mut().insert(AUTHORIZATION, token.clone());
+            }
+            if let Some(id) = audit_id::next() {
+                request.headers_mut().insert(AUDIT_ID, id);
             }
             let again = copy(&request);
             let sent = self.pulse.clock.local();

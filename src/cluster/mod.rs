@@ -4,6 +4,7 @@
 //! time or answers malformed data, or if Daypass has too many calls in flight. Only further reasons are documented.
 
 mod access_tokens;
+mod audit_id;
 mod client;
 mod error;
 mod issuer;
@@ -23,6 +24,7 @@ mod serving_cert;
 mod walls;
 mod watch;
 
+pub use audit_id::with_audit_ids;
 pub use error::{Error, ErrorKind};
 pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
