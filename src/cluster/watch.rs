@@ -30,10 +30,14 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 pub enum WatchEvent<T> {
     /// A new list follows. Objects deleted while the watch was down get no event: they are missing from the list.
     Restarted,
+    /// The list is complete, and changes follow. A list that fails halfway has no such event: another one follows.
+    Listed,
     /// An object that exists: listed, added or changed.
     Present(T),
     /// The last state of a deleted object.
     Deleted(T),
+    /// The watch is down: from here on to the next [`Self::Listed`], changes may go unseen.
+    Interrupted,
 }
 
 impl<T> WatchEvent<T> {
@@ -41,8 +45,10 @@ impl<T> WatchEvent<T> {
     pub(crate) fn map<U>(self, read: impl FnOnce(T) -> U) -> WatchEvent<U> {
         match self {
             Self::Restarted => WatchEvent::Restarted,
+            Self::Listed => WatchEvent::Listed,
             Self::Present(object) => WatchEvent::Present(read(object)),
             Self::Deleted(object) => WatchEvent::Deleted(read(object)),
+            Self::Interrupted => WatchEvent::Interrupted,
         }
     }
 }
@@ -66,6 +72,8 @@ struct Watch<T, R> {
     pending: VecDeque<WatchEvent<T>>,
     /// The number of failures in a row.
     failures: u32,
+    /// How long to wait before the next step, after a failure.
+    pause: Option<Duration>,
 }
 
 enum Position {
@@ -85,7 +93,7 @@ impl Objects<'_> {
     {
         let (cluster, request) = (self.cluster.clone(), self.request);
         let (position, pending) = (Position::Start, VecDeque::new());
-        let watch = Watch { cluster, request, calls, read, position, pending, failures: 0 };
+        let watch = Watch { cluster, request, calls, read, position, pending, failures: 0, pause: None };
         stream::unfold(watch, |mut watch| async move {
             let event = watch.next().await;
             Some((event, watch))
@@ -99,14 +107,20 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
             if let Some(event) = self.pending.pop_front() {
                 return event;
             }
+            if let Some(pause) = self.pause.take() {
+                tokio::time::sleep(pause).await;
+            }
             match self.advance().await {
-                Ok(()) => self.failures = 0,
+                Ok(()) if matches!(self.position, Position::Watching(..)) => self.failures = 0,
+                // No success yet: if lists work and watches do not, the waits must still grow.
+                Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a watch was interrupted; restarting it");
                     self.position = Position::Start;
                     let wait = Duration::from_millis(250).saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
                     self.failures = self.failures.saturating_add(1);
-                    tokio::time::sleep(wait.mul_f64(0.5 + self.cluster.entropy.fraction() / 2.0)).await;
+                    self.pause = Some(wait.mul_f64(0.5 + self.cluster.entropy.fraction() / 2.0));
+                    return WatchEvent::Interrupted;
                 }
             }
         }
@@ -122,6 +136,7 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
                     objects.list_at(self.calls.list, "-", None, |object| (self.read)(&object)).await?;
                 self.pending.push_back(WatchEvent::Restarted);
                 self.pending.extend(found.into_iter().flatten().map(WatchEvent::Present));
+                self.pending.push_back(WatchEvent::Listed);
                 Position::Version(version)
             }
             Position::Version(version) => {

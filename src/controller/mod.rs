@@ -129,7 +129,7 @@ fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>
 
 fn on_event(controller: &Controller, queue: &mut Queue, event: WatchEvent<WatchedMember>) {
     match event {
-        WatchEvent::Restarted => {}
+        WatchEvent::Restarted | WatchEvent::Listed | WatchEvent::Interrupted => {}
         WatchEvent::Present(WatchedMember { id, member }) => match member {
             // Nothing to do before its end. The sweep checks its account and Secrets.
             Ok(member)

@@ -20,6 +20,7 @@ impl TokenWatch {
         match event {
             // Deletions during a gap in the watch go unreported: another replica may have made and reported them.
             WatchEvent::Restarted => self.live.clear(),
+            WatchEvent::Listed | WatchEvent::Interrupted => {}
             WatchEvent::Present(token) => {
                 if token.deleting || token.ended {
                     self.live.remove(&token.uid);
