@@ -12,8 +12,7 @@ use serde_json::Value;
 
 use crate::cli::kubernetes_config;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Rbac, Walls};
-use crate::domain::rights::Rights;
+use crate::cluster::{Cluster, Rbac, RbacKind, Walls};
 use crate::domain::role::{ROLE_LABEL, RoleId};
 use crate::domain::walls::{OwnAccount, WALLS, Wall};
 use crate::observability::metrics::Metrics;
@@ -58,9 +57,7 @@ impl Input {
         let mut table = format!("{:<32} {:<10} {:<8} {}\n", "ROLE", "READ-ONLY", "STREAMS", "CONTAINED");
         let mut all_contained = true;
         for role in &self.roles {
-            let grants = self.rbac.grants(role);
-            let known = Rights::of(&grants.rules, self.walls.stand());
-            let rights = if grants.unknown { known.and_unknown() } else { known };
+            let rights = self.rbac.grants(role).rights(self.walls.stand());
             let escapes: Vec<String> = rights.escapes.iter().map(|escape| escape.to_string()).collect();
             all_contained &= escapes.is_empty();
             let contained = if escapes.is_empty() { "yes".to_owned() } else { format!("no: {}", escapes.join(", ")) };
@@ -98,16 +95,19 @@ impl Input {
                 let label = meta.labels.as_ref().and_then(|labels| labels.get(ROLE_LABEL)).map(String::as_str);
                 self.roles.extend(meta.name.as_deref().and_then(|name| RoleId::of_namespace(name, label)));
             }
-            "ClusterRole" => self.rbac.cluster_roles.push(read(object)?),
-            "Role" => self.rbac.roles.push(read(object)?),
-            "ClusterRoleBinding" => self.rbac.cluster_bindings.push(read(object)?),
-            "RoleBinding" => self.rbac.bindings.push(read(object)?),
             "ValidatingAdmissionPolicy" => self.policies.extend(named_spec(&object)),
             "ValidatingAdmissionPolicyBinding" => self.bindings.extend(named_spec(&object)),
-            _ => {}
+            kind => {
+                let is_readable = RbacKind::of(kind).is_none_or(|kind| self.rbac.add(kind, &object));
+                anyhow::ensure!(is_readable, "could not read {}", named(&object));
+            }
         }
         Ok(())
     }
+}
+
+fn named(object: &Value) -> String {
+    format!("{} {}", object["kind"], object["metadata"]["name"])
 }
 
 fn named_spec(object: &Value) -> Option<(String, Value)> {
@@ -115,13 +115,12 @@ fn named_spec(object: &Value) -> Option<(String, Value)> {
 }
 
 fn read<T: DeserializeOwned>(object: Value) -> anyhow::Result<T> {
-    let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+    let name = named(&object);
     serde_json::from_value(object).with_context(|| format!("could not read {name}"))
 }
 
 fn manifests(files: &[PathBuf]) -> anyhow::Result<Input> {
-    let rbac = Rbac { is_partial: true, ..Rbac::default() };
-    let mut input = Input { rbac, ..Input::default() };
+    let mut input = Input { rbac: Rbac::of_manifests(), ..Input::default() };
     for file in files {
         let text =
             if file == Path::new("-") { io::read_to_string(io::stdin().lock()) } else { fs::read_to_string(file) };

@@ -29,7 +29,7 @@ pub use error::{Error, ErrorKind};
 pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use members::{Listed, Lookup, StatusUpdate, WatchedMember};
-pub use rbac::{Grants, Rbac};
+pub use rbac::{Rbac, RbacKind, RbacObject};
 pub use reviews::{Access, Identity, Privilege, Resource, Verb};
 pub use role_namespaces::RoleNamespaces;
 pub use service_accounts::Account;

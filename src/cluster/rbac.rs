@@ -1,243 +1,332 @@
-//! Computes what a role can do from the cluster's RBAC objects.
+//! Reads, lists and watches RBAC objects, as far as they tell what roles can do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::Stream;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
-use kube::Resource;
-use kube::core::ObjectMeta;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::objects::decode;
+use super::objects::Objects;
+use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error};
+use crate::crd::Object;
+use crate::domain::grants::{Binding, Grants, RbacName, Rules, SHARED_GROUPS, reaches_members};
 use crate::domain::rights::Rule;
-use crate::domain::role::RoleId;
+use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::walls::OwnAccount;
 
 /// The label of the default bindings that the API server creates at every start.
 const BOOTSTRAP_LABEL: &str = "kubernetes.io/bootstrapping";
 
-/// What RBAC grants to a role.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grants {
-    /// All rules that apply to its members.
-    pub rules: Vec<Rule>,
-    /// The namespaces of its RoleBindings; `None` if a ClusterRoleBinding makes the role cluster-wide.
-    pub namespaces: Option<BTreeSet<String>>,
-    /// Whether a binding names a role with unknown rules. Only possible with partial RBAC.
-    pub unknown: bool,
+/// A kind of RBAC objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum RbacKind {
+    ClusterRoleBindings,
+    RoleBindings,
+    ClusterRoles,
+    Roles,
 }
 
-/// All RBAC objects of a cluster, or of a set of manifests.
+impl RbacKind {
+    /// All kinds, bindings first.
+    pub const ALL: [Self; 4] = [Self::ClusterRoleBindings, Self::RoleBindings, Self::ClusterRoles, Self::Roles];
+
+    /// The kind that a manifest names.
+    pub fn of(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "ClusterRoleBinding" => Self::ClusterRoleBindings,
+            "RoleBinding" => Self::RoleBindings,
+            "ClusterRole" => Self::ClusterRoles,
+            "Role" => Self::Roles,
+            _ => return None,
+        })
+    }
+
+    /// Whether these are bindings, not roles.
+    pub fn are_bindings(self) -> bool {
+        matches!(self, Self::ClusterRoleBindings | Self::RoleBindings)
+    }
+
+    /// Whether these objects have a namespace.
+    pub fn are_namespaced(self) -> bool {
+        matches!(self, Self::RoleBindings | Self::Roles)
+    }
+
+    fn calls(self) -> WatchCalls {
+        let (list, watch) = match self {
+            Self::ClusterRoleBindings => ("list_cluster_role_bindings", "watch_cluster_role_bindings"),
+            Self::RoleBindings => ("list_role_bindings", "watch_role_bindings"),
+            Self::ClusterRoles => ("list_cluster_roles", "watch_cluster_roles"),
+            Self::Roles => ("list_roles", "watch_roles"),
+        };
+        WatchCalls { list, watch }
+    }
+}
+
+/// What an RBAC object contributes to what roles can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RbacObject {
+    /// A binding that reaches members.
+    Binding(Binding),
+    /// A binding that reaches no member.
+    OtherBinding,
+    /// A Role or ClusterRole.
+    Rules(Rules),
+}
+
+impl RbacObject {
+    /// Reads an object; `None` if it is not among those that `is_held` names and tells nothing about members.
+    pub fn read(kind: RbacKind, object: &Object, is_held: impl Fn(&RbacName) -> bool) -> Option<(RbacName, Self)> {
+        let name = name(object);
+        if !kind.are_bindings() {
+            return is_held(&name).then(|| (name, Self::Rules(read_rules(object))));
+        }
+        match read_binding(object) {
+            Some(binding) => Some((name, Self::Binding(binding))),
+            None => is_held(&name).then_some((name, Self::OtherBinding)),
+        }
+    }
+}
+
+/// The RBAC of a cluster, or of a set of manifests, as far as it concerns members.
 #[derive(Debug, Default)]
 pub struct Rbac {
-    /// ClusterRoleBindings.
-    pub cluster_bindings: Vec<ClusterRoleBinding>,
-    /// RoleBindings.
-    pub bindings: Vec<RoleBinding>,
-    /// ClusterRoles.
-    pub cluster_roles: Vec<ClusterRole>,
-    /// Roles.
-    pub roles: Vec<RbacRole>,
+    bindings: Vec<Binding>,
+    roles: BTreeMap<RbacName, Rules>,
+    /// Daypass's own account, by role namespace.
+    own_accounts: BTreeMap<String, OwnAccount>,
     /// Whether more may exist, as when manifests are read without the cluster that they are for.
-    pub is_partial: bool,
+    is_partial: bool,
 }
 
 impl Cluster {
-    /// Lists all RBAC objects of the cluster.
-    pub async fn rbac(&self) -> Result<Rbac, Error> {
-        let (cluster_bindings, bindings, cluster_roles, roles) = tokio::try_join!(
-            self.list_all("list_cluster_role_bindings"),
-            self.list_all("list_role_bindings"),
-            self.list_all("list_cluster_roles"),
-            self.list_all("list_roles"),
-        )?;
-        Ok(Rbac { cluster_bindings, bindings, cluster_roles, roles, is_partial: false })
+    fn rbac_objects(&self, kind: RbacKind) -> Objects<'_> {
+        match kind {
+            RbacKind::ClusterRoleBindings => self.objects::<ClusterRoleBinding>(None),
+            RbacKind::RoleBindings => self.objects::<RoleBinding>(None),
+            RbacKind::ClusterRoles => self.objects::<ClusterRole>(None),
+            RbacKind::Roles => self.objects::<RbacRole>(None),
+        }
     }
 
-    /// Lists all objects of a type. Fails if one is unreadable, since it may grant something.
-    async fn list_all<K>(&self, call: &'static str) -> Result<Vec<K>, Error>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned,
-    {
-        let found =
-            self.objects::<K>(None).list(call, "-", None, |object| decode(call, &object.name(), &object)).await?;
-        found.into_iter().collect()
+    /// Lists all RBAC objects of the cluster.
+    pub async fn rbac(&self) -> Result<Rbac, Error> {
+        let read = |object: Object| (read_binding(&object), own_account(&object));
+        let list = |kind: RbacKind| self.list_rbac(kind, read);
+        let (cluster_wide, namespaced) =
+            tokio::try_join!(list(RbacKind::ClusterRoleBindings), list(RbacKind::RoleBindings))?;
+        let (bindings, accounts): (Vec<_>, Vec<_>) = cluster_wide.into_iter().chain(namespaced).unzip();
+        let bindings: Vec<Binding> = bindings.into_iter().flatten().collect();
+
+        let named: BTreeSet<&RbacName> = bindings.iter().filter_map(|binding| binding.role.as_ref()).collect();
+        let read = |object: Object| {
+            let name = name(&object);
+            named.contains(&name).then(|| (name, read_rules(&object)))
+        };
+        let list = |kind: RbacKind| self.list_rbac(kind, read);
+        let (cluster_roles, roles) = tokio::try_join!(list(RbacKind::ClusterRoles), list(RbacKind::Roles))?;
+        Ok(Rbac {
+            roles: cluster_roles.into_iter().chain(roles).flatten().collect(),
+            bindings,
+            own_accounts: accounts.into_iter().flatten().collect(),
+            is_partial: false,
+        })
+    }
+
+    async fn list_rbac<T>(&self, kind: RbacKind, read: impl Fn(Object) -> T) -> Result<Vec<T>, Error> {
+        self.rbac_objects(kind).list(kind.calls().list, "-", None, read).await
+    }
+
+    /// Lists all objects of a kind, then streams each change, as [`RbacObject::read`] reads them.
+    pub fn watch_rbac<F: Fn(&RbacName) -> bool>(
+        &self,
+        kind: RbacKind,
+        is_held: F,
+    ) -> impl Stream<Item = WatchEvent<(RbacName, RbacObject)>> + use<F> {
+        self.rbac_objects(kind).watch(kind.calls(), move |object| RbacObject::read(kind, object, &is_held))
+    }
+
+    /// Reads the rules of a Role or ClusterRole from the API server.
+    pub async fn rbac_rules(&self, role: &RbacName) -> Result<Rules, Error> {
+        let (call, roles) = match &role.namespace {
+            None => ("get_cluster_role", self.objects::<ClusterRole>(None)),
+            Some(namespace) => ("get_role", self.objects::<RbacRole>(Some(namespace))),
+        };
+        let found = roles.get(call, &role.to_string(), &path_segment(&role.name)).await?;
+        Ok(found.map_or(Rules::Missing, |object| read_rules(&object)))
     }
 }
 
 impl Rbac {
+    /// An empty set of manifests, which need not be complete.
+    pub fn of_manifests() -> Self {
+        Self { is_partial: true, ..Self::default() }
+    }
+
+    /// Adds a manifest. Returns `false` if it is unreadable.
+    pub fn add(&mut self, kind: RbacKind, manifest: &Value) -> bool {
+        let Ok(object) = Object::parse(&manifest.to_string()) else { return false };
+        if kind.are_bindings() {
+            let binding = read_binding(&object);
+            let is_readable = binding.as_ref().is_none_or(|binding| binding.role.is_some());
+            self.bindings.extend(binding);
+            self.own_accounts.extend(own_account(&object));
+            return is_readable;
+        }
+        let rules = read_rules(&object);
+        let is_readable = rules != Rules::Unknown;
+        // A controller fills in the rules of an aggregated ClusterRole, so a manifest does not contain them.
+        let is_aggregated = !manifest["aggregationRule"].is_null();
+        self.roles.insert(name(&object), if is_aggregated { Rules::Unknown } else { rules });
+        is_readable
+    }
+
     /// Daypass's own account: the subject of the chart's `daypass` RoleBinding in this role's namespace.
     pub fn own_account(&self, role: &RoleId) -> Option<OwnAccount> {
-        let namespace = role.namespace();
-        let is_it = |meta: &ObjectMeta| {
-            meta.name.as_deref() == Some("daypass") && meta.namespace.as_deref() == Some(namespace.as_str())
-        };
-        let binding = self.bindings.iter().find(|binding| is_it(&binding.metadata))?;
-        let account = binding.subjects.iter().flatten().find(|subject| subject.kind == "ServiceAccount")?;
-        Some(OwnAccount { namespace: account.namespace.clone()?, name: account.name.clone() })
+        self.own_accounts.get(&role.namespace()).cloned()
     }
 
     /// Computes what this role is granted.
     pub fn grants(&self, role: &RoleId) -> Grants {
-        let own = format!("system:serviceaccounts:{}", role.namespace());
-        let roles = RulesByRole::of(self);
-        let mut grants = Grants::default();
-        let mut everywhere = false;
-        let mut namespaces = BTreeSet::new();
-        for binding in &self.cluster_bindings {
-            if let Some(group) = Via::of(binding.subjects.as_ref(), &own) {
-                everywhere |= group == Via::RoleGroup;
-                grants.add(roles.rules(&binding.role_ref, None), group, &binding.metadata);
-            }
-        }
-        for binding in &self.bindings {
-            if let Some(group) = Via::of(binding.subjects.as_ref(), &own) {
-                let namespace = binding.metadata.namespace.clone().unwrap_or_default();
-                grants.add(roles.rules(&binding.role_ref, Some(&namespace)), group, &binding.metadata);
-                if group == Via::RoleGroup {
-                    namespaces.insert(namespace);
-                }
-            }
-        }
-        let unknown = grants.unknown && self.is_partial;
-        Grants { namespaces: (!everywhere).then_some(namespaces), unknown, ..grants }
+        let missing = if self.is_partial { &Rules::Unknown } else { &Rules::Missing };
+        Grants::of(role, &self.bindings, |name| self.roles.get(name).unwrap_or(missing))
     }
 }
 
-impl Grants {
-    fn add(&mut self, rules: Option<Vec<Rule>>, group: Via, binding: &ObjectMeta) {
-        self.unknown |= rules.is_none();
-        // Never ignore a binding of the role's own group, even if it has the label: Kubernetes creates none.
-        let is_default = group == Via::SharedGroup && is_default_binding(binding);
-        self.rules.extend(rules.into_iter().flatten().filter(|rule| !(is_default && is_default_rule(rule))));
+fn name(object: &Object) -> RbacName {
+    RbacName { namespace: object.namespace(), name: object.name() }
+}
+
+/// The account that the `daypass` RoleBinding of a role namespace binds, by that namespace.
+fn own_account(binding: &Object) -> Option<(String, OwnAccount)> {
+    let namespace = binding.namespace().filter(|namespace| namespace.starts_with(NAMESPACE_PREFIX))?;
+    let subjects: Vec<Subject> = (binding.name() == "daypass").then(|| binding.part("subjects").ok())??;
+    let account = subjects.into_iter().find(|subject| subject.kind == "ServiceAccount")?;
+    Some((namespace, OwnAccount { namespace: account.namespace?, name: account.name }))
+}
+
+/// Reads a binding; `None` if it reaches no member. An unreadable one may bind everyone.
+fn read_binding(object: &Object) -> Option<Binding> {
+    let (groups, role) = match object.part::<Option<Vec<Subject>>>("subjects") {
+        Ok(subjects) => (groups(subjects.unwrap_or_default()), role_of(object)),
+        Err(_) => (SHARED_GROUPS.map(str::to_owned).into(), None),
+    };
+    if groups.is_empty() {
+        return None;
     }
-}
-
-/// The rules of Roles and ClusterRoles, by namespace (empty for ClusterRoles) and name.
-struct RulesByRole<'a>(BTreeMap<(&'a str, &'a str), &'a [PolicyRule]>);
-
-impl<'a> RulesByRole<'a> {
-    fn of(rbac: &'a Rbac) -> Self {
-        // A controller fills in the rules of an aggregated ClusterRole, so manifests do not contain them.
-        let known = rbac.cluster_roles.iter().filter(|role| !rbac.is_partial || role.aggregation_rule.is_none());
-        let cluster_roles = known.map(|role| entry(&role.metadata, role.rules.as_ref()));
-        let roles = rbac.roles.iter().map(|role| entry(&role.metadata, role.rules.as_ref()));
-        Self(cluster_roles.chain(roles).collect())
+    if role.is_none() {
+        tracing::warn!(binding = %name(object), "cannot read this binding: what roles can do is unknown");
     }
-
-    /// The rules of the role that a binding names; `None` if it does not exist. In a cluster, such a binding grants
-    /// nothing.
-    fn rules(&self, role: &RoleRef, namespace: Option<&str>) -> Option<Vec<Rule>> {
-        let home = if role.kind == "ClusterRole" { "" } else { namespace.unwrap_or_default() };
-        let rules = self.0.get(&(home, role.name.as_str()))?;
-        Some(rules.iter().map(|rule| read(rule, namespace)).collect())
-    }
-}
-
-fn entry<'a>(meta: &'a ObjectMeta, rules: Option<&'a Vec<PolicyRule>>) -> ((&'a str, &'a str), &'a [PolicyRule]) {
-    let key = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    (key, rules.map(Vec::as_slice).unwrap_or_default())
-}
-
-fn read(rule: &PolicyRule, namespace: Option<&str>) -> Rule {
-    let set = |items: Option<&Vec<String>>| items.into_iter().flatten().cloned().collect();
-    Rule {
-        namespace: namespace.map(str::to_owned),
-        verbs: rule.verbs.iter().cloned().collect(),
-        api_groups: set(rule.api_groups.as_ref()),
-        resources: set(rule.resources.as_ref()),
-        resource_names: set(rule.resource_names.as_ref()),
-        urls: set(rule.non_resource_urls.as_ref()),
-    }
-}
-
-/// The group through which a binding reaches a role's members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Via {
-    /// The role's own group, `system:serviceaccounts:<namespace>`.
-    RoleGroup,
-    /// `system:serviceaccounts` or `system:authenticated`.
-    SharedGroup,
-}
-
-impl Via {
-    fn of(subjects: Option<&Vec<Subject>>, own: &str) -> Option<Self> {
-        let names = |group: &str| subjects.into_iter().flatten().any(|it| it.kind == "Group" && it.name == group);
-        let is_shared = names("system:serviceaccounts") || names("system:authenticated");
-        if names(own) { Some(Self::RoleGroup) } else { is_shared.then_some(Self::SharedGroup) }
-    }
-}
-
-fn is_default_binding(binding: &ObjectMeta) -> bool {
-    let label = binding.labels.as_ref().and_then(|labels| labels.get(BOOTSTRAP_LABEL));
-    label.is_some_and(|value| value == "rbac-defaults")
-}
-
-/// What Kubernetes 1.30 to 1.37 grant to everyone besides non-resource URLs: groups, resources and verbs
-/// (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go). A later version may add some; unknown ones are grants.
-const DEFAULT_RULES: [(&[&str], &[&str], &[&str]); 2] = [
-    // `system:basic-user`: reviews of oneself.
-    (
-        &["authentication.k8s.io", "authorization.k8s.io"],
-        &["selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"],
-        &["create"],
-    ),
-    // `system:cluster-trust-bundle-discovery`: public certificates, for all service accounts. On by default since
-    // 1.37, with the feature gate ClusterTrustBundle before.
-    (&["certificates.k8s.io"], &["clustertrustbundles"], &["get", "list", "watch"]),
-];
-
-/// Whether this rule is one that Kubernetes grants to everyone: [`DEFAULT_RULES`], and reading non-resource URLs
-/// (discovery, version, health). Ignore no other rule: any binding can carry the label, and an administrator can add
-/// rules to Kubernetes' own roles.
-fn is_default_rule(rule: &Rule) -> bool {
-    let all = |set: &BTreeSet<String>, known: &[&str]| set.iter().all(|it| known.contains(&it.as_str()));
-    if rule.resources.is_empty() {
-        return all(&rule.verbs, &["get", "head"]);
-    }
-    DEFAULT_RULES.iter().any(|(groups, resources, verbs)| {
-        all(&rule.api_groups, groups) && all(&rule.resources, resources) && all(&rule.verbs, verbs)
+    let label = object.label(BOOTSTRAP_LABEL);
+    Some(Binding {
+        namespace: object.namespace(),
+        groups: groups.into_iter().collect(),
+        role,
+        is_labelled_default: label.is_some_and(|value| value == "rbac-defaults"),
     })
+}
+
+/// The groups among the subjects that members are in.
+fn groups(subjects: Vec<Subject>) -> BTreeSet<String> {
+    let groups = subjects.into_iter().filter(|subject| subject.kind == "Group").map(|group| group.name);
+    groups.filter(|name| reaches_members(name)).collect()
+}
+
+/// The role that a binding names; `None` if that is unreadable.
+fn role_of(binding: &Object) -> Option<RbacName> {
+    let role: RoleRef = binding.part("roleRef").ok()?;
+    let namespace = match role.kind.as_str() {
+        "ClusterRole" => None,
+        "Role" => binding.namespace(),
+        _ => return None,
+    };
+    Some(RbacName { namespace, name: role.name })
+}
+
+fn read_rules(object: &Object) -> Rules {
+    let rules = object.part::<Option<Vec<PolicyRule>>>("rules");
+    let unreadable = |_: &_| {
+        tracing::warn!(role = %name(object), "cannot read the rules of this role: who is bound to it is uncontained");
+    };
+    rules
+        .inspect_err(unreadable)
+        .map_or(Rules::Unknown, |rules| Rules::Known(rules.into_iter().flatten().map(read_rule).collect()))
+}
+
+fn read_rule(rule: PolicyRule) -> Rule {
+    let set = |items: Option<Vec<String>>| items.into_iter().flatten().collect();
+    Rule {
+        namespace: None,
+        verbs: rule.verbs.into_iter().collect(),
+        api_groups: set(rule.api_groups),
+        resources: set(rule.resources),
+        resource_names: set(rule.resource_names),
+        urls: set(rule.non_resource_urls),
+    }
+}
+
+/// Encodes a name for a path (RFC 3986). Names of roles may have characters that names of other objects cannot, such
+/// as `?`.
+fn path_segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => segment.push(byte.into()),
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
+    fn object(value: &Value) -> Object {
+        Object::parse(&value.to_string()).unwrap()
+    }
+
     #[test]
-    fn only_what_kubernetes_grants_to_everyone_is_a_default_rule() {
-        let rule = |group: &str, resource: &str, verb: &str, url: &str| {
-            let set = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
-            let rule = PolicyRule {
-                api_groups: set(group),
-                resources: set(resource),
-                verbs: vec![verb.to_owned()],
-                non_resource_urls: set(url),
-                ..PolicyRule::default()
-            };
-            read(&rule, None)
+    fn only_bindings_that_reach_members_are_read() {
+        let bound = |kind: &str, name: &str| {
+            read_binding(&object(&json!({
+                "metadata": {"name": "a", "namespace": "n"}, "roleRef": {"kind": "Role", "name": "r"},
+                "subjects": [{"kind": "Group", "name": "system:masters"}, {"kind": kind, "name": name}],
+            })))
         };
-        let (authorization, authentication) = ("authorization.k8s.io", "authentication.k8s.io");
-        assert!(is_default_rule(&rule(authorization, "selfsubjectaccessreviews", "create", "")));
-        assert!(is_default_rule(&rule(authentication, "selfsubjectreviews", "create", "")));
-        assert!(is_default_rule(&rule("", "", "get", "/version")));
-        let certificates = "certificates.k8s.io";
-        assert!(is_default_rule(&rule(certificates, "clustertrustbundles", "watch", "")));
-        for (group, resource, verb, url) in [
-            (authorization, "subjectaccessreviews", "create", ""),
-            (authentication, "users", "impersonate", ""),
-            (authorization, "selfsubjectaccessreviews", "*", ""),
-            ("*", "selfsubjectaccessreviews", "create", ""),
-            (certificates, "clustertrustbundles", "update", ""),
-            (certificates, "clustertrustbundles", "*", ""),
-            (certificates, "certificatesigningrequests", "get", ""),
-            (authorization, "clustertrustbundles", "get", ""),
-            ("", "pods", "get", ""),
-            ("", "", "post", "/logs"),
-        ] {
-            assert!(!is_default_rule(&rule(group, resource, verb, url)), "{group} {resource} {verb} {url}");
+        let own = bound("Group", "system:serviceaccounts:daypass-view").unwrap();
+        assert_eq!(own.groups, ["system:serviceaccounts:daypass-view"]);
+        assert_eq!(own.role.unwrap().to_string(), "n/r");
+        assert_eq!(bound("User", "system:authenticated"), None);
+        assert_eq!(bound("Group", "system:serviceaccounts:kube-system"), None);
+    }
+
+    #[test]
+    fn unreadable_binding_counts_for_every_role() {
+        let kept = |subjects: Value, role: Value| {
+            let metadata = json!({"name": "a"});
+            read_binding(&object(&json!({"metadata": metadata, "roleRef": role, "subjects": subjects})))
+        };
+        let role = json!({"kind": "ClusterRole", "name": "r"});
+        let everyone = kept(json!("all"), role).unwrap();
+        assert_eq!((everyone.groups.len(), everyone.role), (SHARED_GROUPS.len(), None));
+        let own = json!([{"kind": "Group", "name": "system:serviceaccounts:daypass-view"}]);
+        for unreadable in [json!(7), Value::Null, json!({"kind": "Other", "name": "r"})] {
+            assert_eq!(kept(own.clone(), unreadable.clone()).unwrap().role, None, "{unreadable}");
+            assert_eq!(kept(json!([]), unreadable.clone()), None, "{unreadable}");
         }
+        assert_eq!(read_rules(&object(&json!({"metadata": {"name": "r"}, "rules": 7}))), Rules::Unknown);
+        assert_eq!(read_rules(&object(&json!({"metadata": {"name": "r"}}))), Rules::Known(vec![]));
+    }
+
+    #[test]
+    fn name_in_a_path_is_encoded() {
+        assert_eq!(path_segment("system:basic-user"), "system:basic-user");
+        assert_eq!(path_segment("a?b#c d/ä"), "a%3Fb%23c%20d%2F%C3%A4");
     }
 }
