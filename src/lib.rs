@@ -1,12 +1,12 @@
 //! Daypass: temporary members of a Kubernetes cluster that end by themselves, on time.
 //!
-//! `domain` holds the rules, `crd` the Kubernetes types and `cluster` the Kubernetes I/O. `membership` and
-//! `access_tokens` are the use cases, `authn` finds out who asks. On top are `controller` (the reaper) and `api` (the
-//! REST API), then `cli` (arguments, and commands that are clients) and `serve`, which starts everything.
-//! `observability` and `clock` are for all of them.
+//! `domain` holds the rules, `crd` the Kubernetes types and `cluster` the Kubernetes I/O. `feed` is what a replica
+//! knows from watches. `membership` and `access_tokens` are the use cases, `authn` finds out who asks. On top are
+//! `controller` (the reaper) and `api` (the REST API), then `cli` (arguments, and commands that are clients) and `serve`,
+//! which starts everything. `observability` and `clock` are for all of them.
 //!
-//! Dependencies run one way: domain ← crd ← cluster ← {membership, access_tokens} ← authn ← {controller, api} ← cli ←
-//! serve.
+//! Dependencies run one way: domain ← crd ← cluster ← feed ← {membership, access_tokens} ← authn ← {controller, api} ←
+//! cli ← serve.
 
 pub mod access_tokens;
 pub mod api;
@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod controller;
 pub mod crd;
 pub mod domain;
+pub mod feed;
 pub mod membership;
 pub mod observability;
 pub mod serve;

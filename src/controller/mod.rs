@@ -31,6 +31,7 @@ use crate::access_tokens::AccessTokens;
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{Cluster, Error, Lane, WatchEvent, WatchedMember};
 use crate::domain::member::{Member, Phase};
+use crate::feed::RightsView;
 use crate::membership::{EndReason, Membership};
 use crate::observability::audit::Cause;
 use crate::observability::metrics::Metrics;
@@ -45,6 +46,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5);
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Controller {
     pub cluster: Cluster,
+    pub rights: RightsView,
     pub membership: Membership,
     pub tokens: AccessTokens,
     pub clock: Clock,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::escapes::escapes;
 
 pub use super::escapes::Escape;
-pub use super::rules::{Rule, fingerprint, is_wider};
+pub use super::rules::{Rule, is_wider};
 
 /// What the members of a role can do. Anything unknown or unreadable counts as the worse.
 #[derive(Debug, Clone, PartialEq, Eq)]

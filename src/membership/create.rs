@@ -1,6 +1,6 @@
 //! Creating a member: the Member, its service account, its status, in this order.
 //!
-//! The calls: POST Member, GET and POST service account, four LISTs of RBAC for the role's fingerprint, PATCH status.
+//! The calls: POST Member, GET and POST service account, PATCH status.
 
 use std::time::Duration;
 
@@ -11,8 +11,6 @@ use crate::cluster::{Error, ErrorKind, Lookup};
 use crate::crd::MemberSpec;
 use crate::domain::member::{Credential, Member};
 use crate::domain::member_id::MemberId;
-use crate::domain::rights::fingerprint;
-use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
 use crate::observability::audit::{Cause, Kind};
 
@@ -75,9 +73,10 @@ impl Membership {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         self.ensure_account(member).await?;
+        // What this replica has seen of the role. If that is unknown, the next check of the roles records it.
         let role_hash = match &member.status.role_hash {
             Some(_) => None,
-            None => self.role_hash(&member.id.role).await,
+            None => self.rights.role_hash(&member.id.role),
         };
         let mut member = member.clone();
         for _ in 0..CONFLICT_RETRIES {
@@ -119,18 +118,6 @@ impl Membership {
         }
         let id = member.id.to_string();
         Err(Error::new("create_service_account", &id, ErrorKind::Conflict, "the account belongs to another Member"))
-    }
-
-    /// The fingerprint of what a role can do now; `None` if RBAC is unreadable. That delays no member: the next sweep
-    /// records the fingerprint.
-    async fn role_hash(&self, role: &RoleId) -> Option<String> {
-        match self.cluster.rbac().await {
-            Ok(rbac) => Some(fingerprint(&rbac.grants(role).rules)),
-            Err(error) => {
-                tracing::warn!(%error, "could not read the rights of a role");
-                None
-            }
-        }
     }
 
     /// The current version of the member, if it is still the same one and live.

@@ -15,6 +15,7 @@ pub use kubeconfigs::{IssueError, IssuedKubeconfig};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Lane, Lookup};
 use crate::domain::member::{Credential, Member};
+use crate::feed::RightsView;
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a write on the newer version after a conflict.
@@ -24,14 +25,15 @@ const CONFLICT_RETRIES: usize = 5;
 #[derive(Clone)]
 pub struct Membership {
     cluster: Cluster,
+    rights: RightsView,
     clock: Clock,
     audit: Audit,
 }
 
 impl Membership {
     /// The members in `cluster`.
-    pub fn new(cluster: Cluster, clock: Clock, audit: Audit) -> Self {
-        Self { cluster, clock, audit }
+    pub fn new(cluster: Cluster, rights: RightsView, clock: Clock, audit: Audit) -> Self {
+        Self { cluster, rights, clock, audit }
     }
 
     /// The same members, with calls in this lane.

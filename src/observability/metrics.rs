@@ -64,6 +64,8 @@ pub struct Metrics {
     pub reconcile_failures: Counter,
     pub leader: Gauge<i64, AtomicI64>,
     pub walls: Gauge<i64, AtomicI64>,
+    pub rbac_unreadable: Gauge,
+    pub rights_outdated_since: Gauge<i64, AtomicI64>,
     pub certificate_expiry: Gauge<i64, AtomicI64>,
     registry: Arc<Registry>,
 }
@@ -87,12 +89,15 @@ impl Default for Metrics {
             reconcile_failures: Counter::default(),
             leader: Gauge::default(),
             walls: Gauge::default(),
+            rbac_unreadable: Gauge::default(),
+            rights_outdated_since: Gauge::default(),
             certificate_expiry: Gauge::default(),
             registry: Arc::default(),
         };
         let mut registry = Registry::with_prefix("daypass");
         metrics.register_traffic(&mut registry);
         metrics.register_controller(&mut registry);
+        metrics.register_feed(&mut registry);
         metrics.registry = Arc::new(registry);
         for state in [ConnectionLabels::UNAUTHENTICATED, ConnectionLabels::AUTHENTICATED] {
             // Export both states from the start, not only once a connection has been in them.
@@ -162,6 +167,20 @@ impl Metrics {
             "Expiry of the serving certificate in Unix time; 0 while none is served",
             Unit::Seconds,
             self.certificate_expiry.clone(),
+        );
+    }
+
+    fn register_feed(&self, r: &mut Registry) {
+        r.register(
+            "rbac_unreadable",
+            "Unreadable RBAC objects, so that what roles can do is unknown",
+            self.rbac_unreadable.clone(),
+        );
+        r.register_with_unit(
+            "rights_outdated_since_timestamp",
+            "Since when a watch of RBAC is interrupted, in Unix time; 0 while what roles can do is current",
+            Unit::Seconds,
+            self.rights_outdated_since.clone(),
         );
     }
 

@@ -10,7 +10,6 @@ use crate::api::request_context::RequestContext;
 use crate::api::{AppState, MemberPath};
 use crate::authn::MemberSession;
 use crate::domain::kubeconfig::{MAX_KUBECONFIGS, MIN_TOKEN_LIFETIME, TOKEN_LEEWAY};
-use crate::domain::rights::Rights;
 use crate::membership::IssueError;
 
 /// Download a kubeconfig, with the member's credential
@@ -28,14 +27,12 @@ use crate::membership::IssueError;
     security(("memberCredential" = []))
 )]
 pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
-    let AppState { cluster, membership, .. } = &*context.state;
+    let AppState { membership, rights, .. } = &*context.state;
     let cause = session.cause(&context.origin);
     let issued = membership.issue_kubeconfig(&session.member, &session.credential, cause).await?;
-    // If the rights cannot be read, warn.
-    let streams_outlive = cluster.rbac().await.map_or(true, |rbac| {
-        let grants = rbac.grants(&session.member.id.role);
-        Rights::of(&grants.rules, true).streams_outlive_member
-    });
+    // If the rights are unknown, warn.
+    let grants = rights.grants(&session.member.id.role);
+    let streams_outlive = grants.is_none_or(|grants| grants.rights(true).streams_outlive_member);
     let kubeconfig = Kubeconfig::new(&context.state.settings, &session.member, &issued, streams_outlive);
     let headers = [
         (CONTENT_TYPE, "application/yaml".to_owned()),

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
-use crate::cluster::{Access, Error, Rbac, Resource, Verb};
+use crate::cluster::{Access, Resource, Verb};
+use crate::domain::grants::Grants;
 use crate::domain::rights::{Escape, Rights};
 use crate::domain::role::Role;
 
@@ -69,16 +70,18 @@ pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Resul
         Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
         None => false,
     };
-    let unreadable = |error: &Error| tracing::warn!(%error, "the rights of roles are unknown");
-    let rbac = cluster.rbac().await.inspect_err(unreadable).ok();
-    let items = roles.into_iter().map(|role| RoleView::new(role, rbac.as_ref(), walls)).collect();
+    let rights = &context.state.rights;
+    let view = |role: Role| {
+        let grants = rights.grants(&role.id);
+        RoleView::new(role, grants, walls)
+    };
+    let items = roles.into_iter().map(view).collect();
     Ok(axum::Json(RoleList { items, walls }))
 }
 
 impl RoleView {
-    fn new(role: Role, rbac: Option<&Rbac>, walls: bool) -> Self {
-        let grants = rbac.map(|rbac| rbac.grants(&role.id));
-        let rights = grants.as_ref().map_or_else(Rights::unknown, |grants| Rights::of(&grants.rules, walls));
+    fn new(role: Role, grants: Option<Grants>, walls: bool) -> Self {
+        let rights = grants.as_ref().map_or_else(Rights::unknown, |grants| grants.rights(walls));
         Self {
             id: role.id.to_string(),
             name: role.name,

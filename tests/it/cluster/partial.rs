@@ -95,7 +95,7 @@ fn unwritable_status_does_not_hide_other_role_changes() {
     // A new leader reads the roles as they are now.
     daypass.stop();
     let mut daypass = Daypass::start(&cluster, &Launch::default());
-    daypass.wait_rights_read();
+    daypass.wait_roles_compared();
     let (granted, before) = (hash(&grows, &held), hash(&shrinks, &shrunk));
     refuse_status(&cluster, &grows, &held, true);
     set_rules(&grows, &["get", "list", "watch"]);

@@ -1,8 +1,10 @@
 //! What a role can do, computed from the live cluster: `GET /members/roles`, and the audit event when it grows.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Daypass, Launch, NewMember, Role, eventually};
+use crate::support::{Cluster, DAYPASS, Daypass, Launch, NewMember, Role, eventually};
 
 /// A role as the API lists it.
 fn listed(daypass: &Daypass, role: &Role) -> Value {
@@ -18,6 +20,15 @@ fn rights(daypass: &Daypass, role: &Role) -> (bool, bool, Vec<String>) {
     let escapes: Vec<String> = serde_json::from_value(found["escapes"].clone()).unwrap();
     assert_eq!(found["contained"], escapes.is_empty(), "{found}");
     (found["readOnly"] == true, found["streamsOutliveMember"] == true, escapes)
+}
+
+/// Waits until a role has these rights. Daypass sees a change of RBAC a moment later.
+#[track_caller]
+fn wait_rights(daypass: &Daypass, role: &Role, read_only: bool, streams: bool, escapes: &[&str]) {
+    let expected = (read_only, streams, escapes.iter().map(|it| (*it).to_owned()).collect());
+    eventually(&format!("{} has the rights {expected:?}", role.id), || {
+        (rights(daypass, role) == expected).then_some(())
+    });
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
@@ -47,7 +58,7 @@ fn shipped_roles_are_contained_and_three_are_read_only() {
         [("projects-view", true), ("nodes-view", true), ("storage-view", true), ("pods-restart", false)]
     {
         let role = Role { id: id.to_owned(), namespace: format!("daypass-{id}") };
-        assert_eq!(rights(daypass, &role), (reads_only, true, vec![]), "{id}");
+        wait_rights(daypass, &role, reads_only, true, &[]);
         assert_eq!(listed(daypass, &role)["namespaces"], Value::Null, "{id}");
     }
 }
@@ -90,10 +101,12 @@ fn every_escape_of_a_role_is_named() {
         (rule("apps", &["*"], &["list"]), false, false, Some("WILDCARD")),
     ] {
         let role = cluster.role(json!([rule]));
-        let found = rights(daypass, &role);
-        let has = |wanted: &str| found.2.iter().any(|escape| escape == wanted);
-        assert!(escape.map_or(found.2.is_empty(), has), "{rule}: {found:?}");
-        assert_eq!((found.0, found.1), (read_only, streams), "{rule}");
+        eventually(&format!("{rule} gives {read_only} {streams} {escape:?}"), || {
+            let found = rights(daypass, &role);
+            let has = |wanted: &str| found.2.iter().any(|escape| escape == wanted);
+            let is_it = escape.map_or(found.2.is_empty(), has) && (found.0, found.1) == (read_only, streams);
+            is_it.then_some(())
+        });
     }
 }
 
@@ -105,7 +118,9 @@ fn namespaced_role_names_its_namespaces() {
     }
     let rules = [rule("", &["pods"], &["get", "list"])];
     let role = cluster.role_of(&json!({"rules": rules, "namespaces": ["rights-green", "rights-blue"]}));
-    assert_eq!(listed(daypass, &role)["namespaces"], json!(["rights-blue", "rights-green"]));
+    eventually("both namespaces are named", || {
+        (listed(daypass, &role)["namespaces"] == json!(["rights-blue", "rights-green"])).then_some(())
+    });
     let kubeconfig = NewMember::new(&daypass.owner, &role, 1).kubeconfig(cluster).file;
     assert!(cluster.kubectl_with(&kubeconfig, &["get", "pods", "-n", "rights-blue"]).status.success());
     assert!(!cluster.kubectl_with(&kubeconfig, &["get", "pods", "-n", "default"]).status.success());
@@ -115,13 +130,47 @@ fn namespaced_role_names_its_namespaces() {
 fn role_includes_all_bindings_of_its_group() {
     let (cluster, daypass) = Cluster::shared();
     let role = cluster.reader();
-    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    wait_rights(daypass, &role, true, false, &[]);
     let group = format!("system:serviceaccounts:{}", role.namespace);
     let name = format!("tests-{}", role.id);
     cluster.apply(&grant(&name, &group, Some("default"), &rule("", &["serviceaccounts/token"], &["create"])));
-    assert_eq!(rights(daypass, &role), (false, false, vec!["SERVICE_ACCOUNT_TOKENS".to_owned()]));
+    wait_rights(daypass, &role, false, false, &["SERVICE_ACCOUNT_TOKENS"]);
     cluster.kubectl(&["delete", "rolebinding", &name, "-n", "default"]);
-    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    wait_rights(daypass, &role, true, false, &[]);
+}
+
+#[test]
+fn new_binding_shows_although_its_role_is_older() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let api = "rbac.authorization.k8s.io";
+    let group = format!("system:serviceaccounts:{}", role.namespace);
+    for (kind, flag) in [("ClusterRole", "clusterrole"), ("Role", "role")] {
+        // A name that has to be encoded in a path.
+        let name = format!("tests older?{}#", role.id);
+        let metadata = json!({"name": name, "namespace": (kind == "Role").then_some("default")});
+        cluster.create(&json!({
+            "apiVersion": format!("{api}/v1"), "kind": kind, "metadata": metadata,
+            "rules": [rule("", &["nodes/proxy"], &["get"])],
+        }));
+        // Daypass has seen the older role when it has seen this one.
+        let newer = cluster.role(json!([rule("", &["pods/log"], &["get"])]));
+        wait_rights(daypass, &newer, true, true, &[]);
+        wait_rights(daypass, &role, true, false, &[]);
+        let binding = format!("tests-older-{}", role.id);
+        cluster.kubectl(&[
+            "create",
+            "rolebinding",
+            &binding,
+            "-n",
+            "default",
+            &format!("--{flag}={name}"),
+            &format!("--group={group}"),
+        ]);
+        wait_rights(daypass, &role, false, true, &["NODES_PROXY"]);
+        cluster.kubectl(&["delete", "rolebinding", &binding, "-n", "default"]);
+        wait_rights(daypass, &role, true, false, &[]);
+    }
 }
 
 #[test]
@@ -136,7 +185,7 @@ fn role_includes_aggregated_cluster_roles() {
     let selector = json!([{"matchLabels": {"tests.example.com/aggregate": "yes"}}]);
     cluster_role("tests-aggregated", json!({"aggregationRule": {"clusterRoleSelectors": selector}, "rules": []}));
     let role = cluster.role_of(&json!({"clusterRoles": ["tests-aggregated"]}));
-    assert_eq!(rights(daypass, &role), (true, false, vec![]));
+    wait_rights(daypass, &role, true, false, &[]);
     cluster_role(
         "tests-aggregate",
         json!({
@@ -144,9 +193,7 @@ fn role_includes_aggregated_cluster_roles() {
             "rules": [rule("", &["nodes/proxy"], &["get"])],
         }),
     );
-    eventually("the controller has aggregated it", || {
-        (rights(daypass, &role) == (false, true, vec!["NODES_PROXY".to_owned()])).then_some(())
-    });
+    wait_rights(daypass, &role, false, true, &["NODES_PROXY"]);
 }
 
 #[test]
@@ -155,7 +202,7 @@ fn role_includes_rights_of_everyone_except_defaults() {
     let mut daypass = Daypass::start(&cluster, &Launch::default());
     let role = cluster.reader();
     // Kubernetes' own bindings let everyone ask about themselves.
-    assert_eq!(rights(&daypass, &role), (true, false, vec![]));
+    wait_rights(&daypass, &role, true, false, &[]);
     let exec = rule("", &["nodes/proxy"], &["create"]);
     for (group, namespace) in [
         ("system:authenticated", None),
@@ -163,17 +210,49 @@ fn role_includes_rights_of_everyone_except_defaults() {
         ("system:serviceaccounts", None),
         ("system:serviceaccounts", Some("default")),
     ] {
-        cluster.apply(&grant("tests-everyone", group, namespace, &exec));
-        let kind = if namespace.is_some() { "rolebinding" } else { "clusterrolebinding" };
-        let place = format!("--namespace={}", namespace.unwrap_or_default());
-        let wide = (false, true, vec!["NODES_PROXY".to_owned()]);
-        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}");
         // A label does not make a binding one of Kubernetes' defaults.
-        cluster.kubectl(&["label", kind, "tests-everyone", &place, "kubernetes.io/bootstrapping=rbac-defaults"]);
-        assert_eq!(rights(&daypass, &role), wide, "{group} in {namespace:?}, labelled");
-        cluster.kubectl(&["delete", kind, "tests-everyone", &place]);
-        assert_eq!(rights(&daypass, &role), (true, false, vec![]), "{group} in {namespace:?}, gone");
+        for label in [Value::Null, json!({"kubernetes.io/bootstrapping": "rbac-defaults"})] {
+            let mut objects: Value = serde_json::from_str(&grant("tests-everyone", group, namespace, &exec)).unwrap();
+            objects["items"][1]["metadata"]["labels"] = label;
+            cluster.apply(&objects.to_string());
+            wait_rights(&daypass, &role, false, true, &["NODES_PROXY"]);
+            let kind = if namespace.is_some() { "rolebinding" } else { "clusterrolebinding" };
+            let place = format!("--namespace={}", namespace.unwrap_or_default());
+            cluster.kubectl(&["delete", kind, "tests-everyone", &place]);
+            wait_rights(&daypass, &role, true, false, &[]);
+        }
     }
+    daypass.stop();
+}
+
+/// How many LISTs of RBAC the API server has answered to Daypass.
+fn rbac_lists(cluster: &Cluster) -> usize {
+    let log = fs::read_to_string(cluster.plane.audit_log()).unwrap();
+    let lines = log.lines().filter(|line| line.contains(DAYPASS) && line.contains("\"verb\":\"list\""));
+    lines.filter(|line| line.contains("\"apiGroup\":\"rbac.authorization.k8s.io\"")).count()
+}
+
+#[test]
+fn rbac_is_listed_at_the_start_and_never_for_a_request() {
+    let cluster = Cluster::exclusive();
+    let role = cluster.reader();
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    wait_rights(&daypass, &role, true, false, &[]);
+    let before = rbac_lists(&cluster);
+    assert!(before >= 4, "the audit log has LISTs: {before}");
+    let member = NewMember::new(&daypass.owner, &role, 1);
+    member.kubeconfig(&cluster);
+    daypass.owner.get("/members/roles").expect(200);
+    assert_eq!(rbac_lists(&cluster), before);
+    let status = cluster.object(&role.namespace, "member", member.name()).unwrap()["status"].clone();
+    assert!(status["roleHash"].is_string(), "{status}");
+
+    // Neither does a leader that compares the members' roles with what they were given.
+    daypass.stop();
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    daypass.wait_roles_compared();
+    let lists = ["list_cluster_role_bindings", "list_role_bindings", "list_cluster_roles", "list_roles"];
+    assert_eq!(lists.map(|call| daypass.calls(call)), [1.0; 4]);
     daypass.stop();
 }
 
@@ -182,23 +261,34 @@ fn unreadable_rights_count_as_the_worse_case() {
     let cluster = Cluster::exclusive();
     cluster.expect_refusals();
     let role = cluster.reader();
-    let mut daypass = Daypass::start(&cluster, &Launch::default());
     let own = cluster.object("default", "clusterrole", "daypass").unwrap();
     let all = own["rules"].as_array().unwrap().clone();
-    let less: Vec<Value> =
-        all.iter().filter(|rule| rule["apiGroups"] != json!(["rbac.authorization.k8s.io"])).cloned().collect();
-    assert_eq!(less.len() + 1, all.len(), "{own}");
+    let is_rbac = |rule: &Value| rule["apiGroups"] == json!(["rbac.authorization.k8s.io"]);
+    let less: Vec<Value> = all.iter().filter(|rule| !is_rbac(rule)).cloned().collect();
+    assert!(less.len() < all.len(), "{own}");
     let replace = |rules: &[Value]| {
         let patch = json!([{"op": "replace", "path": "/rules", "value": rules}]).to_string();
         cluster.kubectl(&["patch", "clusterrole", "daypass", "--type=json", "-p", &patch]);
     };
     replace(&less);
-    eventually("the right is gone", || {
-        (rights(&daypass, &role) == (false, true, vec!["UNKNOWN".to_owned()])).then_some(())
+    let list = json!({"group": "rbac.authorization.k8s.io", "resource": "clusterroles", "verb": "list"});
+    eventually("the right is gone", || (!cluster.api.allows(DAYPASS, &list)).then_some(()));
+    let mut daypass = Daypass::start(&cluster, &Launch::default());
+    assert_eq!(rights(&daypass, &role), (false, true, vec!["UNKNOWN".to_owned()]));
+    assert_eq!(listed(&daypass, &role)["namespaces"], Value::Null);
+    eventually("the metric shows it", || {
+        (daypass.metric("daypass_rights_outdated_since_timestamp_seconds") > 0.0).then_some(())
     });
-    NewMember::new(&daypass.owner, &role, 1);
+    let member = NewMember::new(&daypass.owner, &role, 1);
+    let hash = || cluster.object(&role.namespace, "member", member.name()).unwrap()["status"]["roleHash"].clone();
+    assert_eq!(hash(), Value::Null);
     replace(&all);
-    eventually("the object can be read again", || (rights(&daypass, &role) == (true, false, vec![])).then_some(()));
+    wait_rights(&daypass, &role, true, false, &[]);
+    eventually("the metric shows it", || {
+        (daypass.metric("daypass_rights_outdated_since_timestamp_seconds") < 1.0).then_some(())
+    });
+    eventually("the member's status says what it was given", || hash().is_string().then_some(()));
+    assert_eq!(daypass.event_kinds(&member.id), ["MEMBER_CREATED"]);
     daypass.stop();
 }
 
@@ -226,7 +316,7 @@ fn widened_role_is_reported_once_and_narrowed_role_is_not() {
     // A new leader reads all roles, so this one knows them as they are now.
     daypass.stop();
     let mut daypass = Daypass::start(&cluster, &Launch::default());
-    daypass.wait_rights_read();
+    daypass.wait_roles_compared();
     let set_rules =
         |role: &Role, rules: Value| cluster.apply(&cluster.render_role(&role.id, &json!({"rules": rules})));
     set_rules(&grows, json!([get, list]));
@@ -247,7 +337,7 @@ fn widened_role_is_reported_once_and_narrowed_role_is_not() {
     daypass.stop();
     assert_eq!(events(&daypass, &ids[0]).len(), 1);
     let mut daypass = Daypass::start(&cluster, &Launch::default());
-    daypass.wait_rights_read();
+    daypass.wait_roles_compared();
     assert!(ids.iter().all(|id| events(&daypass, id).is_empty()), "{:?}", daypass.audit_events());
     assert!(widened(&status(&grows, names[0])).is_some(), "the condition stays");
     daypass.stop();

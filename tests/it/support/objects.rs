@@ -112,12 +112,11 @@ impl Daypass {
         self.audit(member).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until it has read what the roles can do, as a new leader does: it knows them as they were
-    /// then. (Requests would cause that too; the caller sends none.)
-    pub fn wait_rights_read(&self) {
-        let lists = ["list_cluster_role_bindings", "list_role_bindings", "list_cluster_roles", "list_roles"];
-        eventually("Daypass has read the roles' rights", || {
-            lists.iter().all(|call| self.calls(call) >= 1.0).then_some(())
+    /// Waits until it has compared what the roles can do with what their members were given, as a leader does after
+    /// its first sweep. It knows the roles as they were then.
+    pub fn wait_roles_compared(&self) {
+        eventually("Daypass has compared the roles", || {
+            self.log().contains("compared what roles can do").then_some(())
         });
     }
 
