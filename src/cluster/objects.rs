@@ -22,7 +22,7 @@ const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 /// The largest page of a list, in bytes. Daypass reads several at the same time.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
 /// The most objects in a page. If a page is larger than [`MAX_PAGE`], Daypass asks for half as many.
-const PAGE: u32 = 500;
+pub const PAGE: usize = 500;
 
 /// The waits between the tries of a creation that conflicts over a quota.
 const QUOTA_PAUSES: [Duration; 4] =
@@ -30,6 +30,14 @@ const QUOTA_PAUSES: [Duration; 4] =
 
 /// A request from kube, or the reason why kube could not build it.
 type Built = Result<http::Request<Vec<u8>>, request::Error>;
+
+/// A page of a list.
+pub(super) struct ListPage<T> {
+    pub(super) found: Vec<T>,
+    /// The list's resource version, the same on each of its pages.
+    pub(super) version: String,
+    pub(super) is_last: bool,
+}
 
 /// The objects of a type, in one namespace or in the whole cluster.
 pub(super) struct Objects<'a> {
@@ -67,26 +75,31 @@ impl Objects<'_> {
         selector: Option<&str>,
         read: impl Fn(Object) -> T,
     ) -> Result<Vec<T>, Error> {
-        self.list_at(call, of, selector, read).await.map(|(found, _)| found)
+        let mut params = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
+        let mut found = Vec::new();
+        loop {
+            let page = self.page(call, of, &mut params, &read).await?;
+            found.extend(page.found);
+            if page.is_last {
+                return Ok(found);
+            }
+        }
     }
 
-    /// Like [`Self::list`], and returns the list's resource version too.
-    pub(super) async fn list_at<T>(
+    /// Reads the next page of a list. If it is too large, asks for fewer objects from then on.
+    pub(super) async fn page<T>(
         &self,
         call: &'static str,
         of: &str,
-        selector: Option<&str>,
+        params: &mut ListParams,
         read: impl Fn(Object) -> T,
-    ) -> Result<(Vec<T>, String), Error> {
+    ) -> Result<ListPage<T>, Error> {
         let list = if self.metadata_only { Request::list_metadata } else { Request::list };
-        let mut found = Vec::new();
-        let mut params = ListParams::default().limit(PAGE);
-        params.label_selector = selector.map(str::to_owned);
         loop {
             // A single object may be as large as any answer.
-            let limit = params.limit.unwrap_or(1);
+            let limit = *params.limit.get_or_insert(PAGE as u32);
             let most = if limit == 1 { MAX_ANSWER } else { MAX_PAGE };
-            let Some(text) = self.read(call, of, list(&self.request, &params), most).await? else {
+            let Some(text) = self.read(call, of, list(&self.request, params), most).await? else {
                 if limit == 1 {
                     return Err(too_large(call, of));
                 }
@@ -94,14 +107,12 @@ impl Objects<'_> {
                 continue;
             };
             let page = Page::parse(&text).map_err(|_| unreadable(call, of))?;
-            for object in page.objects() {
-                found.push(read(object.map_err(|_| unreadable(call, of))?));
-            }
+            let found = page.objects().map(|object| object.map(&read).map_err(|_| unreadable(call, of)));
+            let found = found.collect::<Result<_, _>>()?;
             let (next, version) = page.continuation();
-            if next.is_empty() {
-                return Ok((found, version));
-            }
+            let is_last = next.is_empty();
             params.continue_token = Some(next);
+            return Ok(ListPage { found, version, is_last });
         }
     }
 

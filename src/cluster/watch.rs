@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::io::AsyncBufRead;
 use futures::{AsyncBufReadExt as _, Stream, stream};
-use kube::api::WatchParams;
+use kube::api::{ListParams, WatchParams};
 use kube::core::Request;
 use serde::Deserialize;
 
@@ -22,8 +22,8 @@ const WATCH_SECONDS: u32 = 290;
 /// The connection counts as dead if the API server sends nothing for this long. Kubernetes sends a bookmark about once
 /// a minute.
 const MAX_SILENCE: Duration = Duration::from_secs(150);
-/// The longest wait after a failure.
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// The longest wait after a failure. Short: until the watch runs again, changes go unseen.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// An event of a watch.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ type Lines = Pin<Box<dyn AsyncBufRead + Send>>;
 struct Watch<T, R> {
     cluster: Cluster,
     request: Request,
+    metadata_only: bool,
     calls: WatchCalls,
     read: R,
     position: Position,
@@ -79,6 +80,8 @@ struct Watch<T, R> {
 enum Position {
     /// The list is next.
     Start,
+    /// The next page of the list, so that it is never held as a whole.
+    Listing(ListParams),
     /// All changes up to this version are known; a watch from there is next.
     Version(String),
     /// All changes up to this version are known, and the API server is sending later ones.
@@ -91,9 +94,10 @@ impl Objects<'_> {
     where
         R: Fn(&Object) -> Option<T>,
     {
-        let (cluster, request) = (self.cluster.clone(), self.request);
+        let (cluster, request, metadata_only) = (self.cluster.clone(), self.request, self.metadata_only);
         let (position, pending) = (Position::Start, VecDeque::new());
-        let watch = Watch { cluster, request, calls, read, position, pending, failures: 0, pause: None };
+        let (failures, pause) = (0, None);
+        let watch = Watch { cluster, request, metadata_only, calls, read, position, pending, failures, pause };
         stream::unfold(watch, |mut watch| async move {
             let event = watch.next().await;
             Some((event, watch))
@@ -126,19 +130,14 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
         }
     }
 
-    /// Takes one step: a list, the start of a watch, or one line of it.
+    /// Takes one step: a page of the list, the start of a watch, or one line of it.
     async fn advance(&mut self) -> Result<(), Error> {
         self.position = match std::mem::replace(&mut self.position, Position::Start) {
             Position::Start => {
-                let (cluster, request) = (&self.cluster, self.request.clone());
-                let objects = Objects { cluster, request, metadata_only: false };
-                let (found, version) =
-                    objects.list_at(self.calls.list, "-", None, |object| (self.read)(&object)).await?;
                 self.pending.push_back(WatchEvent::Restarted);
-                self.pending.extend(found.into_iter().flatten().map(WatchEvent::Present));
-                self.pending.push_back(WatchEvent::Listed);
-                Position::Version(version)
+                self.list(ListParams::default()).await?
             }
+            Position::Listing(params) => self.list(params).await?,
             Position::Version(version) => {
                 let lines = self.open(&version).await?;
                 Position::Watching(version, lines)
@@ -151,8 +150,22 @@ impl<T, R: Fn(&Object) -> Option<T>> Watch<T, R> {
         Ok(())
     }
 
+    /// Reads a page of the list. Returns the position after it.
+    async fn list(&mut self, mut params: ListParams) -> Result<Position, Error> {
+        let (cluster, request) = (&self.cluster, self.request.clone());
+        let objects = Objects { cluster, request, metadata_only: self.metadata_only };
+        let page = objects.page(self.calls.list, "-", &mut params, |object| (self.read)(&object)).await?;
+        self.pending.extend(page.found.into_iter().flatten().map(WatchEvent::Present));
+        if !page.is_last {
+            return Ok(Position::Listing(params));
+        }
+        self.pending.push_back(WatchEvent::Listed);
+        Ok(Position::Version(page.version))
+    }
+
     async fn open(&mut self, version: &str) -> Result<Lines, Error> {
-        let request = self.request.watch(&WatchParams::default().timeout(WATCH_SECONDS), version);
+        let watch = if self.metadata_only { Request::watch_metadata } else { Request::watch };
+        let request = watch(&self.request, &WatchParams::default().timeout(WATCH_SECONDS), version);
         let client = &self.cluster.watch_client;
         let open = async {
             let lines = client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
