@@ -1,19 +1,17 @@
 //! Decides which member is reconciled next: each at most once at a time, at its earliest requested time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use tokio::time::Instant;
-use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::domain::member_id::MemberId;
 
 /// The longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
-/// The longest delay before a member is reconciled again. The clock may be set meanwhile, which moves every expiry.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How often the queue reads the clock while it waits. The clock may be set meanwhile, which moves every expiry.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The queue of one controller.
 pub(super) struct Queue {
@@ -21,8 +19,10 @@ pub(super) struct Queue {
     now: Box<dyn Fn() -> DateTime<Utc> + Send>,
     /// A random number from zero to one.
     jitter: Box<dyn Fn() -> f64 + Send>,
-    waiting: DelayQueue<MemberId>,
-    keys: HashMap<MemberId, (delay_queue::Key, Instant)>,
+    /// The earliest request of each member by the API server's clock, and by our own for requests and retries.
+    waiting: HashMap<MemberId, (Option<DateTime<Utc>>, Option<Instant>)>,
+    by_time: BTreeSet<(DateTime<Utc>, MemberId)>,
+    by_timer: BTreeSet<(Instant, MemberId)>,
     running: HashSet<MemberId>,
     /// Members requested while they were running.
     again: HashSet<MemberId>,
@@ -37,8 +37,9 @@ impl Queue {
         Self {
             now: Box::new(now),
             jitter: Box::new(jitter),
-            waiting: DelayQueue::new(),
-            keys: HashMap::new(),
+            waiting: HashMap::new(),
+            by_time: BTreeSet::new(),
+            by_timer: BTreeSet::new(),
             running: HashSet::new(),
             again: HashSet::new(),
             failures: HashMap::new(),
@@ -54,42 +55,66 @@ impl Queue {
         }
     }
 
-    /// Requests a member at `when` or [`MAX_WAIT`] from now, whichever is sooner. An earlier request stands.
+    /// Requests a member at `when`, by the API server's clock. An earlier request stands.
     pub(super) fn at(&mut self, id: MemberId, when: DateTime<Utc>) {
-        let wait = (when - (self.now)()).to_std().unwrap_or_default();
-        self.after(id, wait.min(MAX_WAIT));
+        let (time, _) = self.waiting.entry(id.clone()).or_default();
+        if let Some(planned) = time.filter(|planned| *planned > when) {
+            self.by_time.remove(&(planned, id.clone()));
+        } else if time.is_some() {
+            return;
+        }
+        *time = Some(when);
+        self.by_time.insert((when, id));
     }
 
     fn after(&mut self, id: MemberId, wait: Duration) {
         let when = Instant::now() + wait;
-        match self.keys.get_mut(&id) {
-            Some((_, planned)) if *planned <= when => {}
-            Some((key, planned)) => {
-                self.waiting.reset_at(key, when);
-                *planned = when;
-            }
-            None => {
-                let key = self.waiting.insert_at(id.clone(), when);
-                self.keys.insert(id, (key, when));
-            }
+        let (_, timer) = self.waiting.entry(id.clone()).or_default();
+        if let Some(planned) = timer.filter(|planned| *planned > when) {
+            self.by_timer.remove(&(planned, id.clone()));
+        } else if timer.is_some() {
+            return;
         }
+        *timer = Some(when);
+        self.by_timer.insert((when, id));
     }
 
     /// Waits for the next member that is due. It counts as running until [`Self::done`] or [`Self::failed`].
     pub(super) async fn next(&mut self) -> MemberId {
         loop {
-            let Some(due) = self.waiting.next().await else {
-                // The queue is empty, and nobody can add to it while this call borrows it.
-                std::future::pending::<()>().await;
-                continue;
-            };
-            let id = due.into_inner();
-            self.keys.remove(&id);
-            if self.running.insert(id.clone()) {
-                return id;
+            while let Some(id) = self.take_due() {
+                if self.running.insert(id.clone()) {
+                    return id;
+                }
+                self.again.insert(id);
             }
-            self.again.insert(id);
+            match self.next_look() {
+                Some(when) => tokio::time::sleep_until(when).await,
+                // The queue is empty, and nobody can add to it while this call borrows it.
+                None => std::future::pending().await,
+            }
         }
+    }
+
+    /// Takes a member that is due: one at its end first, so that an end does not wait behind others.
+    fn take_due(&mut self) -> Option<MemberId> {
+        let ending = self.by_time.first().filter(|(when, _)| *when <= (self.now)()).map(|(_, id)| id);
+        let asked = || self.by_timer.first().filter(|(when, _)| *when <= Instant::now()).map(|(_, id)| id);
+        let id = ending.or_else(asked)?.clone();
+        if let Some((time, timer)) = self.waiting.remove(&id) {
+            time.map(|time| self.by_time.remove(&(time, id.clone())));
+            timer.map(|timer| self.by_timer.remove(&(timer, id.clone())));
+        }
+        Some(id)
+    }
+
+    /// When a member may be due next.
+    fn next_look(&self) -> Option<Instant> {
+        let time = self.by_time.first().map(|(when, _)| {
+            let wait = (*when - (self.now)()).to_std().unwrap_or_default();
+            Instant::now() + wait.min(CLOCK_INTERVAL)
+        });
+        self.by_timer.first().map(|(when, _)| *when).into_iter().chain(time).min()
     }
 
     /// Ends a run that succeeded. `wake` is when the member needs the next one.
@@ -117,6 +142,9 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use chrono::TimeDelta;
     use tokio::time::timeout;
 
@@ -222,17 +250,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn member_that_expires_far_away_runs_again_within_max_wait() {
-        let (mut queue, in_seconds) = queue(0.0);
-        let expiry = in_seconds(150);
+    async fn clock_that_is_set_is_noticed_within_a_second() {
+        let hour = Arc::new(AtomicI64::new(0));
+        let clock = Arc::clone(&hour);
+        let now = move || DateTime::from_timestamp(1_800_000_000 + 3600 * clock.load(Ordering::Relaxed), 0).unwrap();
+        let expiry = now() + TimeDelta::hours(5);
+        let mut queue = Queue::new(now, || 0.0);
         queue.at(id("view.a"), expiry);
-        for wait in [MAX_WAIT, MAX_WAIT, seconds(30)] {
-            assert_eq!(expect_after(&mut queue, wait).await, id("view.a"));
-            queue.done(id("view.a"), Some(expiry));
-        }
         queue.at(id("view.b"), DateTime::<Utc>::MAX_UTC);
-        expect_after(&mut queue, seconds(0)).await;
-        assert_eq!(expect_after(&mut queue, MAX_WAIT).await, id("view.b"));
+        assert!(is_idle_for(&mut queue, seconds(3600)).await);
+        hour.store(5, Ordering::Relaxed);
+        assert_eq!(timeout(CLOCK_INTERVAL + TIMER, queue.next()).await.unwrap(), id("view.a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn end_goes_before_a_request() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.now(id("view.a"));
+        queue.at(id("view.b"), in_seconds(0));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.b"));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
     }
 
     #[tokio::test(start_paused = true)]
