@@ -62,7 +62,7 @@ impl RequestContext {
         self.check_remembered(caller, access, asked)?;
         let cluster = &self.state.cluster;
         if let Some(id) = asked
-            && let Some(role) = cluster.role(id).await?
+            && let Some(role) = self.state.feed.role(cluster, id).await?
             && cluster.is_allowed(&caller.identity, access, Some(id)).await?
         {
             return Ok(Authorization::Granted(role));
@@ -83,7 +83,7 @@ impl RequestContext {
         self.require(caller, Scope::MembersRead)?;
         self.check_remembered(caller, access, None)?;
         let cluster = &self.state.cluster;
-        let roles = cluster.roles().await?;
+        let roles = self.roles()?;
         let ask = |role: Role| async move {
             let allowed = cluster.is_allowed(&caller.identity, access, Some(&role.id)).await?;
             Ok::<_, Problem>(allowed.then_some(role))
@@ -98,6 +98,15 @@ impl RequestContext {
         Err(self.denied_everywhere(caller, access, None))
     }
 
+    /// All roles.
+    ///
+    /// # Errors
+    /// 503 as long as they have not been listed.
+    fn roles(&self) -> Result<Vec<Role>, Problem> {
+        let feed = &self.state.feed;
+        if feed.is_complete() { Ok(feed.roles.all()) } else { Err(Problem::new(Code::Unavailable)) }
+    }
+
     /// Whether the caller may do this in another role. That costs a call per role, so a recent answer is reused: it
     /// only decides between two refusals.
     async fn may_elsewhere(&self, caller: &Caller, access: Access, asked: Option<&RoleId>) -> Result<bool, Problem> {
@@ -106,7 +115,7 @@ impl RequestContext {
         if denials.remembers(&elsewhere) {
             return Ok(true);
         }
-        let others = cluster.roles().await?.into_iter().map(|role| role.id).filter(|id| Some(id) != asked);
+        let others = self.roles()?.into_iter().map(|role| role.id).filter(|id| Some(id) != asked);
         let ask = |id: RoleId| async move { cluster.is_allowed(&caller.identity, access, Some(&id)).await };
         let mut answers = stream::iter(others).map(ask).buffer_unordered(FAN_OUT);
         while let Some(allowed) = answers.try_next().await? {

@@ -52,7 +52,7 @@ use crate::access_tokens::AccessTokens;
 use crate::authn::Authenticator;
 use crate::clock::{Clock, Entropy};
 use crate::cluster::Cluster;
-use crate::feed::RightsView;
+use crate::feed::Feed;
 use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::metrics::Metrics;
@@ -61,7 +61,7 @@ use crate::observability::metrics::Metrics;
 #[expect(missing_docs, reason = "the types say it")]
 pub struct AppState {
     pub cluster: Cluster,
-    pub rights: RightsView,
+    pub feed: Feed,
     pub membership: Membership,
     pub tokens: AccessTokens,
     pub authn: Authenticator,

@@ -21,7 +21,7 @@ use crate::crd::{Object, Page};
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 /// The largest page of a list, in bytes. Daypass reads several at the same time.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
-/// The most objects in a page. If a page is larger than [`MAX_PAGE`], Daypass asks for half as many.
+/// The most objects in a page. If a page is too large (4 MiB), Daypass asks for half as many.
 pub const PAGE: usize = 500;
 
 /// The waits between the tries of a creation that conflicts over a quota.

@@ -1,20 +1,33 @@
 //! Reads role namespaces.
 
+use futures::Stream;
 use k8s_openapi::api::core::v1::Namespace;
 
 use super::objects::Objects;
+use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error};
 use crate::crd::Object;
 use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
 use crate::domain::text::escape_hidden;
 
-/// All role namespaces, and the namespaces that only look like one.
-#[derive(Debug, Default)]
-pub struct RoleNamespaces {
-    /// The roles, sorted by id.
-    pub roles: Vec<Role>,
-    /// Namespaces with only the name or only the label.
-    pub ignored: Vec<String>,
+/// A namespace as a watch sees it.
+#[derive(Debug)]
+pub struct SeenNamespace {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a role.
+    pub kind: RoleNamespace,
+}
+
+/// Whether a namespace is a role.
+#[derive(Debug)]
+pub enum RoleNamespace {
+    /// It is.
+    Role(Role),
+    /// It has only the name or only the label of a role.
+    Ignored,
+    /// It is none, or is being deleted.
+    Other,
 }
 
 impl Cluster {
@@ -30,35 +43,27 @@ impl Cluster {
 
     /// Lists all roles, sorted by id.
     pub async fn roles(&self) -> Result<Vec<Role>, Error> {
-        Ok(self.list_namespaces(Some(ROLE_LABEL)).await?.roles)
+        let read = |namespace: Object| read(&namespace);
+        let found = self.namespaces().list("list_namespaces", "-", Some(ROLE_LABEL), read).await?;
+        let mut roles: Vec<Role> = found.into_iter().flatten().collect();
+        roles.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(roles)
     }
 
-    /// Lists all roles, and the namespaces that only look like one.
-    pub async fn role_namespaces(&self) -> Result<RoleNamespaces, Error> {
-        self.list_namespaces(None).await
-    }
-
-    async fn list_namespaces(&self, selector: Option<&str>) -> Result<RoleNamespaces, Error> {
-        let mut namespaces = RoleNamespaces::default();
-        for found in self.namespaces().list("list_namespaces", "-", selector, |found| role_or_name(&found)).await? {
-            match found {
-                Some(Ok(role)) => namespaces.roles.push(role),
-                Some(Err(name)) => namespaces.ignored.push(name),
-                None => {}
-            }
-        }
-        namespaces.roles.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(namespaces)
+    /// Lists all namespaces, then streams each change.
+    pub fn watch_namespaces(&self) -> impl Stream<Item = WatchEvent<SeenNamespace>> + use<> {
+        let calls = WatchCalls { list: "list_namespaces", watch: "watch_namespaces" };
+        let see = |namespace: &Object| Some(SeenNamespace { name: namespace.name(), kind: kind(namespace) });
+        self.namespaces().watch(calls, see)
     }
 }
 
-/// The role of a namespace, or the namespace's name if it only looks like a role's.
-fn role_or_name(namespace: &Object) -> Option<Result<Role, String>> {
-    let name = namespace.name();
-    let looks = name.starts_with(NAMESPACE_PREFIX) || namespace.label(ROLE_LABEL).is_some();
+fn kind(namespace: &Object) -> RoleNamespace {
+    let looks = namespace.name().starts_with(NAMESPACE_PREFIX) || namespace.label(ROLE_LABEL).is_some();
     match read(namespace) {
-        Some(role) => Some(Ok(role)),
-        None => (looks && !namespace.is_deleting()).then_some(Err(name)),
+        Some(role) => RoleNamespace::Role(role),
+        None if looks && !namespace.is_deleting() => RoleNamespace::Ignored,
+        None => RoleNamespace::Other,
     }
 }
 

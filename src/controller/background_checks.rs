@@ -1,5 +1,6 @@
 //! The checks that run after each sweep, concurrently with it, so that they never delay the end of a member.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Controller;
@@ -23,7 +24,7 @@ pub(super) struct Checks {
 #[derive(Debug, Default)]
 pub(super) struct CheckInput {
     pub(super) roles: Vec<Role>,
-    pub(super) living: Vec<Member>,
+    pub(super) living: Vec<Arc<Member>>,
     pub(super) defaults: Vec<(RoleId, Account)>,
 }
 

@@ -29,15 +29,17 @@ use self::sweep::{Found, sweep};
 use self::token_watch::TokenWatch;
 use crate::access_tokens::AccessTokens;
 use crate::clock::{Clock, Entropy};
-use crate::cluster::{Cluster, Error, Lane, WatchEvent, WatchedMember};
+use crate::cluster::{Cluster, Lane};
 use crate::domain::member::{Member, Phase};
-use crate::feed::RightsView;
+use crate::feed::{Change, Feed};
 use crate::membership::{EndReason, Membership};
 use crate::observability::audit::Cause;
 use crate::observability::metrics::Metrics;
 
-/// How often the sweep runs.
+/// How often the sweep runs, unless it has much to read.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the sweep rests for each further page of a list, so that many members cost no more calls a second than few.
+const SWEEP_REST: Duration = Duration::from_secs(2);
 /// The delay after a sweep that failed.
 const SWEEP_RETRY: Duration = Duration::from_secs(5);
 
@@ -46,7 +48,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(5);
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Controller {
     pub cluster: Cluster,
-    pub rights: RightsView,
+    pub feed: Feed,
     pub membership: Membership,
     pub tokens: AccessTokens,
     pub clock: Clock,
@@ -67,7 +69,7 @@ impl Controller {
 
 /// Runs the controller. The caller drops the future when this replica no longer leads.
 async fn run(controller: &Controller) {
-    let mut events = controller.cluster.watch_members().boxed();
+    let mut changes = controller.feed.members.changes();
     let mut token_events = controller.tokens.watch().boxed();
     let mut token_watch = TokenWatch::default();
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
@@ -81,7 +83,7 @@ async fn run(controller: &Controller) {
     let mut checks = Checks::default();
     loop {
         tokio::select! {
-            Some(event) = events.next() => on_event(controller, &mut queue, event),
+            Some(change) = changes.recv() => on_change(controller, &mut queue, change),
             Some(event) = token_events.next() => token_watch.on_event(controller, event),
             _ = ticks.tick(), if sweeping.is_empty() => sweeping.push(sweep(controller)),
             Some(swept) = sweeping.next(), if !sweeping.is_empty() => {
@@ -110,43 +112,33 @@ async fn run(controller: &Controller) {
 }
 
 /// Queues the members that the sweep found. Returns what the checks need.
-fn on_swept(queue: &mut Queue, ticks: &mut Interval, swept: Result<Found, Error>) -> CheckInput {
-    match swept {
-        Ok(found) => {
-            for error in &found.failures {
-                tracing::error!(%error, "could not sweep a role; retrying");
-                ticks.reset_after(SWEEP_RETRY);
-            }
-            found.due.into_iter().for_each(|id| queue.now(id));
-            found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
-            CheckInput { roles: found.roles, living: found.living, defaults: found.defaults }
-        }
-        Err(error) => {
-            tracing::error!(%error, "the sweep failed; retrying");
-            ticks.reset_after(SWEEP_RETRY);
-            CheckInput::default()
-        }
+fn on_swept(queue: &mut Queue, ticks: &mut Interval, found: Found) -> CheckInput {
+    ticks.reset_after(SWEEP_INTERVAL.max(SWEEP_REST.saturating_mul(found.more_pages)));
+    for error in &found.failures {
+        tracing::error!(%error, "could not sweep a role; retrying");
+        ticks.reset_after(SWEEP_RETRY);
     }
+    found.due.into_iter().for_each(|id| queue.now(id));
+    found.wakes.into_iter().for_each(|(id, at)| queue.at(id, at));
+    CheckInput { roles: found.roles, living: found.living, defaults: found.defaults }
 }
 
-fn on_event(controller: &Controller, queue: &mut Queue, event: WatchEvent<WatchedMember>) {
-    match event {
-        WatchEvent::Restarted | WatchEvent::Listed | WatchEvent::Interrupted => {}
-        WatchEvent::Present(WatchedMember { id, member }) => match member {
-            // Nothing to do before its end. The sweep checks its account and Secrets.
-            Ok(member)
-                if member.is_live(controller.clock.now()) && member.is_recorded(controller.clock.is_skewed()) =>
-            {
-                queue.at(id, member.expires_at());
-            }
-            _ => queue.now(id),
-        },
-        WatchEvent::Deleted(WatchedMember { id, member }) => {
-            if let Ok(member) = member {
+fn on_change(controller: &Controller, queue: &mut Queue, change: Change) {
+    match change {
+        // Nothing to do before its end. The sweep checks its account and Secrets.
+        Change::Present(member)
+            if member.is_live(controller.clock.now()) && member.is_recorded(controller.clock.is_skewed()) =>
+        {
+            queue.at(member.id.clone(), member.expires_at());
+        }
+        Change::Present(member) => queue.now(member.id.clone()),
+        Change::Deleted(id, last) => {
+            if let Some(member) = last {
                 report_deletion(controller, &member);
             }
             queue.now(id);
         }
+        Change::Unreadable(id) | Change::Vanished(id) => queue.now(id),
     }
 }
 

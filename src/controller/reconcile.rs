@@ -23,10 +23,12 @@ pub(super) fn actor(reason: EndReason) -> Actor {
 /// The first call that failed. The steps that do not depend on it are still carried out, and all can be repeated.
 pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<Option<DateTime<Utc>>, Error> {
     let cluster = &controller.cluster;
+    let feed = &controller.feed;
     // Not a role, or no longer one: Daypass leaves the namespace alone.
-    if cluster.role(&id.role).await?.is_none() {
+    if feed.role(cluster, &id.role).await?.is_none() {
         return Ok(None);
     }
+    let known = feed.members.get(id);
     let secrets = cluster.list_kubeconfigs(id).await;
     let account = cluster.account(id).await;
     let member = cluster.member(id).await?;
@@ -36,6 +38,11 @@ pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<
         (Err(error), account) => (Vec::new(), account.ok().flatten(), Err(error)),
         (Ok(secrets), Err(error)) => (secrets, None, Err(error)),
     };
+    match (&member, known) {
+        (Lookup::Found(member), _) => feed.members.observe(member),
+        (Lookup::Missing, Some(known)) => feed.members.forget(&known),
+        _ => {}
+    }
     let observed = Observed { member, account, secrets, clock_skewed: controller.clock.is_skewed() };
     if let Lookup::Unreadable(why) = &observed.member {
         tracing::warn!(member = %id, %why, "a Member cannot be read; treating it as ended");

@@ -1,6 +1,7 @@
 //! Detects when a role changes while it has live members, above all when it gains rights.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::Controller;
 use crate::cluster::{Error, Rbac};
@@ -27,7 +28,7 @@ impl RoleDriftCheck {
     /// # Errors
     /// When RBAC cannot be listed, or the first change that could not be recorded. The others are still recorded, and
     /// the next check retries.
-    pub(super) async fn check(&mut self, controller: &Controller, members: &[Member]) -> Result<(), Error> {
+    pub(super) async fn check(&mut self, controller: &Controller, members: &[Arc<Member>]) -> Result<(), Error> {
         let mut roles: BTreeMap<&RoleId, Vec<&Member>> = BTreeMap::new();
         for member in members {
             roles.entry(&member.id.role).or_default().push(member);
@@ -37,7 +38,7 @@ impl RoleDriftCheck {
         }
         let (mut listed, mut are_known, mut done) = (None, true, Ok(()));
         for (role, members) in roles {
-            let Some(mut now) = Current::of(controller.rights.grants(role)) else {
+            let Some(mut now) = Current::of(controller.feed.rights.grants(role)) else {
                 tracing::warn!(%role, "cannot tell whether the role has gained rights: what it can do is unknown");
                 are_known = false;
                 continue;

@@ -2,12 +2,13 @@
 //! an expiry or an earlier process missed them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::Controller;
 use super::plan::Observed;
-use crate::cluster::{Account, Cluster, Error, Lookup};
+use crate::cluster::{Account, Cluster, Error, Lookup, PAGE};
 use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
@@ -21,44 +22,43 @@ pub(super) struct Found {
     /// When to reconcile the others.
     pub(super) wakes: Vec<(MemberId, DateTime<Utc>)>,
     /// The live members.
-    pub(super) living: Vec<Member>,
+    pub(super) living: Vec<Arc<Member>>,
     /// The roles.
     pub(super) roles: Vec<Role>,
     /// Their `default` service accounts.
     pub(super) defaults: Vec<(RoleId, Account)>,
-    /// How many Members could not be parsed.
-    unreadable: i64,
-    /// By how much the most overdue member has outlived its expiry.
-    overdue_seconds: i64,
+    /// How many pages the lists took beyond their first.
+    pub(super) more_pages: u32,
     /// What went wrong, one error for each role or foreign object.
     pub(super) failures: Vec<Error>,
 }
 
 /// Sweeps every role. A role that fails is noted in [`Found::failures`], and the others are still swept.
-///
-/// # Errors
-/// When the roles cannot be listed.
-pub(super) async fn sweep(controller: &Controller) -> Result<Found, Error> {
-    let metrics = &controller.metrics;
-    let namespaces = controller.cluster.role_namespaces().await?;
-    for name in &namespaces.ignored {
-        tracing::warn!(namespace = %name, "ignoring a namespace that has only the name or only the label of a role");
-    }
-    let mut found = Found::default();
-    for role in &namespaces.roles {
+pub(super) async fn sweep(controller: &Controller) -> Found {
+    let Controller { feed, metrics, .. } = controller;
+    feed.complete().await;
+    let mut found = Found { roles: feed.roles.all(), ..Found::default() };
+    for role in &found.roles.clone() {
         if let Err(error) = sweep_role(controller, &role.id, &mut found).await {
             found.failures.push(error);
         }
     }
+    let ignored = feed.roles.ignored();
+    for name in &ignored {
+        tracing::warn!(namespace = %name, "ignoring a namespace that has only the name or only the label of a role");
+    }
+    let (members, unreadable) = feed.members.all();
+    let now = controller.clock.now();
+    let (living, ended): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.is_live(now));
+    let overdue = ended.iter().filter(|member| !member.deleting).map(|member| now - member.expires_at()).max();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    metrics.namespaces_ignored.set(count(namespaces.ignored.len()));
-    metrics.members.set(count(found.living.len()));
-    metrics.members_unreadable.set(found.unreadable);
+    metrics.namespaces_ignored.set(count(ignored.len()));
+    metrics.members.set(count(living.len()));
+    metrics.members_unreadable.set(count(unreadable));
     #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
-    metrics.overdue_seconds.set(found.overdue_seconds as f64);
+    metrics.overdue_seconds.set(overdue.map_or(0, |overdue| overdue.num_seconds().max(0)) as f64);
     metrics.sweeps.inc();
-    found.roles = namespaces.roles;
-    Ok(found)
+    Found { living, ..found }
 }
 
 async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {
@@ -70,18 +70,23 @@ async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -
     let now = controller.clock.now();
 
     let mut names = Names { role, clock_skewed: controller.clock.is_skewed(), observed: BTreeMap::new() };
+    let lengths = [secrets.len(), accounts.len(), listed.members.len()];
+    found.more_pages += lengths.map(more_pages).iter().sum::<u32>();
     for member in listed.members {
-        found.count(&member, now);
+        controller.feed.members.observe(&member);
         let entry = names.entry(member.id.clone());
         entry.member = Lookup::Found(Box::new(member));
     }
     for (name, why) in listed.unreadable {
-        found.unreadable += 1;
         tracing::warn!(role = %role, member = %name, %why, "a Member cannot be read; treating it as ended");
         if let Some(entry) = names.named(&name) {
             entry.member = Lookup::Unreadable(why);
         }
     }
+    // Those that the list does not have are gone, or were created after it. A live read tells.
+    let known = controller.feed.members.live(|of| of == role, now);
+    let unlisted = known.into_iter().map(|member| member.id.clone()).filter(|id| !names.observed.contains_key(id));
+    found.due.extend(unlisted);
     let (defaults, accounts): (Vec<_>, Vec<_>) = accounts.into_iter().partition(|account| account.name == "default");
     found.defaults.extend(defaults.into_iter().map(|account| (role.clone(), account)));
     for account in accounts {
@@ -98,6 +103,11 @@ async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -
     }
     names.observed.into_iter().for_each(|(id, observed)| found.queue(id, &observed, now));
     Ok(())
+}
+
+/// How many pages a list of so many objects takes beyond its first.
+fn more_pages(objects: usize) -> u32 {
+    u32::try_from(objects / PAGE).unwrap_or(u32::MAX)
 }
 
 /// The objects in a role namespace, by member.
@@ -121,15 +131,6 @@ impl Names<'_> {
 }
 
 impl Found {
-    /// Counts a Member as live or overdue.
-    fn count(&mut self, member: &Member, now: DateTime<Utc>) {
-        if member.is_live(now) {
-            self.living.push(member.clone());
-        } else if !member.deleting {
-            self.overdue_seconds = self.overdue_seconds.max((now - member.expires_at()).num_seconds());
-        }
-    }
-
     /// Notes when to reconcile a member.
     fn queue(&mut self, id: MemberId, observed: &Observed, now: DateTime<Utc>) {
         let plan = observed.plan(now);

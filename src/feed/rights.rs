@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _};
 
 use super::held_rbac::HeldRbac;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Lane, RbacKind, RbacObject, WatchEvent};
+use crate::cluster::{Cluster, RbacKind, RbacObject, WatchEvent};
 use crate::domain::grants::{Grants, RbacName};
 use crate::domain::role::RoleId;
 use crate::observability::metrics::Metrics;
@@ -54,9 +54,7 @@ impl RightsView {
     }
 
     /// Keeps the view up to date. Never returns.
-    pub async fn watch(self, cluster: Cluster) {
-        // A flood of requests must not delay it.
-        let cluster = &cluster.in_lane(Lane::Ends);
+    pub async fn watch(&self, cluster: &Cluster) -> ! {
         let events = |kind: RbacKind| self.events(cluster, kind).boxed();
         let mut bindings = stream::select(events(RbacKind::ClusterRoleBindings), events(RbacKind::RoleBindings));
         let mut roles = stream::select(events(RbacKind::ClusterRoles), events(RbacKind::Roles));

@@ -19,7 +19,7 @@ impl Membership {
         duration: MembershipDuration,
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
-        let changed = self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?;
+        let changed = self.seen(self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?);
         // If one Secret cannot be deleted, still delete the others.
         let mut deleted = Ok(());
         for secret in self.cluster.list_kubeconfigs(&changed.id).await? {
@@ -32,7 +32,7 @@ impl Membership {
         let refused = provisioned.as_ref().is_err_and(|error| error.kind == ErrorKind::RefusedByPolicy);
         if refused && changed.expires_at() > member.expires_at() {
             // The caller is told that its request was refused, so nobody stays longer. A shorter time stays in force.
-            self.cluster.set_duration(&changed, member.duration, self.clock.now() + CLAIM).await?;
+            self.seen(self.cluster.set_duration(&changed, member.duration, self.clock.now() + CLAIM).await?);
         }
         provisioned
     }

@@ -34,7 +34,7 @@ impl Membership {
         request_hash: Option<&str>,
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
-        let member = self.create_counted(id, spec, request_hash).await?;
+        let member = self.seen(self.create_counted(id, spec, request_hash).await?);
         match self.provision(&member, Some(&credential.hash()), cause).await {
             Ok(member) => Ok(member),
             Err(error) => {
@@ -76,7 +76,7 @@ impl Membership {
         // What this replica has seen of the role. If that is unknown, the next check of the roles records it.
         let role_hash = match &member.status.role_hash {
             Some(_) => None,
-            None => self.rights.role_hash(&member.id.role),
+            None => self.feed.rights.role_hash(&member.id.role),
         };
         let mut member = member.clone();
         for _ in 0..CONFLICT_RETRIES {
@@ -88,7 +88,7 @@ impl Membership {
             match self.cluster.write_status(&member, &update).await {
                 Ok(recorded) => {
                     self.report_transition(&member, cause);
-                    return Ok(recorded);
+                    return Ok(self.seen(recorded));
                 }
                 Err(error) if error.is_conflict() => member = self.reread(&member).await?,
                 Err(error) => return Err(error),

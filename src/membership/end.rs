@@ -62,7 +62,8 @@ impl Membership {
                 return None;
             }
             match self.cluster.write_status(&current, &status::terminating(reason, self.clock.now())).await {
-                Ok(_) => {
+                Ok(ended) => {
+                    self.seen(ended);
                     self.report_end(&current, reason, cause);
                     return None;
                 }

@@ -15,7 +15,7 @@ pub use kubeconfigs::{IssueError, IssuedKubeconfig};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Lane, Lookup};
 use crate::domain::member::{Credential, Member};
-use crate::feed::RightsView;
+use crate::feed::Feed;
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a write on the newer version after a conflict.
@@ -25,15 +25,15 @@ const CONFLICT_RETRIES: usize = 5;
 #[derive(Clone)]
 pub struct Membership {
     cluster: Cluster,
-    rights: RightsView,
+    feed: Feed,
     clock: Clock,
     audit: Audit,
 }
 
 impl Membership {
     /// The members in `cluster`.
-    pub fn new(cluster: Cluster, rights: RightsView, clock: Clock, audit: Audit) -> Self {
-        Self { cluster, rights, clock, audit }
+    pub fn new(cluster: Cluster, feed: Feed, clock: Clock, audit: Audit) -> Self {
+        Self { cluster, feed, clock, audit }
     }
 
     /// The same members, with calls in this lane.
@@ -43,11 +43,20 @@ impl Membership {
 
     /// Authenticates a member by a live read; `None` if the credential is wrong or replaced, or the member has ended.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Option<Member>, Error> {
-        let Lookup::Found(member) = self.cluster.member(credential.subject()).await? else {
+        let id = credential.subject();
+        // Without its role, a member has ended: the namespace may be gone, or have lost its label.
+        if self.feed.role(&self.cluster, &id.role).await?.is_none() {
             return Ok(None);
-        };
+        }
+        let Lookup::Found(member) = self.cluster.member(id).await? else { return Ok(None) };
         let matches = member.status.credential.as_ref().is_some_and(|hash| hash.matches(credential));
         Ok((matches && member.is_live(self.clock.now())).then_some(*member))
+    }
+
+    /// Notes what a write has returned, so that this replica's next list has it.
+    fn seen(&self, member: Member) -> Member {
+        self.feed.members.observe(&member);
+        member
     }
 
     /// Writes an event about a member to the audit trail.

@@ -14,6 +14,7 @@ use http::{HeaderValue, StatusCode, Version};
 
 use crate::clock::{Clock, SKEW_LIMIT};
 use crate::cluster::Cluster;
+use crate::feed::Feed;
 use crate::observability::metrics::Metrics;
 
 /// How long the Kubernetes API may be silent. The Lease calls it every two seconds, so this is several failed calls.
@@ -23,6 +24,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub(super) struct Readiness {
     cluster: Cluster,
+    feed: Feed,
     clock: Clock,
     serving: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -30,8 +32,8 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// The readiness of a process that has just started: not ready.
-    pub(super) fn new(cluster: Cluster, clock: Clock) -> Self {
-        Self { cluster, clock, serving: Arc::default(), stopping: Arc::default() }
+    pub(super) fn new(cluster: Cluster, feed: Feed, clock: Clock) -> Self {
+        Self { cluster, feed, clock, serving: Arc::default(), stopping: Arc::default() }
     }
 
     /// Records that the API has its certificate and can answer.
@@ -62,6 +64,9 @@ impl Readiness {
         }
         if !self.serving.load(Ordering::Relaxed) {
             return Err("the API has no certificate yet".to_owned());
+        }
+        if !self.feed.is_complete() {
+            return Err("the members and roles have not been listed yet".to_owned());
         }
         let offset = self.clock.offset();
         if offset.abs() > SKEW_LIMIT {

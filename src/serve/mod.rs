@@ -32,7 +32,7 @@ use crate::cli::{ServeArgs, kubernetes_config};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{Cluster, Lane, LeaseState};
 use crate::controller::{self, Controller};
-use crate::feed::RightsView;
+use crate::feed::Feed;
 use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::logs;
@@ -63,7 +63,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         None => format!("daypass-{}", Entropy::default().uuid()?),
     };
     let delay = Duration::from_secs(api.args.shutdown_delay_seconds);
-    let readiness = Readiness::new(api.cluster.clone(), api.clock.clone());
+    let readiness = Readiness::new(api.cluster.clone(), api.feed.clone(), api.clock.clone());
     let lifecycle =
         Lifecycle { readiness: readiness.clone(), stop: CancellationToken::new(), requests: TaskTracker::new() };
 
@@ -71,8 +71,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut background = JoinSet::new();
     background.spawn(serve_admin(admin_listener, admin_router(readiness, api.metrics.clone())).map(Ok));
     background.spawn(probe::probe(api.kubeconfig.clone()));
-    background.spawn(api.rights.clone().watch(api.cluster.clone()).map(Ok));
     let mut tasks = JoinSet::new();
+    let (feed, cluster) = (api.feed.clone(), api.cluster.clone());
+    background.spawn(async move { feed.follow(&cluster).await });
     tasks.spawn(lead(controller(&api), identity, lifecycle.stop.clone()));
     tasks.spawn(api.run(listener, lifecycle.clone()));
 
@@ -92,18 +93,18 @@ fn api_server(args: ServeArgs, config: Config) -> anyhow::Result<ApiServer> {
     let kubeconfig = settings::kubeconfig_settings(&args, &config)?;
     let cluster = Cluster::new(config, namespace, clock.clone(), metrics.clone())?;
     settings::check_audience(&args, &cluster)?;
-    let rights = RightsView::new(clock.clone(), metrics.clone());
-    let membership = Membership::new(cluster.clone(), rights.clone(), clock.clone(), audit.clone());
+    let feed = Feed::new(clock.clone(), metrics.clone());
+    let membership = Membership::new(cluster.clone(), feed.clone(), clock.clone(), audit.clone());
     let (rules, identity_config) = (args.tokens.rules(), settings::identity_config(&args));
     let tokens = AccessTokens::new(cluster.clone(), clock.clone(), audit.clone(), rules, identity_config);
-    Ok(ApiServer { args, cluster, rights, membership, tokens, clock, audit, metrics, kubeconfig })
+    Ok(ApiServer { args, cluster, feed, membership, tokens, clock, audit, metrics, kubeconfig })
 }
 
 /// A controller that works with the same parts.
 fn controller(api: &ApiServer) -> Controller {
     Controller {
         cluster: api.cluster.clone(),
-        rights: api.rights.clone(),
+        feed: api.feed.clone(),
         membership: api.membership.clone(),
         tokens: api.tokens.clone(),
         clock: api.clock.clone(),

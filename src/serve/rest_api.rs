@@ -18,7 +18,7 @@ use crate::authn::{Authenticator, Bursts};
 use crate::cli::ServeArgs;
 use crate::clock::{Clock, Entropy};
 use crate::cluster::Cluster;
-use crate::feed::RightsView;
+use crate::feed::Feed;
 use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::metrics::Metrics;
@@ -27,7 +27,7 @@ use crate::observability::metrics::Metrics;
 pub(super) struct ApiServer {
     pub(super) args: ServeArgs,
     pub(super) cluster: Cluster,
-    pub(super) rights: RightsView,
+    pub(super) feed: Feed,
     pub(super) membership: Membership,
     pub(super) tokens: AccessTokens,
     pub(super) clock: Clock,
@@ -39,7 +39,7 @@ pub(super) struct ApiServer {
 impl ApiServer {
     /// Serves the API until [`Lifecycle::stop`] is cancelled and the requests in progress are answered.
     pub(super) async fn run(self, listener: TcpListener, lifecycle: Lifecycle) -> anyhow::Result<()> {
-        let Self { args, cluster, rights, membership, tokens, clock, audit, metrics, kubeconfig } = self;
+        let Self { args, cluster, feed, membership, tokens, clock, audit, metrics, kubeconfig } = self;
         let pair = tokio::select! {
             pair = key_pair(&args, &cluster, &clock) => pair?,
             () = lifecycle.stop.cancelled() => return Ok(()),
@@ -65,7 +65,7 @@ impl ApiServer {
         );
         let state = AppState {
             cluster,
-            rights,
+            feed,
             membership,
             tokens,
             authn,

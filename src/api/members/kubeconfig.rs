@@ -27,11 +27,11 @@ use crate::membership::IssueError;
     security(("memberCredential" = []))
 )]
 pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
-    let AppState { membership, rights, .. } = &*context.state;
+    let AppState { membership, feed, .. } = &*context.state;
     let cause = session.cause(&context.origin);
     let issued = membership.issue_kubeconfig(&session.member, &session.credential, cause).await?;
     // If the rights are unknown, warn.
-    let grants = rights.grants(&session.member.id.role);
+    let grants = feed.rights.grants(&session.member.id.role);
     let streams_outlive = grants.is_none_or(|grants| grants.rights(true).streams_outlive_member);
     let kubeconfig = Kubeconfig::new(&context.state.settings, &session.member, &issued, streams_outlive);
     let headers = [

@@ -1,18 +1,19 @@
 //! `GET /members`.
 
+use std::collections::BTreeSet;
+
 use axum::extract::RawQuery;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::types::MemberView;
-use crate::api::authorization::{Authorization, FAN_OUT};
+use crate::api::AppState;
+use crate::api::authorization::Authorization;
 use crate::api::page::Page;
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
-use crate::cluster::{Access, Listed, Resource, Verb};
-use crate::domain::member::Member;
+use crate::cluster::{Access, Resource, Verb};
 use crate::domain::role::{Role, RoleId};
 
 /// A page of members.
@@ -56,12 +57,12 @@ pub(super) async fn list_members(
         },
         None => context.allowed_roles(&caller, access).await?,
     };
-    let cluster = &context.state.cluster;
-    let list = |role: Role| async move { cluster.list_members(&role.id).await };
-    let listed: Vec<Listed> = stream::iter(roles).map(list).buffer_unordered(FAN_OUT).try_collect().await?;
-    let now = context.state.clock.now();
-    let mut members: Vec<Member> =
-        listed.into_iter().flat_map(|listed| listed.members).filter(|member| member.is_live(now)).collect();
+    let AppState { feed, clock, .. } = &*context.state;
+    if !feed.is_complete() {
+        return Err(Problem::new(Code::Unavailable));
+    }
+    let (roles, now): (BTreeSet<RoleId>, _) = (roles.into_iter().map(|role| role.id).collect(), clock.now());
+    let mut members = feed.members.live(|role| roles.contains(role), now);
     members.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
     Ok(axum::Json(MemberPage {
         total: members.len(),

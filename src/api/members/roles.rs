@@ -70,7 +70,7 @@ pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Resul
         Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
         None => false,
     };
-    let rights = &context.state.rights;
+    let rights = &context.state.feed.rights;
     let view = |role: Role| {
         let grants = rights.grants(&role.id);
         RoleView::new(role, grants, walls)

@@ -8,6 +8,7 @@ mod hostile_objects;
 mod idempotency;
 mod kill;
 mod kubeconfigs;
+mod lists;
 mod policies;
 mod promptness;
 mod quotas;
