@@ -164,8 +164,8 @@ codes! {
         code: "DP_ERR_IDEMPOTENCY_KEY_MISMATCH",
         status: UNPROCESSABLE_ENTITY,
         title: "The Idempotency-Key belongs to another request",
-        cause: "The same caller created a member of this role with this `Idempotency-Key` and another body, and that \
-            member still lives.",
+        cause: "The same caller created a member with this `Idempotency-Key` and another body or in another role, and \
+            that member still lives.",
         remedy: "Use a new key for each member, and the same body when you repeat a request.",
     }
     TooManyMembers {

@@ -96,7 +96,7 @@ pub(super) async fn create_member(
         return Err(Problem::field("roleId", "is not the id of a role that you may give"));
     };
 
-    let AppState { cluster, membership, settings, clock, entropy, .. } = &*context.state;
+    let AppState { feed, membership, settings, clock, entropy, .. } = &*context.state;
     let id = match &key {
         Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
         None => random_id(entropy, role.id)?,
@@ -110,19 +110,28 @@ pub(super) async fn create_member(
     };
     let request = key.map(|_| request_hash(&spec));
     if let Some(request) = &request {
-        remove_ended(&context, &caller, &id, request).await?;
+        if feed.members.has_namesake(&id, clock.now()) {
+            return Err(Problem::new(Code::IdempotencyKeyMismatch));
+        }
+        // A creation that fails still counts against the role's quota for a while, so a repeat does not try.
+        if feed.members.get(&id).is_some() {
+            remove_ended(&context, &caller, &id, request).await?;
+        }
     }
     let credential = Credential::new(id.clone(), &entropy.bytes()?);
     let location = settings.member_url(&id);
-    let created = membership.create(&id, &spec, &credential, request.as_deref(), caller.cause(&context.origin)).await;
+    let cause = caller.cause(&context.origin);
+    let create = || membership.create(&id, &spec, &credential, request.as_deref(), cause);
+    let mut created = create().await;
+    if let (Err(error), Some(request)) = (&created, &request)
+        && error.kind == ErrorKind::AlreadyExists
+    {
+        // Another request with this key was faster, or this replica has not seen it yet.
+        remove_ended(&context, &caller, &id, request).await?;
+        created = create().await;
+    }
     let member = match created {
-        // Another request with this key was faster.
-        Err(error) if error.kind == ErrorKind::AlreadyExists => {
-            return Err(match (cluster.member(&id).await?, &request) {
-                (Lookup::Found(member), Some(request)) => done_before(&context, &member, request),
-                _ => Problem::done_before(&location),
-            });
-        }
+        Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
         result => result?,
     };
     let created = CreatedMember {
