@@ -1,6 +1,6 @@
 //! The Secrets behind kubeconfigs: each token is bound to one empty Secret, and deleting it revokes the kubeconfig.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,17 +11,34 @@ use super::objects::{Objects, decode};
 use super::service_accounts::{owned_labels, owner_reference};
 use super::{Cluster, Error, ErrorKind, MEMBER_LABEL, MEMBER_UID_LABEL, gone};
 use crate::crd::Object;
-use crate::domain::kubeconfig::{KubeconfigRecord, RecordedToken};
+use crate::domain::kubeconfig::slot_name;
+use crate::domain::kubeconfig_secret::{KubeconfigSecret, SecretToken, placeholder};
+use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 use crate::domain::role::RoleId;
 use crate::domain::secret::SecretHash;
-use crate::domain::token::TokenClaims;
 
 const JTI_LABEL: &str = "daypass.dev/jti";
 const CREDENTIAL_LABEL: &str = "daypass.dev/credential";
 const EXPIRES_ANNOTATION: &str = "daypass.dev/expires-at";
 const FROM_ANNOTATION: &str = "daypass.dev/from";
+/// Marks a Secret whose record is in the Member's status. Version 0.1.0 ignores it.
+const RECORDED_ANNOTATION: &str = "daypass.dev/recorded-in";
+const STATUS: &str = "status";
+
+/// What a Secret records from its creation, before its token exists.
+#[derive(Debug)]
+pub(crate) struct Slot<'a> {
+    /// The slot, which names the Secret.
+    pub(crate) slot: u8,
+    /// The credential that the kubeconfig is issued for.
+    pub(crate) credential: &'a SecretHash,
+    /// The latest end that its token can have.
+    pub(crate) latest_exp: DateTime<Utc>,
+    /// The client address that it is issued to.
+    pub(crate) from: Option<&'a str>,
+}
 
 impl Cluster {
     /// A role's Secrets, metadata only: Daypass has no need for a Secret's data.
@@ -30,32 +47,39 @@ impl Cluster {
     }
 
     /// Lists the Secrets of all members of this name, past ones included.
-    pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigRecord>, Error> {
+    pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigSecret>, Error> {
         self.list_secrets(&id.role, Some(&format!("{MEMBER_LABEL}={}", id.name()))).await
     }
 
     /// Lists all Secrets of a role.
-    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigRecord>, Error> {
+    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigSecret>, Error> {
         self.list_secrets(role, None).await
     }
 
-    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigRecord>, Error> {
+    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigSecret>, Error> {
         self.secrets(role).list("list_secrets", role.as_str(), selector, |secret| read(&secret)).await
     }
 
-    /// Claims the slot of this name for a kubeconfig. Creating a taken name fails, and that enforces the limit.
+    /// Claims a slot for a kubeconfig. Creating a taken name fails.
+    ///
+    /// The labels and annotations keep a controller of version 0.1.0 from deleting the Secret during an upgrade: it
+    /// expects the token's `jti` and end there, and they are not known yet.
     pub(crate) async fn create_kubeconfig_secret(
         &self,
         member: &Member,
-        name: &str,
-        credential: &SecretHash,
-    ) -> Result<KubeconfigRecord, Error> {
+        slot: &Slot<'_>,
+    ) -> Result<KubeconfigSecret, Error> {
         let mut labels = owned_labels(member);
-        labels.insert(CREDENTIAL_LABEL.to_owned(), credential.fingerprint().to_owned());
+        labels.insert(CREDENTIAL_LABEL.to_owned(), slot.credential.fingerprint().to_owned());
+        labels.insert(JTI_LABEL.to_owned(), placeholder(slot.slot));
+        let from = slot.from.map(|from| (FROM_ANNOTATION, from.to_owned()));
+        let annotations = [(EXPIRES_ANNOTATION, rfc3339(slot.latest_exp)), (RECORDED_ANNOTATION, STATUS.to_owned())];
+        let annotations = annotations.into_iter().chain(from).map(|(key, value)| (key.to_owned(), value));
         let secret = Secret {
             metadata: ObjectMeta {
-                name: Some(name.to_owned()),
+                name: Some(slot_name(&member.id, slot.slot)),
                 labels: Some(labels),
+                annotations: Some(annotations.collect()),
                 owner_references: Some(vec![owner_reference(member)]),
                 ..ObjectMeta::default()
             },
@@ -66,38 +90,18 @@ impl Cluster {
         Ok(read(&created))
     }
 
-    /// Records the token's `jti`, expiry and client address on its Secret.
-    pub(crate) async fn record_issued(
-        &self,
-        role: &RoleId,
-        secret: &KubeconfigRecord,
-        claims: &TokenClaims,
-        from: Option<&str>,
-    ) -> Result<(), Error> {
-        let patch = json!({ "metadata": {
-            // If the Secret has been replaced meanwhile, its UID differs and the patch conflicts.
-            "uid": secret.uid,
-            "labels": { JTI_LABEL: claims.jti },
-            "annotations": { EXPIRES_ANNOTATION: claims.exp, FROM_ANNOTATION: from },
-        }});
+    /// Marks a Secret of version 0.1.0, whose record is now in the Member's status.
+    pub async fn mark_secret(&self, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
+        // If the Secret has been replaced meanwhile, its UID differs and the patch conflicts.
+        let patch = json!({ "metadata": { "uid": secret.uid, "annotations": { RECORDED_ANNOTATION: STATUS } } });
         let of = format!("{role}.{}", secret.name);
-        self.secrets(role).patch("patch_secret", &of, &secret.name, &patch).await.map(drop)
+        gone(self.secrets(role).patch("patch_secret", &of, &secret.name, &patch).await)
     }
 
     /// Deletes exactly this Secret. That ends the token bound to it.
-    pub async fn delete_secret(&self, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
-        let of = format!("{role}.{}", secret.name);
-        gone(self.secrets(role).delete("delete_secret", &of, &secret.name, &secret.uid).await)
-    }
-
-    /// Deletes all Secrets of a member in one call; with `keep`, all but those of that credential. The API server
-    /// stops at the first Secret that it cannot delete.
-    pub(crate) async fn delete_secrets(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
-        let mut selector = format!("{MEMBER_UID_LABEL}={}", member.uid);
-        if let Some(hash) = keep {
-            selector.push_str(&format!(",{CREDENTIAL_LABEL}!={}", hash.fingerprint()));
-        }
-        self.secrets(&member.id.role).delete_all("delete_secrets", &member.id.to_string(), &selector).await
+    pub async fn delete_secret(&self, role: &RoleId, name: &str, uid: &str) -> Result<(), Error> {
+        let of = format!("{role}.{name}");
+        gone(self.secrets(role).delete("delete_secret", &of, name, uid).await)
     }
 
     /// Makes Kubernetes recount the role's quota: it does so when an object in the namespace is deleted, so this
@@ -107,7 +111,8 @@ impl Cluster {
         let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
         let secret = Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() };
         let created = self.secrets(role).create("create_secret", role.as_str(), &secret).await?;
-        self.delete_secret(role, &read(&created)).await
+        let secret = read(&created);
+        self.delete_secret(role, &secret.name, &secret.uid).await
     }
 
     /// Requests a token of the member's service account, for the API server's own audience and bound to the Secret.
@@ -115,7 +120,7 @@ impl Cluster {
     pub(crate) async fn request_token(
         &self,
         id: &MemberId,
-        secret: &KubeconfigRecord,
+        secret: &KubeconfigSecret,
         lifetime: chrono::TimeDelta,
     ) -> Result<SecretString, Error> {
         let request = TokenRequest {
@@ -141,9 +146,9 @@ impl Cluster {
     }
 }
 
-fn read(secret: &Object) -> KubeconfigRecord {
+fn read(secret: &Object) -> KubeconfigSecret {
     let exp = secret.annotation(EXPIRES_ANNOTATION).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
-    KubeconfigRecord {
+    KubeconfigSecret {
         name: secret.name(),
         uid: secret.uid().unwrap_or_default(),
         member: secret.label(MEMBER_LABEL),
@@ -152,7 +157,8 @@ fn read(secret: &Object) -> KubeconfigRecord {
         // Treat a Secret without a date as old.
         created_at: secret.created_at().unwrap_or_default(),
         deleting: secret.is_deleting(),
-        issued: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| RecordedToken {
+        in_status: secret.annotation(RECORDED_ANNOTATION).as_deref() == Some(STATUS),
+        token: secret.label(JTI_LABEL).zip(exp).map(|(jti, exp)| SecretToken {
             jti,
             expires_at: exp.to_utc(),
             from: secret.annotation(FROM_ANNOTATION),

@@ -4,12 +4,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
+use kube::api::Preconditions;
 use serde_json::{Value, json};
 
 use super::objects::Objects;
 use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error, ErrorKind, gone};
 use crate::crd::{self, CLAIM_ANNOTATION, MemberSpec, Object, REQUEST_ANNOTATION, Unreadable, read_member};
+use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
@@ -54,6 +56,10 @@ pub struct StatusUpdate<'a> {
     pub credential: Option<&'a SecretHash>,
     /// The fingerprint of what the role can do.
     pub role_hash: Option<&'a str>,
+    /// The UID of the service account.
+    pub account_uid: Option<&'a str>,
+    /// All kubeconfigs. They replace the recorded ones.
+    pub kubeconfigs: Option<Vec<KubeconfigRecord>>,
     /// All conditions. They replace the recorded ones.
     pub conditions: Vec<Condition>,
 }
@@ -169,6 +175,28 @@ impl Cluster {
         if let Some(hash) = update.role_hash {
             status["roleHash"] = hash.into();
         }
+        if let Some(uid) = update.account_uid {
+            status["serviceAccountUid"] = uid.into();
+        }
+        if let Some(records) = &update.kubeconfigs {
+            status["kubeconfigs"] = kubeconfigs(records);
+        }
+        self.patch_member_status(member, &status).await
+    }
+
+    /// Writes the records of kubeconfigs in exactly this version of a Member, and nothing else.
+    ///
+    /// # Errors
+    /// A conflict if the Member has changed since.
+    pub(crate) async fn write_kubeconfigs(
+        &self,
+        member: &Member,
+        records: &[KubeconfigRecord],
+    ) -> Result<Member, Error> {
+        self.patch_member_status(member, &json!({ "kubeconfigs": kubeconfigs(records) })).await
+    }
+
+    async fn patch_member_status(&self, member: &Member, status: &Value) -> Result<Member, Error> {
         let patch = json!({ "metadata": { "resourceVersion": member.resource_version }, "status": status });
         let (members, id) = (self.members(&member.id.role), &member.id);
         let patched = members.patch_status("patch_member_status", &id.to_string(), id.name(), &patch).await?;
@@ -180,6 +208,21 @@ impl Cluster {
         let (members, id) = (self.members(&member.id.role), &member.id);
         gone(members.delete("delete_member", &id.to_string(), id.name(), &member.uid).await)
     }
+
+    /// Deletes exactly this version of a Member. Returns whether somebody's finalizer holds the object.
+    ///
+    /// # Errors
+    /// A conflict if the Member has changed or was replaced since.
+    pub(crate) async fn delete_member_version(&self, member: &Member) -> Result<bool, Error> {
+        let (members, id) = (self.members(&member.id.role), &member.id);
+        let (uid, version) = (member.uid.clone(), member.resource_version.clone());
+        let version = Preconditions { uid: Some(uid), resource_version: Some(version) };
+        members.delete_version("delete_member", &id.to_string(), id.name(), version).await
+    }
+}
+
+fn kubeconfigs(records: &[KubeconfigRecord]) -> Value {
+    json!(records.iter().map(crd::KubeconfigRecord::from).collect::<Vec<_>>())
 }
 
 fn claim(until: DateTime<Utc>) -> String {

@@ -26,6 +26,7 @@ mod watch;
 
 pub use audit_id::with_audit_ids;
 pub use error::{Error, ErrorKind};
+pub(crate) use kubeconfig_secrets::Slot;
 pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
 pub use members::{Listed, Lookup, StatusUpdate, WatchedMember};

@@ -201,10 +201,17 @@ impl Objects<'_> {
         self.ask_and_ignore(call, of, self.request.delete(name, &params)).await
     }
 
-    /// Deletes all objects with these labels.
-    pub(super) async fn delete_all(&self, call: &'static str, of: &str, selector: &str) -> Result<(), Error> {
-        let params = ListParams::default().labels(selector);
-        self.ask_and_ignore(call, of, self.request.delete_collection(&DeleteParams::default(), &params)).await
+    /// Deletes the object of this name if it is still exactly this version. Returns whether finalizers hold it.
+    pub(super) async fn delete_version(
+        &self,
+        call: &'static str,
+        of: &str,
+        name: &str,
+        version: Preconditions,
+    ) -> Result<bool, Error> {
+        let params = DeleteParams::background().preconditions(version);
+        // The answer is the object if it is still there, otherwise a `Status`.
+        Ok(self.ask(call, of, self.request.delete(name, &params)).await?.is_deleting())
     }
 
     async fn ask(&self, call: &'static str, of: &str, request: Built) -> Result<Object, Error> {

@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     /// Creates the member's service account.
-    pub(crate) async fn create_account(&self, member: &Member) -> Result<(), Error> {
+    pub(crate) async fn create_account(&self, member: &Member) -> Result<Account, Error> {
         let account = ServiceAccount {
             metadata: ObjectMeta {
                 name: Some(member.id.name().to_owned()),
@@ -64,7 +64,8 @@ impl Cluster {
             ..ServiceAccount::default()
         };
         let accounts = self.accounts(&member.id.role);
-        accounts.create("create_service_account", &member.id.to_string(), &account).await.map(drop)
+        let created = accounts.create("create_service_account", &member.id.to_string(), &account).await?;
+        Ok(read(&created))
     }
 
     /// The UID of a service account in any namespace; `None` if it does not exist or is being deleted.
@@ -76,8 +77,15 @@ impl Cluster {
 
     /// Deletes exactly this service account. That ends all its tokens.
     pub async fn delete_account(&self, role: &RoleId, account: &Account) -> Result<(), Error> {
-        let (accounts, of) = (self.accounts(role), format!("{role}.{}", account.name));
-        gone(accounts.delete("delete_service_account", &of, &account.name, &account.uid).await)
+        gone(self.delete_account_uid(role, &account.name, &account.uid).await)
+    }
+
+    /// Deletes the service account with this name and UID.
+    ///
+    /// # Errors
+    /// Not found if there is none of this name, a conflict if it has another UID.
+    pub(crate) async fn delete_account_uid(&self, role: &RoleId, name: &str, uid: &str) -> Result<(), Error> {
+        self.accounts(role).delete("delete_service_account", &format!("{role}.{name}"), name, uid).await
     }
 }
 

@@ -132,6 +132,9 @@ fn on_change(controller: &Controller, queue: &mut Queue, change: Change) {
             queue.at(member.id.clone(), member.expires_at());
         }
         Change::Present(member) => queue.now(member.id.clone()),
+        Change::Deleted(_, Some(member)) if member.is_expired(controller.clock.now()) => {
+            // Whoever deleted it removes the rest. If that was cut short, the sweep does.
+        }
         Change::Deleted(id, last) => {
             if let Some(member) = last {
                 report_deletion(controller, &member);
@@ -142,11 +145,12 @@ fn on_change(controller: &Controller, queue: &mut Queue, change: Change) {
     }
 }
 
-/// Reports a deletion that Daypass did not make. Daypass marks a member before deleting it, and reports it then.
+/// Reports a deletion that Daypass did not make. Daypass marks a member before it ends it early, and reports it then;
+/// and whoever deletes a member that is past its end reports that.
 fn report_deletion(controller: &Controller, member: &Member) {
-    if member.status.phase == Some(Phase::Terminating) {
+    if member.status.phase == Some(Phase::Terminating) || member.is_expired(controller.clock.now()) {
         return;
     }
-    let reason = EndReason::of(member, controller.clock.now());
+    let reason = EndReason::Revoked;
     controller.membership.report_end(member, reason, Cause::internal(&actor(reason)));
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::cluster::{Account, Lookup};
 use crate::domain::kubeconfig::KubeconfigRecord;
+use crate::domain::kubeconfig_secret::{KubeconfigSecret, review};
 use crate::domain::member::{Member, Phase};
 use crate::membership::EndReason;
 
@@ -13,7 +14,7 @@ use crate::membership::EndReason;
 pub(super) struct Observed {
     pub(super) member: Lookup,
     pub(super) account: Option<Account>,
-    pub(super) secrets: Vec<KubeconfigRecord>,
+    pub(super) secrets: Vec<KubeconfigSecret>,
     pub(super) clock_skewed: bool,
 }
 
@@ -25,7 +26,11 @@ pub(super) enum Step {
     /// Delete a service account that belongs to no live member.
     DeleteAccount(Account),
     /// Delete a Secret that belongs to no valid kubeconfig.
-    DeleteSecret(KubeconfigRecord),
+    DeleteSecret(KubeconfigSecret),
+    /// Write these records of kubeconfigs into the status.
+    Record(Vec<KubeconfigRecord>),
+    /// Mark a Secret whose record is in the status.
+    Mark(KubeconfigSecret),
     /// Create the service account and record the status.
     Provision,
 }
@@ -48,18 +53,25 @@ impl Observed {
 
     fn keep(&self, member: &Member, now: DateTime<Utc>) -> Plan {
         let foreign = self.account.iter().filter(|account| !account.deleting && !account.belongs_to(member));
-        let dead = self.secrets.iter().filter(|secret| !secret.deleting && !secret.is_wanted(member, now));
+        let kubeconfigs = review(member, &self.secrets, now);
+        let deletions = kubeconfigs.delete.into_iter().map(Step::DeleteSecret);
+        let marks = kubeconfigs.mark.into_iter().map(Step::Mark);
         let mut plan = Plan {
-            steps: foreign.cloned().map(Step::DeleteAccount).chain(dead.cloned().map(Step::DeleteSecret)).collect(),
+            steps: foreign.cloned().map(Step::DeleteAccount).chain(deletions).chain(marks).collect(),
             wake: Some(member.expires_at()),
         };
-        let own = self.account.as_ref().is_some_and(|account| account.belongs_to(member) && !account.deleting);
-        if !own || !member.is_recorded(self.clock_skewed) {
+        let own = self.account.as_ref().filter(|account| account.belongs_to(member) && !account.deleting);
+        let recorded = member.status.account_uid.as_ref();
+        let is_ready = own.is_some_and(|own| recorded.is_none_or(|uid| *uid == own.uid));
+        if !is_ready || !member.is_recorded(self.clock_skewed) {
             if member.is_claimed(now) {
                 plan.wake = member.claimed_until.into_iter().chain(plan.wake).min();
             } else {
                 plan.steps.push(Step::Provision);
             }
+        } else {
+            // Each writes the status of the version that was read, so only one of them at a time.
+            plan.steps.extend(kubeconfigs.records.map(Step::Record));
         }
         plan
     }
@@ -83,28 +95,45 @@ mod tests {
 
     use super::*;
     use crate::crd::Unreadable;
-    use crate::domain::examples::{HOUR, at, hash, kubeconfig as secret, member};
+    use crate::domain::examples::{HOUR, at, hash, kubeconfig, kubeconfig_secret as secret, member};
+    use crate::domain::kubeconfig_secret::SecretToken;
     use crate::domain::member::RecordedStatus;
 
     fn account(uid: &str) -> Account {
         Account { name: "a".into(), uid: "s".into(), member_uid: Some(uid.into()), created_at: None, deleting: false }
     }
 
-    fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigRecord>) -> Observed {
+    fn observed(member: Member, account: Option<Account>, secrets: Vec<KubeconfigSecret>) -> Observed {
         Observed { member: Lookup::Found(Box::new(member)), account, secrets, clock_skewed: false }
+    }
+
+    /// The member with the record of a kubeconfig.
+    fn with_kubeconfig(exp: i64) -> Member {
+        let mut member = member();
+        member.status.kubeconfigs = Some(vec![kubeconfig(0, exp)]);
+        member
     }
 
     #[test]
     fn provisioned_member_needs_nothing_until_its_end() {
-        let plan = observed(member(), Some(account("m1")), vec![secret(Some(HOUR - 70))]).plan(at(5));
+        let plan = observed(with_kubeconfig(HOUR - 70), Some(account("m1")), vec![secret(0)]).plan(at(5));
         assert_eq!(plan, Plan { steps: vec![], wake: Some(at(HOUR)) });
+    }
+
+    #[test]
+    fn account_made_again_is_recorded() {
+        let again = Account { uid: "later".into(), ..account("m1") };
+        assert_eq!(observed(member(), Some(again.clone()), vec![]).plan(at(5)).steps, [Step::Provision]);
+        let mut former = member();
+        former.status.account_uid = None;
+        assert_eq!(observed(former, Some(again), vec![]).plan(at(5)).steps, [], "version 0.1.0 records none");
     }
 
     #[test]
     fn member_ends_in_the_second_of_its_expiry() {
         let one_before = observed(member(), Some(account("m1")), vec![]).plan(at(HOUR - 1));
         assert_eq!(one_before.steps, []);
-        let plan = observed(member(), Some(account("m1")), vec![secret(Some(9))]).plan(at(HOUR));
+        let plan = observed(member(), Some(account("m1")), vec![secret(0)]).plan(at(HOUR));
         assert_eq!(plan.steps[0], Step::End(EndReason::Expired));
         assert_eq!(plan.steps.len(), 3);
     }
@@ -124,12 +153,12 @@ mod tests {
             let observed = Observed {
                 member: lookup,
                 account: Some(account("m1")),
-                secrets: vec![secret(None)],
+                secrets: vec![secret(0)],
                 clock_skewed: false,
             };
             assert_eq!(
                 observed.plan(at(5)).steps,
-                [Step::DeleteAccount(account("m1")), Step::DeleteSecret(secret(None))]
+                [Step::DeleteAccount(account("m1")), Step::DeleteSecret(secret(0))]
             );
         }
     }
@@ -141,18 +170,19 @@ mod tests {
     }
 
     #[test]
-    fn kubeconfig_of_another_credential_or_member_or_expired_is_deleted() {
-        let other = KubeconfigRecord { credential: Some(hash(2).fingerprint().into()), ..secret(Some(100)) };
-        let stranger = KubeconfigRecord { member_uid: Some("m0".into()), ..secret(Some(100)) };
-        for (dead, now) in
-            [(other, 5), (stranger, 5), (secret(Some(HOUR - 69)), 5), (secret(Some(100)), 170), (secret(None), 120)]
-        {
-            let plan = observed(member(), Some(account("m1")), vec![dead.clone()]).plan(at(now));
-            assert_eq!(plan.steps, [Step::DeleteSecret(dead)]);
-        }
-        for (alive, now) in [(secret(Some(100)), 169), (secret(None), 119)] {
-            assert_eq!(observed(member(), Some(account("m1")), vec![alive]).plan(at(now)).steps, []);
-        }
+    fn dead_kubeconfig_loses_its_secret_and_its_record() {
+        let plan = observed(with_kubeconfig(100), Some(account("m1")), vec![secret(0)]).plan(at(170));
+        assert_eq!(plan.steps, [Step::DeleteSecret(secret(0)), Step::Record(vec![])]);
+    }
+
+    #[test]
+    fn kubeconfig_of_version_0_1_0_is_recorded_and_then_marked() {
+        let token = SecretToken { jti: "j0".into(), expires_at: at(100), from: None };
+        let former = KubeconfigSecret { in_status: false, token: Some(token), ..secret(0) };
+        let plan = observed(member(), Some(account("m1")), vec![former.clone()]).plan(at(5));
+        assert_eq!(plan.steps, [Step::Record(vec![kubeconfig(0, 100)])]);
+        let plan = observed(with_kubeconfig(100), Some(account("m1")), vec![former.clone()]).plan(at(5));
+        assert_eq!(plan.steps, [Step::Mark(former)]);
     }
 
     #[test]
@@ -175,23 +205,21 @@ mod tests {
         proptest::option::of(account)
     }
 
-    fn secrets() -> impl Strategy<Value = Vec<KubeconfigRecord>> {
-        let fields = (0..10u8, "m[01]", 1..3u8, any::<bool>(), -HOUR..2 * HOUR, proptest::option::of(-HOUR..2 * HOUR));
-        let secret = fields.prop_map(|(slot, uid, credential, deleting, created_at, exp)| KubeconfigRecord {
-            name: format!("a.{slot}"),
-            uid: format!("k{slot}"),
+    fn secrets() -> impl Strategy<Value = Vec<KubeconfigSecret>> {
+        let fields = (0..10u8, "m[01]", 1..3u8, any::<bool>(), -HOUR..2 * HOUR);
+        let secret = fields.prop_map(|(slot, uid, credential, deleting, created_at)| KubeconfigSecret {
             member_uid: Some(uid),
             credential: Some(hash(credential).fingerprint().into()),
             created_at: at(created_at),
             deleting,
-            ..secret(exp)
+            ..secret(slot)
         });
         proptest::collection::vec(secret, 0..10)
     }
 
     proptest! {
         /// For any objects: a member that is not live is never provisioned and loses all its objects. A live member
-        /// keeps exactly its own account and its valid kubeconfigs.
+        /// keeps exactly its own account and the Secrets that [`review`] leaves it.
         #[test]
         fn plan_deletes_exactly_what_is_not_wanted(
             now in -10i64..2 * HOUR,
@@ -212,8 +240,9 @@ mod tests {
             let ends = plan.steps.iter().any(|step| matches!(step, Step::End(_)));
             let has_ended = deleting && terminating;
             prop_assert_eq!(ends, !live && !has_ended);
+            let unwanted = review(&member, &secrets, now).delete;
             for secret in secrets {
-                let stays = secret.deleting || (live && secret.is_wanted(&member, now));
+                let stays = secret.deleting || (live && !unwanted.contains(&secret));
                 prop_assert_eq!(plan.steps.contains(&Step::DeleteSecret(secret)), !stays);
             }
             if let Some(account) = account {

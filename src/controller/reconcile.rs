@@ -28,6 +28,13 @@ pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<
     if feed.role(cluster, &id.role).await?.is_none() {
         return Ok(None);
     }
+    let ended = end_if_due(controller, id).await;
+    match &ended {
+        Ok(true) => return Ok(None),
+        // It was extended at this moment, and keeps its objects.
+        Err(error) if error.is_conflict() => return ended.map(|_| None),
+        _ => {}
+    }
     let known = feed.members.get(id);
     let secrets = cluster.list_kubeconfigs(id).await;
     let account = cluster.account(id).await;
@@ -48,29 +55,54 @@ pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<
         tracing::warn!(member = %id, %why, "a Member cannot be read; treating it as ended");
     }
     let plan = observed.plan(controller.clock.now());
-    let is_complete = read.is_ok();
-    let mut done = read.map(|()| plan.wake);
-    for step in plan.steps.into_iter().filter(|step| is_complete || *step != Step::Provision) {
+    let (has_tried, is_complete) = (ended.is_err(), read.is_ok());
+    let is_possible = |step: &Step| match step {
+        Step::End(_) => !has_tried,
+        Step::Provision | Step::Record(_) => is_complete,
+        Step::DeleteAccount(_) | Step::DeleteSecret(_) | Step::Mark(_) => true,
+    };
+    let mut done = ended.and(read).map(|()| plan.wake);
+    for step in plan.steps.into_iter().filter(is_possible) {
         tracing::debug!(member = %id, ?step, "reconciling");
         // Continue after a failure: if somebody's admission policy refuses to delete the Member, its service account
         // must still go.
+        let is_end = matches!(step, Step::End(_));
         let outcome = run(controller, id, step, &observed.member).await;
+        if is_end && outcome.as_ref().is_err_and(Error::is_conflict) {
+            return outcome.map(|()| None);
+        }
         done = done.and_then(|wake| outcome.map(|()| wake));
     }
     done
+}
+
+/// Ends a member whose time is over, as the feed knows it: the deletion names that version. The Member's status names
+/// its objects; the sweep finds others. Returns whether it has ended.
+///
+/// # Errors
+/// A conflict if the member was extended at this moment.
+async fn end_if_due(controller: &Controller, id: &MemberId) -> Result<bool, Error> {
+    let Some(member) = controller.feed.members.get(id) else { return Ok(false) };
+    if member.deleting || !member.is_expired(controller.clock.now()) {
+        return Ok(false);
+    }
+    let actor = actor(EndReason::Expired);
+    controller.membership.end(&member, EndReason::Expired, Cause::internal(&actor)).await.map(|()| true)
 }
 
 async fn run(controller: &Controller, id: &MemberId, step: Step, member: &Lookup) -> Result<(), Error> {
     let Controller { cluster, membership, .. } = controller;
     match (step, member) {
         (Step::DeleteAccount(account), _) => cluster.delete_account(&id.role, &account).await,
-        (Step::DeleteSecret(secret), _) => cluster.delete_secret(&id.role, &secret).await,
+        (Step::DeleteSecret(secret), _) => cluster.delete_secret(&id.role, &secret.name, &secret.uid).await,
+        (Step::Mark(secret), _) => cluster.mark_secret(&id.role, &secret).await,
         (Step::End(reason), Lookup::Found(member)) => {
             membership.end(member, reason, Cause::internal(&actor(reason))).await
         }
         (Step::Provision, Lookup::Found(member)) => {
-            membership.provision(member, None, Cause::internal(&Actor::Kubernetes)).await.map(drop)
+            membership.repair(member, Cause::internal(&Actor::Kubernetes)).await
         }
-        (Step::End(_) | Step::Provision, _) => Ok(()),
+        (Step::Record(records), Lookup::Found(member)) => membership.record_kubeconfigs(member, &records).await,
+        (Step::End(_) | Step::Provision | Step::Record(_), _) => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::Controller;
 use super::plan::Observed;
 use crate::cluster::{Account, Cluster, Error, Lookup, PAGE};
-use crate::domain::kubeconfig::KubeconfigRecord;
+use crate::domain::kubeconfig_secret::KubeconfigSecret;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 use crate::domain::role::{Role, RoleId};
@@ -152,10 +152,10 @@ async fn remove_foreign_account(cluster: &Cluster, role: &RoleId, account: &Acco
 }
 
 /// Deletes a Secret that names no member.
-async fn remove_foreign_secret(cluster: &Cluster, role: &RoleId, secret: &KubeconfigRecord) -> Result<(), Error> {
+async fn remove_foreign_secret(cluster: &Cluster, role: &RoleId, secret: &KubeconfigSecret) -> Result<(), Error> {
     if secret.deleting {
         return Ok(());
     }
     tracing::warn!(role = %role, secret = %secret.name, "removing a Secret that belongs to no kubeconfig");
-    cluster.delete_secret(role, secret).await
+    cluster.delete_secret(role, &secret.name, &secret.uid).await
 }

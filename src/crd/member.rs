@@ -5,9 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::kubeconfig::{read_records, records_schema};
 use super::object::Object;
-use super::schema::{Unreadable, chrono_of, date, date_schema, immutable, text_schema};
+use super::schema::{Unreadable, chrono_of, date, date_schema, id_schema, immutable, text_schema};
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{self, Phase};
 use crate::domain::member_id::MemberId;
@@ -104,6 +106,14 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64")]
     pub observed_generation: Option<i64>,
+    /// UID of the member's service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "id_schema::<64>")]
+    pub service_account_uid: Option<String>,
+    /// The kubeconfigs issued to the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "records_schema")]
+    pub kubeconfigs: Option<Box<RawValue>>,
 }
 
 /// Without `format: duration`, which the API server parses with silent overflow.
@@ -157,6 +167,8 @@ fn read_status(status: MemberStatus) -> Result<member::RecordedStatus, Unreadabl
         clock_skewed: is_true("ClockSkewed").is_some(),
         role_widened: is_true("RoleWidened").and_then(|condition| chrono_of(&condition.last_transition_time)),
         role_hash: status.role_hash,
+        account_uid: status.service_account_uid,
+        kubeconfigs: status.kubeconfigs.map(|records| read_records(&records)),
     })
 }
 
@@ -183,6 +195,28 @@ mod tests {
     fn hard_end_limits_a_longer_duration() {
         let member = read(json!({"duration": "4h", "notAfter": "2026-11-23T02:00:00+01:00"}), json!(null)).unwrap();
         assert_eq!(member.expires_at().to_rfc3339(), "2026-11-23T01:00:00+00:00");
+    }
+
+    #[test]
+    fn malformed_record_hides_neither_the_member_nor_other_records() {
+        let record = |slot: i64| {
+            json!({"slot": slot, "id": "j", "mode": "direct", "secretUid": "k", "credential": "c",
+                   "issuedAt": "2026-11-23T00:00:00Z", "tokenExpiresAt": "2026-11-23T01:00:00Z"})
+        };
+        let mut gateway = record(4);
+        gateway["mode"] = "gateway".into();
+        let hostile = json!([record(3), 7, {}, record(10), record(-1), gateway, null, record(3), record(9)]);
+        let slots = |records: serde_json::Value| {
+            let member = read(json!({"duration": "1h"}), json!({"kubeconfigs": records})).unwrap();
+            member.status.kubeconfigs.map(|records| records.iter().map(|record| record.slot).collect::<Vec<_>>())
+        };
+        assert_eq!(slots(hostile), Some(vec![3, 9]));
+        for invalid in [json!({}), json!("x"), json!(7)] {
+            assert_eq!(slots(invalid), Some(vec![]), "nothing is issued");
+        }
+        assert_eq!(slots(json!(null)), None);
+        let nested = format!("[{}0{}]", r#"{"a":"#.repeat(500), "}".repeat(500));
+        assert_eq!(read_records(&RawValue::from_string(nested).unwrap()), []);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Daypass's Kubernetes API types: their schemas, their CEL rules, and tolerant decoding.
 
 pub mod access_token;
+mod kubeconfig;
 pub mod member;
 mod object;
 mod schema;
+
+pub(crate) use kubeconfig::KubeconfigRecord;
 
 pub use access_token::{AccessToken, AccessTokenSpec, read_access_token};
 pub use member::{CLAIM_ANNOTATION, Member, MemberSpec, MemberStatus, REQUEST_ANNOTATION, read_member};

@@ -3,7 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret, owner_key};
-use super::kubeconfig::{KubeconfigRecord, RecordedToken};
+use super::kubeconfig::KubeconfigRecord;
+use super::kubeconfig_secret::{KubeconfigSecret, SecretToken, placeholder};
 use super::lifetime::MembershipDuration;
 use super::member::{Credential, Member, Phase, RecordedStatus};
 use super::member_id::MemberId;
@@ -46,21 +47,37 @@ pub(crate) fn member() -> Member {
             clock_skewed: false,
             role_hash: None,
             role_widened: None,
+            account_uid: Some("s".into()),
+            kubeconfigs: Some(vec![]),
         },
     }
 }
 
-/// The member's kubeconfig, with a token of this `exp`; `None`: the token is pending.
-pub(crate) fn kubeconfig(exp: Option<i64>) -> KubeconfigRecord {
+/// The record of a kubeconfig of the member, with a token of this `exp`.
+pub(crate) fn kubeconfig(slot: u8, exp: i64) -> KubeconfigRecord {
     KubeconfigRecord {
-        name: "a.0".into(),
-        uid: "k".into(),
+        slot,
+        id: format!("j{slot}"),
+        secret_uid: format!("k{slot}"),
+        credential: hash(1).fingerprint().into(),
+        from: None,
+        issued_at: at(0),
+        expires_at: at(exp),
+    }
+}
+
+/// The Secret of that kubeconfig.
+pub(crate) fn kubeconfig_secret(slot: u8) -> KubeconfigSecret {
+    KubeconfigSecret {
+        name: format!("a.{slot}"),
+        uid: format!("k{slot}"),
         member: Some("a".into()),
         member_uid: Some("m1".into()),
         credential: Some(hash(1).fingerprint().into()),
         created_at: at(0),
         deleting: false,
-        issued: exp.map(|exp| RecordedToken { jti: "j".into(), expires_at: at(exp), from: None }),
+        in_status: true,
+        token: Some(SecretToken { jti: placeholder(slot), expires_at: at(HOUR - 70), from: None }),
     }
 }
 

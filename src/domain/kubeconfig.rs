@@ -13,44 +13,28 @@ pub const TOKEN_LEEWAY: TimeDelta = TimeDelta::seconds(70);
 pub const MIN_TOKEN_LIFETIME: TimeDelta = TimeDelta::seconds(600);
 
 /// The most live kubeconfigs of a member.
-pub const MAX_KUBECONFIGS: usize = 10;
+pub const MAX_KUBECONFIGS: u8 = 10;
 
-/// How long a Secret may wait for its token. By then, the request that created it has been answered or has failed.
-const PENDING: TimeDelta = TimeDelta::minutes(2);
-
-/// A kubeconfig as its Secret records it.
+/// A kubeconfig as the Member's status records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeconfigRecord {
-    /// The Secret's name, `<member>.<slot>`.
-    pub name: String,
-    /// The Secret's UID.
-    pub uid: String,
-    /// The name of the member in the Secret's label.
-    pub member: Option<String>,
-    /// The UID of that member.
-    pub member_uid: Option<String>,
+    /// Its slot, below [`MAX_KUBECONFIGS`]. No two records of a member have the same.
+    pub slot: u8,
+    /// Its id: the `jti` of its token.
+    pub id: String,
+    /// The UID of its Secret.
+    pub secret_uid: String,
     /// The fingerprint of the credential that it was issued for.
-    pub credential: Option<String>,
-    /// When the Secret was created.
-    pub created_at: DateTime<Utc>,
-    /// Whether the Secret is being deleted.
-    pub deleting: bool,
-    /// The token; `None` until it is recorded.
-    pub issued: Option<RecordedToken>,
-}
-
-/// A kubeconfig's token as recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedToken {
-    /// The token's id.
-    pub jti: String,
+    pub credential: String,
+    /// The client address that it was issued to.
+    pub from: Option<String>,
+    /// When it was issued, by the API server's clock.
+    pub issued_at: DateTime<Utc>,
     /// The token's `exp`. The API server accepts it for [`TOKEN_LEEWAY`] longer.
     pub expires_at: DateTime<Utc>,
-    /// The client address it was issued to.
-    pub from: Option<String>,
 }
 
-impl RecordedToken {
+impl KubeconfigRecord {
     /// Whether the API server may still accept the token. This is the one place that decides when a kubeconfig is
     /// dead.
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
@@ -62,47 +46,23 @@ impl RecordedToken {
     pub fn outlives(&self, end: DateTime<Utc>) -> bool {
         !dies_in_time(self.expires_at, end)
     }
-}
 
-impl KubeconfigRecord {
-    /// Whether this is a kubeconfig of `member`.
-    pub fn belongs_to(&self, member: &Member) -> bool {
-        member.owns(self.member_uid.as_deref())
-    }
-
-    /// Whether a token was issued that the API server may still accept. `false` while the token is pending.
-    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
-        !self.deleting && self.issued.as_ref().is_some_and(|token| token.is_alive(now))
-    }
-
-    /// Whether its token is over, so that its slot can be reused. `false` while the token is pending.
-    pub fn is_dead(&self, now: DateTime<Utc>) -> bool {
-        self.issued.as_ref().is_some_and(|token| !token.is_alive(now))
-    }
-
-    /// Whether its token would be accepted after `end`. `false` while the token is pending.
-    pub fn outlives(&self, end: DateTime<Utc>) -> bool {
-        self.issued.as_ref().is_some_and(|token| token.outlives(end))
-    }
-
-    /// Whether to keep the Secret: it belongs to this member and its present credential, and its token is alive, dies
-    /// in time, or is still pending.
+    /// Whether the member may have it: it was issued for the present credential, and its token is alive and dies in
+    /// time.
     pub fn is_wanted(&self, member: &Member, now: DateTime<Utc>) -> bool {
-        let fingerprint = member.status.credential.as_ref().map(|hash| hash.fingerprint());
-        let current = fingerprint.is_some() && self.credential.as_deref() == fingerprint;
-        self.belongs_to(member)
-            && current
-            && match &self.issued {
-                Some(token) => token.is_alive(now) && !token.outlives(member.expires_at()),
-                None => now < self.created_at + PENDING,
-            }
+        is_of_credential(member, Some(&self.credential)) && self.is_alive(now) && !self.outlives(member.expires_at())
     }
 }
 
-/// The names that the Secrets of a member's kubeconfigs may have. The API server creates a name only once, which
-/// enforces [`MAX_KUBECONFIGS`] without a lock.
-pub fn slot_names(id: &MemberId) -> impl Iterator<Item = String> {
-    (0..MAX_KUBECONFIGS).map(|slot| format!("{}.{slot}", id.name()))
+/// Whether this is the fingerprint of the member's present credential.
+pub(super) fn is_of_credential(member: &Member, fingerprint: Option<&str>) -> bool {
+    let present = member.status.credential.as_ref().map(|hash| hash.fingerprint());
+    present.is_some() && present == fingerprint
+}
+
+/// The name of the Secret in this slot. The API server creates a name only once, so two requests never share a slot.
+pub fn slot_name(id: &MemberId, slot: u8) -> String {
+    format!("{}.{slot}", id.name())
 }
 
 /// When a token with this `exp` is dead, leeway and cache included; `None` beyond the calendar.
@@ -158,57 +118,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::examples::{HOUR, at, hash, kubeconfig as record, member};
+    use crate::domain::examples::{HOUR, at, hash, kubeconfig, member};
     use crate::domain::member::RecordedStatus;
 
     #[test]
     fn token_is_alive_until_70_seconds_after_its_exp() {
-        let record = record(Some(100));
-        assert!(record.is_alive(at(169)) && !record.is_dead(at(169)));
-        assert!(!record.is_alive(at(170)) && record.is_dead(at(170)));
-    }
-
-    #[test]
-    fn pending_kubeconfig_is_neither_alive_nor_dead() {
-        let pending = record(None);
-        assert!(!pending.is_alive(at(0)) && !pending.is_dead(at(0)) && !pending.outlives(at(0)));
-    }
-
-    #[test]
-    fn deleted_kubeconfig_is_not_alive() {
-        assert!(!KubeconfigRecord { deleting: true, ..record(Some(100)) }.is_alive(at(0)));
+        assert!(kubeconfig(0, 100).is_alive(at(169)));
+        assert!(!kubeconfig(0, 100).is_alive(at(170)));
     }
 
     #[test]
     fn token_with_an_exp_beyond_the_calendar_never_dies() {
-        let token = RecordedToken { jti: "j".into(), expires_at: DateTime::<Utc>::MAX_UTC, from: None };
-        assert!(token.is_alive(DateTime::<Utc>::MAX_UTC) && token.outlives(DateTime::<Utc>::MAX_UTC));
+        let record = KubeconfigRecord { expires_at: DateTime::<Utc>::MAX_UTC, ..kubeconfig(0, 0) };
+        assert!(record.is_alive(DateTime::<Utc>::MAX_UTC) && record.outlives(DateTime::<Utc>::MAX_UTC));
     }
 
     #[test]
-    fn only_a_kubeconfig_of_the_member_and_its_credential_is_wanted() {
+    fn only_a_kubeconfig_of_the_present_credential_is_wanted() {
         let wanted = |record: KubeconfigRecord| record.is_wanted(&member(), at(5));
-        assert!(wanted(record(Some(HOUR - 70))));
-        assert!(!wanted(record(Some(HOUR - 69))), "outlives the member");
-        assert!(!wanted(record(Some(-65))), "is dead");
-        assert!(!wanted(KubeconfigRecord { member_uid: Some("m0".into()), ..record(Some(100)) }));
-        assert!(!wanted(KubeconfigRecord { member_uid: None, ..record(Some(100)) }));
-        assert!(!wanted(KubeconfigRecord { credential: Some(hash(2).fingerprint().into()), ..record(Some(100)) }));
-        assert!(!wanted(KubeconfigRecord { credential: None, ..record(Some(100)) }));
+        assert!(wanted(kubeconfig(0, HOUR - 70)));
+        assert!(!wanted(kubeconfig(0, HOUR - 69)), "outlives the member");
+        assert!(!wanted(kubeconfig(0, -65)), "is dead");
+        assert!(!wanted(KubeconfigRecord { credential: hash(2).fingerprint().into(), ..kubeconfig(0, 100) }));
         let none = Member { status: RecordedStatus::default(), ..member() };
-        assert!(!KubeconfigRecord { credential: None, ..record(Some(100)) }.is_wanted(&none, at(5)));
-    }
-
-    #[test]
-    fn pending_kubeconfig_is_wanted_for_two_minutes() {
-        assert!(record(None).is_wanted(&member(), at(119)));
-        assert!(!record(None).is_wanted(&member(), at(120)));
-    }
-
-    #[test]
-    fn member_has_ten_slots() {
-        let names: Vec<String> = slot_names(&member().id).collect();
-        assert_eq!((names.len(), names[0].as_str(), names[9].as_str()), (10, "a.0", "a.9"));
+        assert!(!kubeconfig(0, 100).is_wanted(&none, at(5)));
+        assert!(!is_of_credential(&none, None));
     }
 
     #[test]
@@ -237,10 +171,9 @@ mod tests {
     proptest! {
         #[test]
         fn wanted_kubeconfig_is_dead_when_its_member_ends(exp in -HOUR..2 * HOUR, now in 0..2 * HOUR) {
-            let (record, end) = (record(Some(exp)), member().expires_at());
-            prop_assert!(record.is_alive(at(now)) != record.is_dead(at(now)));
+            let (record, end) = (kubeconfig(0, exp), member().expires_at());
             if record.is_wanted(&member(), at(now)) {
-                prop_assert!(record.is_alive(at(now)) && record.is_dead(end));
+                prop_assert!(record.is_alive(at(now)) && !record.is_alive(end));
             }
             prop_assert_eq!(record.outlives(end), record.is_alive(end));
         }

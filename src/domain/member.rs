@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
+use super::kubeconfig::KubeconfigRecord;
 use super::lifetime::{self, InvalidDuration, InvalidEnd, MembershipDuration, NewEnd};
 use super::member_id::MemberId;
 use super::secret::{Secret, SecretHash};
@@ -79,6 +80,10 @@ pub struct RecordedStatus {
     pub role_hash: Option<String>,
     /// When Daypass found that the role had gained rights.
     pub role_widened: Option<DateTime<Utc>>,
+    /// The UID of the service account.
+    pub account_uid: Option<String>,
+    /// The kubeconfigs; `None` if there are no records: the Secrets tell (version 0.1.0).
+    pub kubeconfigs: Option<Vec<KubeconfigRecord>>,
 }
 
 impl Member {

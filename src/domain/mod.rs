@@ -7,6 +7,7 @@ pub(crate) mod examples;
 pub mod grants;
 pub mod hex;
 pub mod kubeconfig;
+pub mod kubeconfig_secret;
 pub mod lifetime;
 pub mod member;
 pub mod member_id;

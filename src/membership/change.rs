@@ -1,8 +1,9 @@
 //! Changing a member: its duration, its credential, and the recorded rights of its role.
 
-use super::create::CLAIM;
+use super::create::{CLAIM, Written};
 use super::{Membership, status};
 use crate::cluster::{Error, ErrorKind};
+use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{Credential, Member};
 use crate::observability::audit::{Cause, Kind};
@@ -20,21 +21,18 @@ impl Membership {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let changed = self.seen(self.cluster.set_duration(member, duration, self.clock.now() + CLAIM).await?);
-        // If one Secret cannot be deleted, still delete the others.
-        let mut deleted = Ok(());
-        for secret in self.cluster.list_kubeconfigs(&changed.id).await? {
-            if secret.outlives(changed.expires_at()) && secret.belongs_to(&changed) {
-                deleted = deleted.and(self.cluster.delete_secret(&changed.id.role, &secret).await);
-            }
-        }
-        deleted?;
+        // The change of the spec is the decision: from now on, whoever issues a kubeconfig sees the new end. So these
+        // are all.
+        let mut outliving = self.kubeconfigs_of(&changed).await?;
+        outliving.retain(|record| record.outlives(changed.expires_at()));
         let provisioned = self.provision(&changed, None, cause).await;
+        self.delete_kubeconfigs(&changed.id, &outliving).await?;
         let refused = provisioned.as_ref().is_err_and(|error| error.kind == ErrorKind::RefusedByPolicy);
         if refused && changed.expires_at() > member.expires_at() {
             // The caller is told that its request was refused, so nobody stays longer. A shorter time stays in force.
             self.seen(self.cluster.set_duration(&changed, member.duration, self.clock.now() + CLAIM).await?);
         }
-        provisioned
+        provisioned.map(|written| written.after)
     }
 
     /// Gives a member a new credential. The old one and all kubeconfigs issued for it stop working.
@@ -45,10 +43,22 @@ impl Membership {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let hash = credential.hash();
-        let renewed = self.provision(member, Some(&hash), cause).await?;
-        self.delete_kubeconfigs(&renewed, Some(&hash)).await?;
-        self.report(Kind::CredentialIssued, &renewed, cause, None);
-        Ok(renewed)
+        let Written { before, after } = self.provision(member, Some(&hash), cause).await?;
+        let old = self.kubeconfigs_of(&before).await?;
+        self.delete_kubeconfigs(&after.id, &old).await?;
+        self.report(Kind::CredentialIssued, &after, cause, None);
+        Ok(after)
+    }
+
+    /// Writes these records of kubeconfigs into exactly this version of a live member. After a conflict, the next
+    /// sweep does this.
+    pub async fn record_kubeconfigs(&self, member: &Member, records: &[KubeconfigRecord]) -> Result<(), Error> {
+        match self.cluster.write_kubeconfigs(member, records).await {
+            Ok(recorded) => self.seen(recorded),
+            Err(error) if !error.is_conflict() && !error.is_gone() => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        Ok(())
     }
 
     /// Records that the rights of a live member's role have changed. After a conflict, the next sweep does this.

@@ -1,13 +1,13 @@
 //! Creating a member: the Member, its service account, its status, in this order.
 //!
-//! The calls: POST Member, GET and POST service account, PATCH status.
+//! The calls: POST Member, POST service account, PATCH status.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::{CONFLICT_RETRIES, EndReason, Membership, status};
-use crate::cluster::{Error, ErrorKind, Lookup};
+use crate::cluster::{Account, Error, ErrorKind, Lookup, StatusUpdate};
 use crate::crd::MemberSpec;
 use crate::domain::member::{Credential, Member};
 use crate::domain::member_id::MemberId;
@@ -22,6 +22,14 @@ pub(super) const CLAIM: TimeDelta = TimeDelta::seconds(10);
 const QUOTA_RETRIES: usize = 5;
 const QUOTA_PAUSE: Duration = Duration::from_millis(500);
 
+/// A change of a Member's status.
+pub(super) struct Written {
+    /// The version that was replaced.
+    pub(super) before: Member,
+    /// The new version.
+    pub(super) after: Member,
+}
+
 impl Membership {
     /// Creates a member with its credential, and with the hash of its request if that may be repeated. If a step
     /// fails, ends the member again. If the process is killed in between, or that fails too, a member without a
@@ -35,8 +43,12 @@ impl Membership {
         cause: Cause<'_>,
     ) -> Result<Member, Error> {
         let member = self.seen(self.create_counted(id, spec, request_hash).await?);
-        match self.provision(&member, Some(&credential.hash()), cause).await {
-            Ok(member) => Ok(member),
+        let provisioned = match self.create_account(&member).await {
+            Ok(account) => self.write(&member, &account, Some(&credential.hash()), cause).await,
+            Err(error) => Err(error),
+        };
+        match provisioned {
+            Ok(written) => Ok(written.after),
             Err(error) => {
                 if let Err(error) = self.end(&member, EndReason::Revoked, cause).await {
                     tracing::warn!(%error, "could not remove a half-created member; it ends at its expiry");
@@ -64,15 +76,35 @@ impl Membership {
         create().await
     }
 
-    /// Makes sure that a live member has its service account and a current status; `credential` becomes its new
-    /// credential. Reports a creation or a new duration that the status had not recorded.
-    pub async fn provision(
+    /// Makes sure that a live member has a current status; `credential` becomes its new credential. Reports a creation
+    /// or a new duration that the status had not recorded. Creates the service account if none is recorded.
+    pub(super) async fn provision(
         &self,
         member: &Member,
         credential: Option<&SecretHash>,
         cause: Cause<'_>,
-    ) -> Result<Member, Error> {
-        self.ensure_account(member).await?;
+    ) -> Result<Written, Error> {
+        let account = match &member.status.account_uid {
+            Some(uid) => uid.clone(),
+            None => self.ensure_account(member).await?,
+        };
+        self.write(member, &account, credential, cause).await
+    }
+
+    /// Makes sure that a live member has its service account and a current status, whatever is recorded.
+    pub async fn repair(&self, member: &Member, cause: Cause<'_>) -> Result<(), Error> {
+        let account = self.ensure_account(member).await?;
+        self.write(member, &account, None, cause).await.map(drop)
+    }
+
+    /// Writes the status of a member with this service account.
+    async fn write(
+        &self,
+        member: &Member,
+        account_uid: &str,
+        credential: Option<&SecretHash>,
+        cause: Cause<'_>,
+    ) -> Result<Written, Error> {
         // What this replica has seen of the role. If that is unknown, the next check of the roles records it.
         let role_hash = match &member.status.role_hash {
             Some(_) => None,
@@ -81,14 +113,18 @@ impl Membership {
         let mut member = member.clone();
         for _ in 0..CONFLICT_RETRIES {
             let skewed = self.clock.is_skewed();
-            if credential.is_none() && member.is_recorded(skewed) {
-                return Ok(member);
+            let is_recorded = member.is_recorded(skewed) && member.status.account_uid.as_deref() == Some(account_uid);
+            if credential.is_none() && is_recorded {
+                return Ok(Written { before: member.clone(), after: member });
             }
-            let update = status::active(&member, credential, role_hash.as_deref(), skewed, self.clock.now());
+            let update = StatusUpdate {
+                account_uid: Some(account_uid),
+                ..status::active(&member, credential, role_hash.as_deref(), skewed, self.clock.now())
+            };
             match self.cluster.write_status(&member, &update).await {
-                Ok(recorded) => {
+                Ok(after) => {
                     self.report_transition(&member, cause);
-                    return Ok(self.seen(recorded));
+                    return Ok(Written { before: member, after: self.seen(after) });
                 }
                 Err(error) if error.is_conflict() => member = self.reread(&member).await?,
                 Err(error) => return Err(error),
@@ -97,31 +133,35 @@ impl Membership {
         Err(Error::new("patch_member_status", &member.id.to_string(), ErrorKind::Conflict, "changed too often"))
     }
 
-    /// Makes sure that the member's service account exists and is its own.
+    /// Creates the service account of a new member. Returns its UID.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if the account belongs to another Member. It is never adopted: the controller removes
-    /// it first.
-    async fn ensure_account(&self, member: &Member) -> Result<(), Error> {
-        // Read first: each attempt to create counts against the namespace's quota until Kubernetes recounts.
-        let mut found = self.cluster.account(&member.id).await?;
-        if found.is_none() {
-            match self.cluster.create_account(member).await {
-                Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                    found = self.cluster.account(&member.id).await?;
-                }
-                result => return result,
+    /// [`ErrorKind::Conflict`] if another Member's account has the name. It is never adopted: the controller removes it
+    /// first.
+    async fn create_account(&self, member: &Member) -> Result<String, Error> {
+        match self.cluster.create_account(member).await {
+            Err(error) if error.kind == ErrorKind::AlreadyExists => {
+                own_uid(member, self.cluster.account(&member.id).await?.as_ref())
             }
+            created => created.map(|account| account.uid),
         }
-        if found.is_some_and(|account| account.belongs_to(member) && !account.deleting) {
-            return Ok(());
+    }
+
+    /// Makes sure that the member's service account exists and is its own. Returns its UID.
+    ///
+    /// # Errors
+    /// As [`Self::create_account`].
+    async fn ensure_account(&self, member: &Member) -> Result<String, Error> {
+        // Read first, since the controller repeats this without end: each attempt to create counts against the
+        // namespace's quota until Kubernetes recounts.
+        match self.cluster.account(&member.id).await? {
+            None => self.create_account(member).await,
+            found => own_uid(member, found.as_ref()),
         }
-        let id = member.id.to_string();
-        Err(Error::new("create_service_account", &id, ErrorKind::Conflict, "the account belongs to another Member"))
     }
 
     /// The current version of the member, if it is still the same one and live.
-    async fn reread(&self, member: &Member) -> Result<Member, Error> {
+    pub(super) async fn reread(&self, member: &Member) -> Result<Member, Error> {
         match self.cluster.member(&member.id).await? {
             Lookup::Found(now) if now.uid == member.uid && now.is_live(self.clock.now()) => Ok(*now),
             _ => Err(Error::new("get_member", &member.id.to_string(), ErrorKind::NotFound, "the member has ended")),
@@ -139,4 +179,13 @@ impl Membership {
         };
         self.report(kind, before, cause, None);
     }
+}
+
+/// The UID of the account, if it is the member's own.
+fn own_uid(member: &Member, account: Option<&Account>) -> Result<String, Error> {
+    let own = account.filter(|account| account.belongs_to(member) && !account.deleting);
+    own.map(|account| account.uid.clone()).ok_or_else(|| {
+        let id = member.id.to_string();
+        Error::new("create_service_account", &id, ErrorKind::Conflict, "the account belongs to another Member")
+    })
 }

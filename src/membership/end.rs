@@ -1,11 +1,15 @@
-//! Ending a member: deletes the Member first, which makes the decision durable, then its account and Secrets.
+//! Ending a member: the Member first, which makes the decision durable, then its account and Secrets.
+//!
+//! The calls of an expiry: DELETE Member, DELETE service account, DELETE each Secret. An early end marks the status
+//! first, so that the deletion can be told from somebody else's.
 
 use chrono::{DateTime, Utc};
 
 use super::{CONFLICT_RETRIES, Membership, status};
-use crate::cluster::{Error, Lookup};
+use crate::cluster::{Error, ErrorKind, Lookup};
+use crate::domain::kubeconfig::{KubeconfigRecord, slot_name};
 use crate::domain::member::{Member, Phase};
-use crate::domain::secret::SecretHash;
+use crate::domain::member_id::MemberId;
 use crate::observability::audit::{Cause, Kind};
 
 /// Why a membership ends.
@@ -24,23 +28,28 @@ impl EndReason {
     }
 }
 
+/// A Member whose end is durable.
+struct Ended {
+    /// Its last version, which names all its kubeconfigs.
+    last: Member,
+    /// Whether the object could be deleted.
+    deleted: Result<(), Error>,
+}
+
 impl Membership {
     /// Ends a member. Every step can be repeated, and the sweep repeats those that failed.
+    ///
+    /// # Errors
+    /// A conflict if it was extended: it lives on, and so do its objects.
     pub async fn end(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> Result<(), Error> {
-        let unmarked = self.mark_ended(member, reason, cause).await;
-        let deleted = match (unmarked, self.cluster.delete_member(member).await) {
-            // Neither recorded nor deleted: the member lives on, so it keeps its account.
-            (Some(_), Err(error)) => return Err(error),
-            (Some(member), Ok(())) => {
-                self.report_end(&member, reason, cause);
-                Ok(())
-            }
-            (None, deleted) => deleted,
+        let ended = match reason {
+            EndReason::Expired if !member.deleting => self.expire(member, cause).await?,
+            _ => self.mark_and_delete(member, reason, cause).await?,
         };
         // Deleting either one ends the member's tokens, so a failure of one must not prevent the other.
-        let account = self.delete_own_account(member).await;
-        let secrets = self.delete_kubeconfigs(member, None).await;
-        deleted.and(account).and(secrets)
+        let account = self.delete_own_account(&ended.last).await;
+        let secrets = self.delete_all_kubeconfigs(&ended.last).await;
+        ended.deleted.and(account).and(secrets)
     }
 
     /// Reports the end of a member.
@@ -52,25 +61,71 @@ impl Membership {
         self.report(kind, member, cause, None);
     }
 
-    /// Records in the status that the member has ended. If several replicas do so at the same time, the one that
-    /// succeeds reports the end. If the record cannot be written, returns the member: the caller reports the end after
-    /// deleting it.
-    async fn mark_ended(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> Option<Member> {
-        let mut current = member.clone();
+    /// Deletes a Member whose time is over, in exactly the version that says so. If several replicas do so at the same
+    /// time, the one whose call is accepted reports the end.
+    async fn expire(&self, member: &Member, cause: Cause<'_>) -> Result<Ended, Error> {
+        let mut last = member.clone();
         for _ in 0..CONFLICT_RETRIES {
-            if current.uid != member.uid || current.status.phase == Some(Phase::Terminating) {
-                return None;
-            }
-            match self.cluster.write_status(&current, &status::terminating(reason, self.clock.now())).await {
-                Ok(ended) => {
-                    self.seen(ended);
-                    self.report_end(&current, reason, cause);
-                    return None;
+            match self.cluster.delete_member_version(&last).await {
+                Ok(false) => {
+                    self.report_end(&last, EndReason::Expired, cause);
+                    return Ok(Ended { last, deleted: Ok(()) });
                 }
-                Err(error) if error.is_gone() => return None,
+                // The object stays. The mark keeps its end from being reported again.
+                Ok(true) => return self.mark_and_delete(&last, EndReason::Expired, cause).await,
+                Err(error) if error.is_gone() => return Ok(Ended { last, deleted: Ok(()) }),
+                Err(error) if error.is_conflict() => match self.cluster.member(&member.id).await? {
+                    Lookup::Found(newer) if newer.uid != member.uid => return Ok(Ended { last, deleted: Ok(()) }),
+                    Lookup::Found(newer) if newer.is_live(self.clock.now()) => {
+                        self.seen(*newer);
+                        return Err(error);
+                    }
+                    Lookup::Found(newer) if newer.deleting => {
+                        return self.mark_and_delete(&newer, EndReason::Expired, cause).await;
+                    }
+                    Lookup::Found(newer) => last = *newer,
+                    Lookup::Missing => return Ok(Ended { last, deleted: Ok(()) }),
+                    Lookup::Unreadable(_) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new("delete_member", &member.id.to_string(), ErrorKind::Conflict, "changed too often"))
+    }
+
+    /// Marks the Member as ended and deletes it.
+    async fn mark_and_delete(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> Result<Ended, Error> {
+        let (last, marked) = self.mark_ended(member, reason, cause).await;
+        match (marked, self.cluster.delete_member(&last).await) {
+            // Neither recorded nor deleted: the member lives on, so it keeps its account.
+            (false, Err(error)) => Err(error),
+            (false, Ok(())) => {
+                self.report_end(&last, reason, cause);
+                Ok(Ended { last, deleted: Ok(()) })
+            }
+            (true, deleted) => Ok(Ended { last, deleted }),
+        }
+    }
+
+    /// Records in the status that the member has ended. If several replicas do so at the same time, the one that
+    /// succeeds reports the end. Returns the last version and whether it is marked or gone; if not, the caller reports
+    /// the end after deleting it.
+    async fn mark_ended(&self, member: &Member, reason: EndReason, cause: Cause<'_>) -> (Member, bool) {
+        let mut last = member.clone();
+        for _ in 0..CONFLICT_RETRIES {
+            if last.status.phase == Some(Phase::Terminating) {
+                return (last, true);
+            }
+            match self.cluster.write_status(&last, &status::terminating(reason, self.clock.now())).await {
+                Ok(marked) => {
+                    let marked = self.seen(marked);
+                    self.report_end(&last, reason, cause);
+                    return (marked, true);
+                }
+                Err(error) if error.is_gone() => return (last, true),
                 Err(error) if error.is_conflict() => match self.cluster.member(&member.id).await {
-                    Ok(Lookup::Found(newer)) => current = *newer,
-                    Ok(Lookup::Missing) => return None,
+                    Ok(Lookup::Found(newer)) if newer.uid == member.uid => last = *newer,
+                    Ok(Lookup::Found(_) | Lookup::Missing) => return (last, true),
                     _ => break,
                 },
                 Err(error) => {
@@ -79,27 +134,38 @@ impl Membership {
                 }
             }
         }
-        Some(current)
+        (last, false)
     }
 
     async fn delete_own_account(&self, member: &Member) -> Result<(), Error> {
+        let (role, name) = (&member.id.role, member.id.name());
+        if let Some(uid) = &member.status.account_uid {
+            match self.cluster.delete_account_uid(role, name, uid).await {
+                Err(error) if error.is_gone() => return Ok(()),
+                // The account was made again, and that is not recorded yet.
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
         match self.cluster.account(&member.id).await? {
-            Some(own) if own.belongs_to(member) => self.cluster.delete_account(&member.id.role, &own).await,
+            Some(own) if own.belongs_to(member) => self.cluster.delete_account(role, &own).await,
             _ => Ok(()),
         }
     }
 
-    /// Deletes all Secrets of a member; with `keep`, all but those of that credential.
-    pub(super) async fn delete_kubeconfigs(&self, member: &Member, keep: Option<&SecretHash>) -> Result<(), Error> {
-        let Err(error) = self.cluster.delete_secrets(member, keep).await else { return Ok(()) };
-        // The API server stopped at the first Secret that it could not delete; try each of the others.
-        for secret in self.cluster.list_kubeconfigs(&member.id).await? {
-            let is_kept = keep.is_some_and(|hash| secret.credential.as_deref() == Some(hash.fingerprint()));
-            if !is_kept && secret.belongs_to(member) {
-                // This returns the first error, and the sweep retries.
-                let _ = self.cluster.delete_secret(&member.id.role, &secret).await;
-            }
+    async fn delete_all_kubeconfigs(&self, member: &Member) -> Result<(), Error> {
+        let records = self.kubeconfigs_of(member).await?;
+        self.delete_kubeconfigs(&member.id, &records).await
+    }
+
+    /// Deletes the Secrets of these kubeconfigs.
+    pub(super) async fn delete_kubeconfigs(&self, id: &MemberId, records: &[KubeconfigRecord]) -> Result<(), Error> {
+        // If one cannot be deleted, still delete the others.
+        let mut deleted = Ok(());
+        for record in records {
+            let name = slot_name(id, record.slot);
+            deleted = deleted.and(self.cluster.delete_secret(&id.role, &name, &record.secret_uid).await);
         }
-        Err(error)
+        deleted
     }
 }

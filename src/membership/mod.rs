@@ -18,8 +18,8 @@ use crate::domain::member::{Credential, Member};
 use crate::feed::Feed;
 use crate::observability::audit::{Audit, Cause, Kind};
 
-/// How often to retry a write on the newer version after a conflict.
-const CONFLICT_RETRIES: usize = 5;
+/// How often to retry a write on the newer version after a conflict. Ten kubeconfigs may be issued at the same time.
+const CONFLICT_RETRIES: usize = 20;
 
 /// The members of this data plane.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use crate::cluster::StatusUpdate;
 use crate::domain::member::Member;
 use crate::domain::secret::SecretHash;
 
-/// The status of a live member.
+/// The status of a live member. Drops the records of kubeconfigs that it may no longer have.
 pub(super) fn active<'a>(
     member: &Member,
     credential: Option<&'a SecretHash>,
@@ -27,7 +27,17 @@ pub(super) fn active<'a>(
         let message = "The clocks of Daypass and the API server differ by more than 5 s";
         conditions.push(condition("ClockSkewed", "True", "OffsetOverFiveSeconds", message, now));
     }
-    StatusUpdate { phase: "Active", credential, role_hash, conditions }
+    let kubeconfigs = match &member.status.kubeconfigs {
+        // Without a credential there is no kubeconfig, and of an old credential none stays.
+        _ if credential.is_some() || member.status.credential.is_none() => Some(Vec::new()),
+        Some(records) => {
+            let wanted = records.iter().filter(|record| record.is_wanted(member, now)).cloned().collect();
+            Some(wanted).filter(|wanted: &Vec<_>| wanted.len() < records.len())
+        }
+        // The controller takes the records over from the Secrets.
+        None => None,
+    };
+    StatusUpdate { phase: "Active", credential, role_hash, account_uid: None, kubeconfigs, conditions }
 }
 
 /// The status of a member that is being ended.
@@ -37,7 +47,15 @@ pub(super) fn terminating(reason: EndReason, now: DateTime<Utc>) -> StatusUpdate
         EndReason::Revoked => ("Revoked", "The membership was ended early"),
     };
     let conditions = vec![condition("Ready", "False", reason, message, now)];
-    StatusUpdate { phase: "Terminating", credential: None, role_hash: None, conditions }
+    StatusUpdate {
+        phase: "Terminating",
+        credential: None,
+        role_hash: None,
+        account_uid: None,
+        // They name the Secrets to delete.
+        kubeconfigs: None,
+        conditions,
+    }
 }
 
 fn condition(kind: &str, status: &str, reason: &str, message: &str, since: DateTime<Utc>) -> Condition {

@@ -80,15 +80,12 @@ pub(super) async fn list_kubeconfigs(
 ) -> Result<axum::Json<KubeconfigList>, Problem> {
     let access = Access { verb: Verb::Get, resource: Resource::Members };
     let member = member_of(&context, &who, access, &path.id).await?;
-    let secrets = context.state.membership.live_kubeconfigs(&member).await?;
-    let items = secrets.into_iter().filter_map(|secret| {
-        let issued = secret.issued?;
-        Some(KubeconfigView {
-            jti: issued.jti,
-            issued_at: secret.created_at,
-            expires_at: issued.expires_at,
-            from: issued.from,
-        })
+    let records = context.state.membership.live_kubeconfigs(&member).await?;
+    let items = records.into_iter().map(|record| KubeconfigView {
+        jti: record.id,
+        issued_at: record.issued_at,
+        expires_at: record.expires_at,
+        from: record.from,
     });
     Ok(axum::Json(KubeconfigList { items: items.collect() }))
 }
