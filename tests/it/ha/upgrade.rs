@@ -37,12 +37,11 @@ impl<'a> Given<'a> {
         Self { kubeconfig: member.kubeconfig(cluster), session: token.sign_in(), cluster, role, member, token }
     }
 
-    /// Checks that a replica knows it, that nothing was lost, and that more can be given.
+    /// Checks that a replica knows it, the kubeconfig under this id, and that nothing was lost.
     #[track_caller]
-    fn assert_alive(&self, daypass: &Daypass) {
+    fn assert_alive(&self, daypass: &Daypass, kubeconfig: &str) {
         let engineer = daypass.owner.with_basic(&self.member.id, &self.member.password);
-        let listed = self.member.listed(&engineer);
-        assert_eq!(listed, [self.kubeconfig.jti()]);
+        assert_eq!(self.member.listed(&engineer), [kubeconfig]);
         assert!(self.kubeconfig.is_accepted(self.cluster));
         let now = daypass.owner.get(&self.member.path("")).expect(200).json();
         assert_eq!((&now["status"], &now["expiresAt"]), (&json!("ACTIVE"), &self.member.body["expiresAt"]));
@@ -96,7 +95,7 @@ fn upgrade_and_rollback_keep_what_was_given() {
                 let ended = eventually("the replica ends", || last.ended());
                 assert!(ended.contains("exit status: 0"), "{ended}");
                 service.remove(&last);
-                before.assert_alive(replica);
+                before.assert_alive(replica, before.kubeconfig.jti());
             }
             let walls = || replicas[0].owner.get("/members/roles").expect(200).json()["walls"] == true;
             eventually("a leader has found the policies it was built with", || walls().then_some(()));
@@ -110,7 +109,8 @@ fn upgrade_and_rollback_keep_what_was_given() {
 
         helm(&cluster, &["rollback", RELEASE, "1"]);
         roll(&old).end(&replicas[1]);
-        after.assert_alive(&replicas[0]);
+        // Version 0.1.0 finds no `jti` on its Secret.
+        after.assert_alive(&replicas[0], "slot-0");
         cluster.wait_gone(&after.role, "brief");
         after.end(&replicas[0]);
         before.end(&replicas[1]);
@@ -124,6 +124,73 @@ fn upgrade_and_rollback_keep_what_was_given() {
     let mut daypass = Daypass::start(&cluster, &new);
     Given::by(&cluster, &daypass).end(&daypass);
     daypass.stop();
+}
+
+/// Downloads a kubeconfig of this member from a replica.
+#[track_caller]
+fn download(cluster: &Cluster, member: &NewMember, daypass: &Daypass) -> Kubeconfig {
+    let engineer = daypass.owner.with_basic(&member.id, &member.password);
+    Kubeconfig::new(cluster, &engineer.get(&member.path("/kubeconfig")).expect(200))
+}
+
+/// Waits until a replica leads and has swept.
+fn wait_swept(daypass: &Daypass) {
+    eventually("the replica leads", || (daypass.metric("daypass_leader") > 0.5).then_some(()));
+    let before = daypass.metric("daypass_sweeps_total");
+    eventually("it has swept", || (daypass.metric("daypass_sweeps_total") >= before + 2.0).then_some(()));
+}
+
+#[test]
+fn replicas_of_two_versions_keep_each_others_kubeconfigs() {
+    let previous = previous();
+    let cluster = Cluster::of_chart(Path::new(CHART));
+    let (old, new) = (launch(Some(&previous.join("daypass"))), launch(None));
+    let role = cluster.reader();
+
+    // The old one leads.
+    let mut former = Daypass::start(&cluster, &old);
+    eventually("the old replica leads", || (former.metric("daypass_leader") > 0.5).then_some(()));
+    let replica = Daypass::start(&cluster, &new);
+    let member = NewMember::new(&replica.owner, &role, 2);
+    let by_old = NewMember::new(&former.owner, &role, 2);
+    let (one, two) = (download(&cluster, &member, &replica), download(&cluster, &member, &former));
+    let (three, four) = (download(&cluster, &by_old, &former), download(&cluster, &by_old, &replica));
+    wait_swept(&former);
+    // What it lists, it keeps.
+    assert_eq!(member.listed(&former.owner), ["slot-0", two.jti()]);
+    assert_eq!(by_old.listed(&former.owner), [three.jti(), "slot-1"]);
+    assert_eq!(by_old.listed(&replica.owner), [three.jti(), four.jti()]);
+    let all = [&one, &two, &three, &four];
+    assert!(all.iter().all(|kubeconfig| kubeconfig.is_accepted(&cluster)));
+
+    // The new one leads, and takes the records over.
+    former.stop();
+    eventually("the records are complete", || (member.listed(&replica.owner) == [one.jti(), two.jti()]).then_some(()));
+    wait_swept(&replica);
+    assert_eq!(by_old.listed(&replica.owner), [three.jti(), four.jti()]);
+    assert!(all.iter().all(|kubeconfig| kubeconfig.is_accepted(&cluster)));
+    replica.owner.delete(&member.path(&format!("/kubeconfigs/{}", two.jti()))).expect(204);
+    two.wait_refused(&cluster);
+
+    // An old one beside it.
+    let former = Daypass::start(&cluster, &old);
+    let five = download(&cluster, &member, &former);
+    eventually("the record is taken over", || {
+        (member.listed(&replica.owner) == [one.jti(), five.jti()]).then_some(())
+    });
+    wait_swept(&replica);
+    assert_eq!(member.listed(&replica.owner), [one.jti(), five.jti()], "a revoked one does not come back");
+    former.owner.delete(&member.path(&format!("/kubeconfigs/{}", five.jti()))).expect(204);
+    former.owner.post(&by_old.path("/credentials"), &json!({})).expect(201);
+    assert_eq!(by_old.listed(&replica.owner), [""; 0]);
+    for revoked in [&three, &four, &five] {
+        revoked.wait_refused(&cluster);
+    }
+    assert!(one.is_accepted(&cluster));
+    former.owner.delete(&member.path("")).expect(204);
+    replica.owner.delete(&by_old.path("")).expect(204);
+    cluster.wait_gone(&role, member.name());
+    cluster.wait_gone(&role, by_old.name());
 }
 
 /// Runs helm on the release.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Daypass, Launch, NewMember, Role, collection, eventually};
+use crate::support::{Cluster, DAYPASS, Daypass, Launch, NewMember, Role, collection, eventually};
 
 /// A role in which the tests apply Members.
 struct Desk {
@@ -369,4 +369,47 @@ fn status_cannot_be_written_with_the_member() {
     let written = read();
     desk.cluster.patch(&desk.role.namespace, "member", "forged", &json!({"status": forged}));
     assert_eq!(read(), written);
+}
+
+#[test]
+fn status_holds_at_most_ten_kubeconfigs_in_slots_of_their_own() {
+    let desk = Desk::new();
+    desk.taken("full", &json!({"duration": "1h"}));
+    // kubectl reads before it patches, which Daypass may not.
+    let namespace = &desk.role.namespace;
+    let right = "--resource=members.daypass.dev/status";
+    desk.cluster.kubectl(&["create", "role", "tests", "-n", namespace, "--verb=get", right]);
+    let account = "--serviceaccount=daypass:daypass";
+    desk.cluster.kubectl(&["create", "rolebinding", "tests", "-n", namespace, "--role=tests", account]);
+    let can =
+        ["auth", "can-i", "get", "members.daypass.dev", "--subresource=status", "-n", namespace, "--as", DAYPASS];
+    eventually("the right is in force", || desk.cluster.try_kubectl(&can).status.success().then_some(()));
+    let record = |slot: i64| {
+        json!({"slot": slot, "id": "j", "mode": "direct", "secretUid": "k", "credential": "c",
+               "issuedAt": "2026-11-23T00:00:00Z", "tokenExpiresAt": "2026-11-23T01:00:00Z"})
+    };
+    let patch = |records: &[Value]| {
+        let patch = json!({"status": {"kubeconfigs": records}}).to_string();
+        let args = ["patch", "member", "full", "-n", &desk.role.namespace, "--subresource=status", "--type=merge"];
+        let output =
+            desk.cluster.try_kubectl(&[&args[..], &["-p", &patch, "--dry-run=server", "--as", DAYPASS]].concat());
+        (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
+    };
+    let all: Vec<Value> = (0..10).map(record).collect();
+    assert_eq!(patch(&all), None);
+    let mut other = record(0);
+    other["mode"] = "other".into();
+    let mut long = record(0);
+    long["id"] = "a".repeat(65).into();
+    for (records, reason) in [
+        ([&all[..], &[record(3)]].concat(), "must have at most 10 items"),
+        (vec![record(3), record(3)], "Duplicate value"),
+        (vec![record(10)], "should be less than or equal to 9"),
+        (vec![record(-1)], "should be greater than or equal to 0"),
+        (vec![other], "Unsupported value"),
+        (vec![long], "may not be more than 64"),
+    ] {
+        let said = patch(&records).unwrap_or_else(|| panic!("{records:?} was taken"));
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
 }

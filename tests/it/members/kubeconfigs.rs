@@ -100,8 +100,10 @@ fn kubeconfig_token_ends_with_its_member_and_secret() {
     let role = cluster.reader();
     let member = NewMember::new(&daypass.owner, &role, 1);
     let (one, two) = (member.kubeconfig(cluster), member.kubeconfig(cluster));
+    let status = || cluster.object(&role.namespace, "member", member.name()).unwrap()["status"].clone();
+    let records = status()["kubeconfigs"].clone();
     let mut secrets = BTreeSet::new();
-    for kubeconfig in [&one, &two] {
+    for (slot, kubeconfig) in [&one, &two].into_iter().enumerate() {
         assert_ends_in_time(kubeconfig, &member.body);
         let bound = &kubeconfig.claims["kubernetes.io"];
         assert_eq!(
@@ -114,9 +116,13 @@ fn kubeconfig_token_ends_with_its_member_and_secret() {
         let meta = &secret["metadata"];
         assert_eq!(meta["uid"], bound["secret"]["uid"]);
         assert_eq!((&secret["type"], secret.get("data")), (&json!("Opaque"), None));
-        assert_eq!(meta["labels"]["daypass.dev/jti"], kubeconfig.jti());
+        assert_eq!(name, format!("{}.{slot}", member.name()));
         assert_eq!(meta["labels"]["daypass.dev/member"], member.name());
-        assert_eq!(time(&meta["annotations"]["daypass.dev/expires-at"]), end(kubeconfig));
+        let record = &records[slot];
+        assert_eq!((&record["slot"], &record["mode"]), (&json!(slot), &json!("direct")));
+        assert_eq!((&record["id"], &record["secretUid"]), (&json!(kubeconfig.jti()), &meta["uid"]));
+        assert_eq!((&record["from"], time(&record["tokenExpiresAt"])), (&json!("127.0.0.1"), end(kubeconfig)));
+        assert!(!record.to_string().contains(&kubeconfig.token));
         let uid = cluster.uid(&role.namespace, "members.daypass.dev", member.name());
         assert_eq!(
             (&meta["labels"]["daypass.dev/member-uid"], &meta["ownerReferences"][0]["uid"]),
@@ -125,6 +131,8 @@ fn kubeconfig_token_ends_with_its_member_and_secret() {
         secrets.insert(name.to_owned());
     }
     assert_eq!(secrets.len(), 2, "one each");
+    let account = cluster.uid(&role.namespace, "serviceaccount", member.name());
+    assert_eq!(status()["serviceAccountUid"], account);
     // kubectl reports the token's id, as the API server's audit log has it.
     let whoami = cluster.kubectl_with(&one.file, &["auth", "whoami", "-o", "json"]).stdout;
     let whoami: Value = serde_json::from_slice(&whoami).unwrap();
@@ -195,6 +203,25 @@ fn ten_of_fifteen_concurrent_kubeconfigs_are_issued() {
     member.engineer.delete(&member.path(&format!("/kubeconfigs/{}", jtis.first().unwrap()))).expect(204);
     get().expect(200);
     get().problem(409, "DP_ERR_TOO_MANY_KUBECONFIGS");
+}
+
+#[test]
+fn kubeconfig_without_its_secret_is_no_longer_listed() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let member = NewMember::new(&daypass.owner, &role, 1);
+    let (one, two) = (member.kubeconfig(cluster), member.kubeconfig(cluster));
+    cluster.kubectl(&["delete", "secret", &format!("{}.0", member.name()), "-n", &role.namespace]);
+    wait_refused(cluster, &[&one]);
+    // The next one takes another slot: the record still holds this one.
+    let three = member.kubeconfig(cluster);
+    assert_eq!(three.claims["kubernetes.io"]["secret"]["name"], format!("{}.2", member.name()));
+    eventually("the sweep has taken the record out", || {
+        (member.listed(&daypass.owner) == [two.jti(), three.jti()]).then_some(())
+    });
+    assert!(two.is_accepted(cluster) && three.is_accepted(cluster));
+    let four = member.kubeconfig(cluster);
+    assert_eq!(four.claims["kubernetes.io"]["secret"]["name"], format!("{}.0", member.name()));
 }
 
 #[test]

@@ -98,11 +98,14 @@ fn only_daypass_writes_member_status() {
         "patch member $MEMBER -n $ROLE --subresource=status --type=merge ",
         r#"-p {"status":{"expiresAt":"2099-01-01T00:00:00Z"}}"#
     );
+    const NO_KUBECONFIGS: &str =
+        r#"patch member $MEMBER -n $ROLE --subresource=status --type=merge -p {"status":{"kubeconfigs":[]}}"#;
     const RECORDS: &str = "get --raw /apis/daypass.dev/v1alpha1/namespaces/$ROLE/members/$MEMBER/status";
     let mut test = with_member("walls-status");
     test.set("HASH", &"a".repeat(64)).check_all(&[
         attack("a credential of one's own", "", HASH, "", STATUS),
         attack("a later end", "", LATER, "", STATUS),
+        attack("a kubeconfig's record", "", NO_KUBECONFIGS, "", STATUS),
         legit("a read", "", RECORDS, ""),
     ]);
 }
