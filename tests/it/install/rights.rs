@@ -1,6 +1,7 @@
 //! What a role can do, computed from the live cluster: `GET /members/roles`, and the audit event when it grows.
 
 use std::fs;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -167,7 +168,9 @@ fn new_binding_shows_although_its_role_is_older() {
             &format!("--{flag}={name}"),
             &format!("--group={group}"),
         ]);
+        let bound = Instant::now();
         wait_rights(daypass, &role, false, true, &["NODES_PROXY"]);
+        println!("a new binding of an older {kind} showed {:?} after kubectl had made it", bound.elapsed());
         cluster.kubectl(&["delete", "rolebinding", &binding, "-n", "default"]);
         wait_rights(daypass, &role, true, false, &[]);
     }
