@@ -35,7 +35,7 @@ PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
 .DEFAULT_GOAL := help
 .PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements \
 	image image-check dist dist-check audit fuzz bench bench-rolling tools previous schemathesis chart-tools prose \
-	generate check-cargo check-python
+	generate calls check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -149,6 +149,10 @@ generate: check-cargo check-python ## Rewrite the files that are generated from 
 	@$(CARGO) run -q -- errors > target/errors.md
 	@cp target/errors.md docs/errors.md
 	@$(PYTHON) deploy/charts/readme.py
+
+calls: programs ## Rewrite the table of calls that each operation makes, tests/it/api/calls.txt
+	@DAYPASS_WRITE_CALLS=1 $(CARGO) test --test it -- --exact api::calls::each_operation_makes_the_calls_in_the_table
+	@git diff --stat tests/it/api/calls.txt
 
 check-cargo:
 	@command -v $(CARGO) > /dev/null || { echo "Rust is needed: install it from https://rustup.rs" >&2; exit 1; }

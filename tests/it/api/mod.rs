@@ -4,6 +4,7 @@ mod authorization;
 mod authorizers;
 mod bodies;
 mod browser;
+mod calls;
 mod denials;
 mod framing;
 mod generated;

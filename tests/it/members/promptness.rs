@@ -2,30 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, DAYPASS, Daypass, Launch, Leftovers, NewMember, eventually};
-
-/// Daypass's rules in its own namespace.
-fn rules(cluster: &Cluster) -> Vec<Value> {
-    cluster.object("daypass", "role", "daypass").unwrap()["rules"].as_array().unwrap().clone()
-}
-
-fn set_rules(cluster: &Cluster, rules: &[Value]) {
-    cluster.patch("daypass", "role", "daypass", &json!({"rules": rules}));
-    let may_lead = rules.iter().any(|rule| rule["resources"] == json!(["leases"]));
-    let lease = json!({
-        "group": "coordination.k8s.io", "resource": "leases", "name": "daypass", "namespace": "daypass",
-        "verb": "update",
-    });
-    eventually("the rules are in force", || (cluster.api.allows(DAYPASS, &lease) == may_lead).then_some(()));
-}
+use crate::support::{Cluster, Daypass, Launch, Leftovers, NewMember};
 
 #[test]
 fn answered_requests_are_complete_without_a_controller() {
     let cluster = Cluster::breakable();
-    let all = rules(&cluster);
-    // Without the Lease it never leads.
-    let less: Vec<Value> = all.iter().filter(|rule| rule["resources"] != json!(["leases"])).cloned().collect();
-    set_rules(&cluster, &less);
+    let rules = cluster.keep_from_leading();
     let mut daypass = Daypass::start(&cluster, &Launch::default());
     let role = cluster.reader();
     let owner = &daypass.owner;
@@ -57,5 +39,5 @@ fn answered_requests_are_complete_without_a_controller() {
     );
     assert_eq!(daypass.metric("daypass_leader"), 0.0, "no controller ran");
     daypass.stop();
-    set_rules(&cluster, &all);
+    cluster.let_lead(&rules);
 }

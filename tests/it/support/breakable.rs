@@ -1,8 +1,9 @@
 //! Clusters where a test stops Daypass, the API server or etcd.
 
 use daypass_local::{Component, Shutdown};
+use serde_json::{Value, json};
 
-use super::{Cluster, Daypass, Launch, Pool, PoolGuard, send_signal};
+use super::{Cluster, DAYPASS, Daypass, Launch, Pool, PoolGuard, eventually, send_signal};
 
 impl Cluster {
     /// A cluster without the admission policies whose components a test may stop, pause or restart. There are two, and
@@ -13,6 +14,30 @@ impl Cluster {
         // A restarted API server does not know any bindings for a moment.
         cluster.expect_refusals();
         cluster
+    }
+
+    /// Takes the right to write the Lease away from Daypass, so that no replica leads and no controller runs. Returns
+    /// the rules for [`Cluster::let_lead`].
+    pub fn keep_from_leading(&self) -> Vec<Value> {
+        let rules = self.object("daypass", "role", "daypass").unwrap()["rules"].as_array().unwrap().clone();
+        let less: Vec<Value> = rules.iter().filter(|rule| rule["resources"] != json!(["leases"])).cloned().collect();
+        self.set_rules(&less, false);
+        rules
+    }
+
+    /// Restores the rules.
+    pub fn let_lead(&self, rules: &[Value]) {
+        self.set_rules(rules, true);
+    }
+
+    /// Replaces Daypass's rules in its own namespace.
+    fn set_rules(&self, rules: &[Value], may_lead: bool) {
+        self.patch("daypass", "role", "daypass", &json!({"rules": rules}));
+        let lease = json!({
+            "group": "coordination.k8s.io", "resource": "leases", "name": "daypass", "namespace": "daypass",
+            "verb": "update",
+        });
+        eventually("the rules are in force", || (self.api.allows(DAYPASS, &lease) == may_lead).then_some(()));
     }
 
     /// Restarts the API server with these flags in addition to the usual ones.

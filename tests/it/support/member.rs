@@ -32,7 +32,13 @@ impl NewMember {
     /// Creates a member for this many hours.
     #[track_caller]
     pub fn new(caller: &Http, role: &Role, hours: u8) -> Self {
-        let body = caller.post("/members", &json!({"duration": hours, "roleId": role.id})).expect(201).json();
+        Self::created(caller, &caller.post("/members", &json!({"duration": hours, "roleId": role.id})).expect(201))
+    }
+
+    /// The member in the answer to its creation.
+    #[track_caller]
+    pub fn created(caller: &Http, answer: &Answer) -> Self {
+        let body = answer.json();
         Self::of(caller, &body["credentials"], body.clone())
     }
 

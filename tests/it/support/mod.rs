@@ -20,6 +20,7 @@
 
 mod api;
 mod breakable;
+mod calls;
 mod cluster;
 mod curl;
 mod daypass;
@@ -41,6 +42,7 @@ pub mod without_controllers;
 
 pub use api::collection;
 pub use breakable::{leaders, replica};
+pub use calls::Call;
 pub use cluster::{CHART, Cluster, Role};
 pub use curl::Curl;
 pub use daypass::{Daypass, Launch, plain_client, send_signal};
