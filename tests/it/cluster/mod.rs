@@ -5,4 +5,5 @@ mod flow_control;
 mod outage;
 mod overload;
 mod partial;
+mod rest;
 mod shutdown;
