@@ -111,8 +111,14 @@ pub fn stop_holder(path: &Path, timeout: Duration) -> Result<bool> {
 /// When `parent` cannot be created or read.
 pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
     fs::create_dir_all(parent)?;
+    let own = format!("{}-", std::process::id());
     for entry in fs::read_dir(parent)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
+        // Another test of this process may have created its folder and not locked it yet.
+        if entry.file_name().to_string_lossy().starts_with(&own) {
+            continue;
+        }
         if path.join(MARKER).is_file() && holder(&path).is_ok_and(|holder| holder.is_none()) {
             // Another test process may be removing the same folder.
             let _ = kill_leftovers(&path);
@@ -120,7 +126,7 @@ pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
         }
     }
     let now = std::time::UNIX_EPOCH.elapsed()?.as_nanos();
-    Ok(parent.canonicalize()?.join(format!("{}-{now}", std::process::id())))
+    Ok(parent.canonicalize()?.join(format!("{own}{now}")))
 }
 
 /// Writes a file with mode 0600.
@@ -262,13 +268,14 @@ mod tests {
     #[test]
     fn fresh_state_dir_removes_only_unused_folders() -> Result<()> {
         let parent = tempfile::tempdir()?;
-        let abandoned = fresh_state_dir(parent.path())?;
+        let (abandoned, held) = (parent.path().join("1-1"), parent.path().join("1-2"));
         drop(StateDir::claim(&abandoned)?);
-        let held = fresh_state_dir(parent.path())?;
-        assert!(!abandoned.exists());
         let _state = StateDir::claim(&held)?;
+        let starting = fresh_state_dir(parent.path())?;
+        assert!(!abandoned.exists() && held.exists());
+        drop(StateDir::claim(&starting)?);
         fresh_state_dir(parent.path())?;
-        assert!(held.exists());
+        assert!(starting.exists(), "another test of this process is about to lock it");
         Ok(())
     }
 }
