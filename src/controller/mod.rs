@@ -38,7 +38,7 @@ use crate::observability::metrics::Metrics;
 
 /// How often the sweep runs, unless it has much to read.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the sweep rests for each further page of a list, so that many members cost no more calls a second than few.
+/// How long the sweep rests for each further page of a list, so that many members cost no more calls a second.
 const SWEEP_REST: Duration = Duration::from_secs(2);
 /// The delay after a sweep that failed.
 const SWEEP_RETRY: Duration = Duration::from_secs(5);

@@ -136,8 +136,8 @@ impl Membership {
     /// Creates the service account of a new member. Returns its UID.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if another Member's account has the name. It is never adopted: the controller removes it
-    /// first.
+    /// [`ErrorKind::Conflict`] if another Member's account has the name. It is never adopted: the controller removes
+    /// it first.
     async fn create_account(&self, member: &Member) -> Result<String, Error> {
         match self.cluster.create_account(member).await {
             Err(error) if error.kind == ErrorKind::AlreadyExists => {

@@ -21,8 +21,8 @@ const HEAD: &str = "\
 # and resource of each, and its status if it failed. Concurrent calls may come in another order.
 #
 # `make calls` rewrites this file. The cluster has 6 roles; a controller runs for the expiry only. What is cached:
-# - Daypass reads the issuer of the API server's tokens at most once a second. It has a row of its own and is left out of
-#   the others.
+# - Daypass reads the issuer of the API server's tokens at most once a second. It has a row of its own and is left out
+#   of the others.
 # - GET /members/roles checks the walls unless the last check is less than 30 s old.
 # - The use of an access token is recorded at most once in ten minutes.
 # - A denial is remembered for 10 s.
