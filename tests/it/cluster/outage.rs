@@ -55,8 +55,12 @@ fn member_deleted_during_downtime_stays_dead() {
     let (owned, owned_kubeconfig) = member(&cluster, &daypass, &role, "owned");
     let (orphaned, orphaned_kubeconfig) = member(&cluster, &daypass, &role, "orphaned");
     daypass.kill();
-    // The garbage collector completes the first deletion; the second one orphans.
+    // The garbage collector completes the first deletion. The second one orphans: the collector strips owner
+    // references, but not of what it has not seen yet, so this does not wait for it.
     cluster.kubectl(&["delete", "member", "owned", "-n", &role.namespace]);
+    for (kind, name) in [("serviceaccount", "orphaned"), ("secret", "orphaned.0")] {
+        cluster.patch(&role.namespace, kind, name, &json!({"metadata": {"ownerReferences": null}}));
+    }
     cluster.kubectl(&["delete", "member", "orphaned", "-n", &role.namespace, "--cascade=orphan"]);
     cluster.wait_gone(&role, "owned");
     owned_kubeconfig.wait_refused(&cluster);

@@ -103,7 +103,9 @@ fn subchart_works_and_is_switched_off_by_its_condition() {
     daypass.stop();
     values["daypass"]["enabled"] = json!(false);
     platform.install(&cluster.plane, &values).unwrap();
-    eventually("it is gone", || cluster.names(RELEASE, "deployments").is_empty().then_some(()));
+    eventually("it is gone", || {
+        cluster.kubectl(&["get", "deployments", "-n", RELEASE, "-o", "name"]).is_empty().then_some(())
+    });
 }
 
 #[test]

@@ -5,13 +5,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chrono::TimeDelta;
 use daypass_local::{Component, Shutdown};
 use reqwest::blocking::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::support::{
     Answer, Cluster, Daypass, Fault, Http, Kubeconfig, Launch, Leftovers, NewMember, Pool, PoolGuard, Proxy, Role,
-    eventually,
+    eventually, time, wait_until,
 };
 
 /// More calls than any story makes.
@@ -77,6 +78,12 @@ impl ProxiedCluster {
     fn fresh_name(&self) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         format!("member-{:02}", COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until a duration of one second is over, so that shortening a member to it ends the member.
+    fn wait_a_second_after_creation(&self, name: &str) {
+        let member = self.cluster.object(&self.role.namespace, "member", name).unwrap();
+        wait_until(time(&member["metadata"]["creationTimestamp"]) + TimeDelta::seconds(1));
     }
 
     /// The names of all Members.
@@ -315,7 +322,9 @@ fn member_extended_while_it_is_ended_lives_on() {
     let change = |duration: &str| {
         cluster.patch(&role.namespace, "member", &name, &json!({"spec": {"duration": duration}}));
     };
-    proxied.proxy.plan(Fault::Hold, 1);
+    proxied.wait_a_second_after_creation(&name);
+    // Not what else the sweep deletes.
+    proxied.proxy.plan_of(Fault::Hold, 1, &format!("/members/{name}?"));
     change("1s");
     eventually("Daypass deletes the Member", || proxied.proxy.has_happened().then_some(()));
     change("2h");
@@ -378,6 +387,7 @@ fn kill_while_ending_a_member_resumes_it() {
             let member =
                 NewMember::applied(&proxied.cluster, &daypass, &proxied.role, &name, &json!({"duration": "1h"}));
             let kubeconfig = member.kubeconfig(&proxied.cluster);
+            proxied.wait_a_second_after_creation(&name);
             proxied.proxy.plan(kill(daypass.pid()), nth);
             proxied.cluster.patch(&proxied.role.namespace, "member", &name, &json!({"spec": {"duration": "1s"}}));
             let is_gone = || proxied.cluster.leftovers(&proxied.role, &name) == Leftovers::NOTHING;

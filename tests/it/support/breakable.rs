@@ -43,8 +43,16 @@ impl Cluster {
     /// Restarts the API server with these flags in addition to the usual ones.
     pub fn restart_apiserver(&self, args: &[&str]) {
         self.plane.set_apiserver_args(args.iter().map(|arg| (*arg).to_owned()).collect());
+        // A controller manager that has just started gives up without an API server.
+        let manages = self.plane.pid(Component::ControllerManager).is_some();
+        if manages {
+            self.plane.stop_component(Component::ControllerManager, Shutdown::Kill).unwrap();
+        }
         self.plane.stop_component(Component::ApiServer, Shutdown::Graceful).unwrap();
         self.plane.start_component(Component::ApiServer).unwrap();
+        if manages {
+            self.plane.start_component(Component::ControllerManager).unwrap();
+        }
     }
 
     /// Pauses the API server: connections stay open and nothing is answered.

@@ -48,6 +48,8 @@ struct Shared {
 struct Progress {
     /// The fault, and the number of changes until it happens.
     fault: Option<(Fault, usize)>,
+    /// A text of the changes that count.
+    of: String,
     /// The change at which it happened.
     happened_at: Option<String>,
     /// The changes that succeeded.
@@ -93,8 +95,13 @@ impl Proxy {
 
     /// Plans a fault at the `nth` change from now (the next is the first) and forgets earlier changes.
     pub fn plan(&self, fault: Fault, nth: usize) {
+        self.plan_of(fault, nth, "");
+    }
+
+    /// The same, and counts only changes whose method and path contain this text.
+    pub fn plan_of(&self, fault: Fault, nth: usize, text: &str) {
         let mut state = self.state();
-        (state.fault, state.happened_at) = (Some((fault, nth)), None);
+        (state.fault, state.happened_at, state.of) = (Some((fault, nth)), None, text.to_owned());
         state.made.clear();
     }
 
@@ -158,7 +165,10 @@ impl Shared {
         let change = format!("{} {target}", request.method);
         let about = format!("{change} {}", String::from_utf8_lossy(body));
         let mut state = self.state.lock().unwrap();
-        let counts = request.method != Method::GET && !asks && !state.ignored.iter().any(|name| about.contains(name));
+        let counts = request.method != Method::GET
+            && !asks
+            && change.contains(&state.of)
+            && !state.ignored.iter().any(|name| about.contains(name));
         state.judge(counts.then_some(&change))
     }
 
