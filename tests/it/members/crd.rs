@@ -407,7 +407,7 @@ fn status_holds_at_most_ten_kubeconfigs_in_slots_of_their_own() {
         (vec![record(10)], "should be less than or equal to 9"),
         (vec![record(-1)], "should be greater than or equal to 0"),
         (vec![other], "Unsupported value"),
-        (vec![long], "may not be more than 64"),
+        (vec![long], "Too long: may not be"),
     ] {
         let said = patch(&records).unwrap_or_else(|| panic!("{records:?} was taken"));
         assert!(said.contains(reason), "{reason}: {said}");
