@@ -19,10 +19,10 @@ pub(super) struct Queue {
     now: Box<dyn Fn() -> DateTime<Utc> + Send>,
     /// A random number from zero to one.
     jitter: Box<dyn Fn() -> f64 + Send>,
-    /// The earliest request of each member by the API server's clock, and by our own for requests and retries.
-    waiting: HashMap<MemberId, (Option<DateTime<Utc>>, Option<Instant>)>,
-    by_time: BTreeSet<(DateTime<Utc>, MemberId)>,
-    by_timer: BTreeSet<(Instant, MemberId)>,
+    /// Requests for a time, by the API server's clock.
+    timed: Schedule<DateTime<Utc>>,
+    /// Other requests and retries, by our own.
+    asked: Schedule<Instant>,
     running: HashSet<MemberId>,
     /// Members requested while they were running.
     again: HashSet<MemberId>,
@@ -37,9 +37,8 @@ impl Queue {
         Self {
             now: Box::new(now),
             jitter: Box::new(jitter),
-            waiting: HashMap::new(),
-            by_time: BTreeSet::new(),
-            by_timer: BTreeSet::new(),
+            timed: Schedule::default(),
+            asked: Schedule::default(),
             running: HashSet::new(),
             again: HashSet::new(),
             failures: HashMap::new(),
@@ -57,26 +56,11 @@ impl Queue {
 
     /// Requests a member at `when`, by the API server's clock. An earlier request stands.
     pub(super) fn at(&mut self, id: MemberId, when: DateTime<Utc>) {
-        let (time, _) = self.waiting.entry(id.clone()).or_default();
-        if let Some(planned) = time.filter(|planned| *planned > when) {
-            self.by_time.remove(&(planned, id.clone()));
-        } else if time.is_some() {
-            return;
-        }
-        *time = Some(when);
-        self.by_time.insert((when, id));
+        self.timed.add(id, when);
     }
 
     fn after(&mut self, id: MemberId, wait: Duration) {
-        let when = Instant::now() + wait;
-        let (_, timer) = self.waiting.entry(id.clone()).or_default();
-        if let Some(planned) = timer.filter(|planned| *planned > when) {
-            self.by_timer.remove(&(planned, id.clone()));
-        } else if timer.is_some() {
-            return;
-        }
-        *timer = Some(when);
-        self.by_timer.insert((when, id));
+        self.asked.add(id, Instant::now() + wait);
     }
 
     /// Waits for the next member that is due. It counts as running until [`Self::done`] or [`Self::failed`].
@@ -98,23 +82,19 @@ impl Queue {
 
     /// Takes a member that is due: one at its end first, so that an end does not wait behind others.
     fn take_due(&mut self) -> Option<MemberId> {
-        let ending = self.by_time.first().filter(|(when, _)| *when <= (self.now)()).map(|(_, id)| id);
-        let asked = || self.by_timer.first().filter(|(when, _)| *when <= Instant::now()).map(|(_, id)| id);
-        let id = ending.or_else(asked)?.clone();
-        if let Some((time, timer)) = self.waiting.remove(&id) {
-            time.map(|time| self.by_time.remove(&(time, id.clone())));
-            timer.map(|timer| self.by_timer.remove(&(timer, id.clone())));
-        }
+        let id = self.timed.due((self.now)()).or_else(|| self.asked.due(Instant::now()))?.clone();
+        self.timed.remove(&id);
+        self.asked.remove(&id);
         Some(id)
     }
 
     /// When a member may be due next.
     fn next_look(&self) -> Option<Instant> {
-        let time = self.by_time.first().map(|(when, _)| {
-            let wait = (*when - (self.now)()).to_std().unwrap_or_default();
+        let timed = self.timed.first().map(|when| {
+            let wait = (when - (self.now)()).to_std().unwrap_or_default();
             Instant::now() + wait.min(CLOCK_INTERVAL)
         });
-        self.by_timer.first().map(|(when, _)| *when).into_iter().chain(time).min()
+        self.asked.first().into_iter().chain(timed).min()
     }
 
     /// Ends a run that succeeded. `wake` is when the member needs the next one.
@@ -137,6 +117,46 @@ impl Queue {
         let backoff = Duration::from_millis(250).saturating_mul(1 << (*failures).min(10)).min(MAX_BACKOFF);
         // Between half and all of it, so that members that failed together do not retry together.
         self.after(id, backoff.mul_f64(0.5 + (self.jitter)() / 2.0));
+    }
+}
+
+/// The earliest request of each member, by one clock.
+struct Schedule<T> {
+    by_member: HashMap<MemberId, T>,
+    by_time: BTreeSet<(T, MemberId)>,
+}
+
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self { by_member: HashMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<T: Copy + Ord> Schedule<T> {
+    /// Adds a request. An earlier one of the member stands.
+    fn add(&mut self, id: MemberId, when: T) {
+        if self.by_member.get(&id).is_some_and(|planned| *planned <= when) {
+            return;
+        }
+        self.remove(&id);
+        self.by_member.insert(id.clone(), when);
+        self.by_time.insert((when, id));
+    }
+
+    fn remove(&mut self, id: &MemberId) {
+        if let Some(when) = self.by_member.remove(id) {
+            self.by_time.remove(&(when, id.clone()));
+        }
+    }
+
+    /// The time of the first request.
+    fn first(&self) -> Option<T> {
+        self.by_time.first().map(|(when, _)| *when)
+    }
+
+    /// The member of the first request, if that is due.
+    fn due(&self, now: T) -> Option<&MemberId> {
+        self.by_time.first().filter(|(when, _)| *when <= now).map(|(_, id)| id)
     }
 }
 
