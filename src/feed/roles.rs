@@ -1,6 +1,6 @@
 //! The role namespaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -17,11 +17,10 @@ pub struct Roles {
 
 #[derive(Default)]
 struct State {
-    roles: BTreeMap<RoleId, Role>,
-    /// The names of namespaces that only look like a role's.
-    ignored: BTreeSet<String>,
-    /// The namespaces of the list that is under way.
-    listed: Option<BTreeSet<String>>,
+    /// The namespaces that are roles, or only look like one, by name: what they are, and the list that had them.
+    known: BTreeMap<String, (RoleNamespace, u64)>,
+    /// The number of the current list, or of the last one.
+    list: u64,
 }
 
 impl Roles {
@@ -29,14 +28,17 @@ impl Roles {
     pub fn apply(&self, event: WatchEvent<SeenNamespace>) {
         let mut state = self.lock();
         match event {
-            WatchEvent::Restarted => state.listed = Some(BTreeSet::new()),
+            WatchEvent::Restarted => state.list += 1,
             WatchEvent::Interrupted => {}
-            WatchEvent::Present(SeenNamespace { name, kind }) => state.put(name, kind),
-            WatchEvent::Deleted(SeenNamespace { name, .. }) => state.remove(&name),
+            WatchEvent::Present(SeenNamespace { name, kind: RoleNamespace::Other })
+            | WatchEvent::Deleted(SeenNamespace { name, .. }) => drop(state.known.remove(&name)),
+            WatchEvent::Present(SeenNamespace { name, kind }) => {
+                let list = state.list;
+                state.known.insert(name, (kind, list));
+            }
             WatchEvent::Listed => {
-                let listed = state.listed.take().unwrap_or_default();
-                state.roles.retain(|id, _| listed.contains(&id.namespace()));
-                state.ignored.retain(|name| listed.contains(name));
+                let current = state.list;
+                state.known.retain(|_, (_, list)| *list == current);
                 self.is_complete.send_replace(true);
             }
         }
@@ -49,41 +51,32 @@ impl Roles {
 
     /// The role of this id, if it is known.
     pub fn get(&self, id: &RoleId) -> Option<Role> {
-        self.lock().roles.get(id).cloned()
+        match self.lock().known.get(&id.namespace()) {
+            Some((RoleNamespace::Role(role), _)) => Some(role.clone()),
+            _ => None,
+        }
     }
 
     /// All roles, by id.
     pub fn all(&self) -> Vec<Role> {
-        self.lock().roles.values().cloned().collect()
+        let state = self.lock();
+        let roles = state.known.values().filter_map(|(kind, _)| match kind {
+            RoleNamespace::Role(role) => Some(role.clone()),
+            _ => None,
+        });
+        roles.collect()
     }
 
     /// The names of namespaces that have only the name or only the label of a role.
     pub fn ignored(&self) -> Vec<String> {
-        self.lock().ignored.iter().cloned().collect()
+        let state = self.lock();
+        let ignored = state.known.iter().filter(|(_, (kind, _))| matches!(kind, RoleNamespace::Ignored));
+        ignored.map(|(name, _)| name.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No panic under the lock leaves it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn put(&mut self, name: String, kind: RoleNamespace) {
-        self.remove(&name);
-        let keep = match kind {
-            RoleNamespace::Role(role) => self.roles.insert(role.id.clone(), role).is_none(),
-            RoleNamespace::Ignored => self.ignored.insert(name.clone()),
-            RoleNamespace::Other => false,
-        };
-        if let Some(listed) = self.listed.as_mut().filter(|_| keep) {
-            listed.insert(name);
-        }
-    }
-
-    fn remove(&mut self, name: &str) {
-        self.roles.retain(|id, _| id.namespace() != name);
-        self.ignored.remove(name);
     }
 }
 
