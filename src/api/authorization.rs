@@ -13,6 +13,7 @@ use crate::domain::access_token::Scope;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 use crate::domain::role::{Role, RoleId};
+use crate::feed::Feed;
 use crate::observability::audit::{Event, Kind};
 
 /// How many roles are checked at once.
@@ -83,7 +84,7 @@ impl RequestContext {
         self.require(caller, Scope::MembersRead)?;
         self.check_remembered(caller, access, None)?;
         let cluster = &self.state.cluster;
-        let roles = self.roles()?;
+        let roles = self.feed()?.roles.all();
         let ask = |role: Role| async move {
             let allowed = cluster.is_allowed(&caller.identity, access, Some(&role.id)).await?;
             Ok::<_, Problem>(allowed.then_some(role))
@@ -98,13 +99,13 @@ impl RequestContext {
         Err(self.denied_everywhere(caller, access, None))
     }
 
-    /// All roles.
+    /// The feed.
     ///
     /// # Errors
-    /// 503 as long as they have not been listed.
-    fn roles(&self) -> Result<Vec<Role>, Problem> {
+    /// 503 as long as it has not listed everything once.
+    pub(super) fn feed(&self) -> Result<&Feed, Problem> {
         let feed = &self.state.feed;
-        if feed.is_complete() { Ok(feed.roles.all()) } else { Err(Problem::new(Code::Unavailable)) }
+        if feed.is_complete() { Ok(feed) } else { Err(Problem::new(Code::Unavailable)) }
     }
 
     /// Whether the caller may do this in another role. That costs a call per role, so a recent answer is reused: it
@@ -115,7 +116,7 @@ impl RequestContext {
         if denials.remembers(&elsewhere) {
             return Ok(true);
         }
-        let others = self.roles()?.into_iter().map(|role| role.id).filter(|id| Some(id) != asked);
+        let others = self.feed()?.roles.all().into_iter().map(|role| role.id).filter(|id| Some(id) != asked);
         let ask = |id: RoleId| async move { cluster.is_allowed(&caller.identity, access, Some(&id)).await };
         let mut answers = stream::iter(others).map(ask).buffer_unordered(FAN_OUT);
         while let Some(allowed) = answers.try_next().await? {

@@ -7,10 +7,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::types::MemberView;
-use crate::api::AppState;
 use crate::api::authorization::Authorization;
 use crate::api::page::Page;
-use crate::api::problem::{Code, Problem};
+use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::{Access, Resource, Verb};
@@ -57,12 +56,9 @@ pub(super) async fn list_members(
         },
         None => context.allowed_roles(&caller, access).await?,
     };
-    let AppState { feed, clock, .. } = &*context.state;
-    if !feed.is_complete() {
-        return Err(Problem::new(Code::Unavailable));
-    }
-    let (roles, now): (BTreeSet<RoleId>, _) = (roles.into_iter().map(|role| role.id).collect(), clock.now());
-    let mut members = feed.members.live(|role| roles.contains(role), now);
+    let (roles, now): (BTreeSet<RoleId>, _) =
+        (roles.into_iter().map(|role| role.id).collect(), context.state.clock.now());
+    let mut members = context.feed()?.members.live(|role| roles.contains(role), now);
     members.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
     Ok(axum::Json(MemberPage {
         total: members.len(),
