@@ -1,7 +1,7 @@
 //! Ending access tokens and sessions, and suspending tokens of another identity configuration.
 
 use super::{AccessTokens, CONFLICT_RETRIES};
-use crate::cluster::{Error, ErrorKind};
+use crate::cluster::Error;
 use crate::domain::access_token::AccessToken;
 use crate::observability::audit::{Cause, Kind};
 
@@ -22,7 +22,7 @@ impl AccessTokens {
                 ended => return ended,
             }
         }
-        Err(Error::new("patch_access_token_status", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
+        Err(Error::changed_too_often("patch_access_token_status", &token.id.to_string()))
     }
 
     /// Ends exactly this version of a token; `true` if this call ended it. Marks it as ended before deleting it: so

@@ -199,7 +199,7 @@ impl AccessTokens {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new("patch_access_token", &token.id.to_string(), ErrorKind::Conflict, "changed too often"))
+        Err(Error::changed_too_often("patch_access_token", &token.id.to_string()))
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Error> {

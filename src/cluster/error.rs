@@ -132,6 +132,11 @@ impl Error {
         Self { call, object: object.to_owned(), kind, detail: detail.to_owned() }
     }
 
+    /// The error after too many conflicts.
+    pub(crate) fn changed_too_often(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, ErrorKind::Conflict, "changed too often")
+    }
+
     pub(super) fn of(call: &'static str, object: &str, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => {

@@ -130,7 +130,7 @@ impl Membership {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new("patch_member_status", &member.id.to_string(), ErrorKind::Conflict, "changed too often"))
+        Err(Error::changed_too_often("patch_member_status", &member.id.to_string()))
     }
 
     /// Creates the service account of a new member. Returns its UID.

@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{CONFLICT_RETRIES, Membership, status};
-use crate::cluster::{Error, ErrorKind, Lookup};
+use crate::cluster::{Error, Lookup};
 use crate::domain::kubeconfig::{KubeconfigRecord, slot_name};
 use crate::domain::member::{Member, Phase};
 use crate::domain::member_id::MemberId;
@@ -90,7 +90,7 @@ impl Membership {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new("delete_member", &member.id.to_string(), ErrorKind::Conflict, "changed too often"))
+        Err(Error::changed_too_often("delete_member", &member.id.to_string()))
     }
 
     /// Marks the Member as ended and deletes it.

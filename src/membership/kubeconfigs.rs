@@ -239,5 +239,5 @@ impl Membership {
 }
 
 fn changed_too_often(member: &Member) -> Error {
-    Error::new("patch_member_status", &member.id.to_string(), ErrorKind::Conflict, "changed too often")
+    Error::changed_too_often("patch_member_status", &member.id.to_string())
 }
