@@ -6,6 +6,7 @@ use futures::Stream;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role as RbacRole, RoleBinding, RoleRef, Subject,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::objects::Objects;
@@ -271,14 +272,8 @@ fn read_rule(rule: PolicyRule) -> Rule {
 /// Encodes a name for a path (RFC 3986). Names of roles may have characters that names of other objects cannot, such
 /// as `?`.
 fn path_segment(name: &str) -> String {
-    let mut segment = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => segment.push(byte.into()),
-            _ => segment.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    segment
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+    utf8_percent_encode(name, ENCODED).to_string()
 }
 
 #[cfg(test)]
