@@ -132,9 +132,9 @@ fn on_change(controller: &Controller, queue: &mut Queue, change: Change) {
             queue.at(member.id.clone(), member.expires_at());
         }
         Change::Present(member) => queue.now(member.id.clone()),
-        Change::Deleted(_, Some(member)) if member.is_expired(controller.clock.now()) => {
-            // Whoever deleted it removes the rest. If that was cut short, the sweep does.
-        }
+        // Whoever deletes a member that is past its end reports that and removes the rest. If that was cut short, the
+        // sweep removes it.
+        Change::Deleted(_, Some(member)) if member.is_expired(controller.clock.now()) => {}
         Change::Deleted(id, last) => {
             if let Some(member) = last {
                 report_deletion(controller, &member);
@@ -145,10 +145,10 @@ fn on_change(controller: &Controller, queue: &mut Queue, change: Change) {
     }
 }
 
-/// Reports a deletion that Daypass did not make. Daypass marks a member before it ends it early, and reports it then;
-/// and whoever deletes a member that is past its end reports that.
+/// Reports an early deletion that Daypass did not make. Daypass marks a member before it ends it early, and reports it
+/// then.
 fn report_deletion(controller: &Controller, member: &Member) {
-    if member.status.phase == Some(Phase::Terminating) || member.is_expired(controller.clock.now()) {
+    if member.status.phase == Some(Phase::Terminating) {
         return;
     }
     let reason = EndReason::Revoked;

@@ -37,8 +37,8 @@ pub(super) struct Found {
 pub(super) async fn sweep(controller: &Controller) -> Found {
     let Controller { feed, metrics, .. } = controller;
     feed.complete().await;
-    let mut found = Found { roles: feed.roles.all(), ..Found::default() };
-    for role in &found.roles.clone() {
+    let (roles, mut found) = (feed.roles.all(), Found::default());
+    for role in &roles {
         if let Err(error) = sweep_role(controller, &role.id, &mut found).await {
             found.failures.push(error);
         }
@@ -58,7 +58,7 @@ pub(super) async fn sweep(controller: &Controller) -> Found {
     #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
     metrics.overdue_seconds.set(overdue.map_or(0, |overdue| overdue.num_seconds().max(0)) as f64);
     metrics.sweeps.inc();
-    Found { living, ..found }
+    Found { living, roles, ..found }
 }
 
 async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {

@@ -54,11 +54,9 @@ impl Membership {
     /// sweep does this.
     pub async fn record_kubeconfigs(&self, member: &Member, records: &[KubeconfigRecord]) -> Result<(), Error> {
         match self.cluster.write_kubeconfigs(member, records).await {
-            Ok(recorded) => self.seen(recorded),
-            Err(error) if !error.is_conflict() && !error.is_gone() => return Err(error),
-            Err(_) => return Ok(()),
-        };
-        Ok(())
+            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            written => written.map(|recorded| drop(self.seen(recorded))),
+        }
     }
 
     /// Records that the rights of a live member's role have changed. After a conflict, the next sweep does this.
