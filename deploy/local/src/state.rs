@@ -25,7 +25,15 @@ const PIDS: &str = "pids";
 pub(crate) struct StateDir {
     path: PathBuf,
     /// The lock lasts as long as this file is open. It is close-on-exec, so no child keeps the lock after our death.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    /// Closing the file would not do: a child that another thread starts holds it, too, until it executes its program.
+    fn drop(&mut self) {
+        // Closing unlocks as well, only later.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl StateDir {
@@ -46,7 +54,7 @@ impl StateDir {
         for folder in ["pki", "logs", "etcd"] {
             DirBuilder::new().mode(0o700).create(path.join(folder))?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -68,7 +76,11 @@ pub fn holder(path: &Path) -> Result<Option<u32>> {
         return Ok(None);
     };
     match lock.try_lock_shared() {
-        Ok(()) => Ok(None),
+        Ok(()) => {
+            // Not by closing: see `StateDir::drop`.
+            lock.unlock()?;
+            Ok(None)
+        }
         Err(TryLockError::WouldBlock) => {
             let pid = pid_in(path)
                 .trim()
@@ -233,6 +245,17 @@ mod tests {
         assert!(error.is_err_and(|error| { error.to_string().contains(&format!("process {}", std::process::id())) }));
         drop(state);
         assert_eq!(holder(dir.path())?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn folder_is_released_though_a_child_still_holds_its_lock_file() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let state = StateDir::claim(dir.path())?;
+        let _inherited = state.lock.try_clone()?;
+        drop(state);
+        assert_eq!(holder(dir.path())?, None);
+        drop(StateDir::claim(dir.path())?);
         Ok(())
     }
 
