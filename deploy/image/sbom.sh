@@ -10,7 +10,7 @@ tools=${XDG_CACHE_HOME:-$HOME/.cache}/daypass/cargo-cyclonedx-$version
     RUSTFLAGS='' CFLAGS='' cargo install --quiet --locked --root "$tools" "cargo-cyclonedx@$version"
 # It writes beside each Cargo.toml. With SOURCE_DATE_EPOCH set it omits what changes each time.
 name=daypass-$$.cdx
-trap 'rm -f "$name.json" "deploy/local/$name.json"' EXIT
+trap 'rm -f "$name.json" "bench/$name.json" "deploy/local/$name.json"' EXIT
 "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target "$target" --no-build-deps \
     --override-filename "$name"
 mkdir -p "$(dirname "$file")"

@@ -48,7 +48,7 @@ impl AccessTokens {
             return Ok(None);
         }
         let (identity, owner) = try_join(self.identity_now(), self.identity_of(&token.owner)).await?;
-        let Some(owner) = owner.filter(|_| token.identity == identity) else { return Ok(None) };
+        let Some(owner) = owner.filter(|_| identity.is_of(&token)) else { return Ok(None) };
         let token = self.record_use(token).await;
         Ok(Some(AuthenticatedToken { token, session, identity: owner }))
     }

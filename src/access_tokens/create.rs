@@ -8,7 +8,7 @@ use kube::Resource as _;
 use super::{AccessTokens, CONFLICT_RETRIES, NewToken};
 use crate::cluster::{Error, ErrorKind};
 use crate::crd;
-use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec};
+use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec, SubjectSpec};
 use crate::domain::access_token::{AccessToken, Owner, TokenId, TokenSecret, owner_key};
 use crate::domain::session::{MAX_SESSIONS, SessionOrigin};
 use crate::observability::audit::{Actor, Cause, Kind};
@@ -38,7 +38,7 @@ struct Slots {
 }
 
 impl AccessTokens {
-    /// Lists the tokens of an owner, including ended ones but no sessions.
+    /// Lists the tokens of an owner, including ended ones but no sessions, without old hashes.
     pub async fn of_owner(&self, username: &str) -> Result<Vec<AccessToken>, Error> {
         let mut tokens = self.list(Some((OWNER_LABEL, &owner_key(username)))).await?;
         tokens.retain(|token| token.owner.username == username && token.session.is_none());
@@ -84,7 +84,9 @@ impl AccessTokens {
         new: &NewToken,
         session: Option<&SessionOrigin>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
-        let identity = self.identity_now().await?;
+        let untrusted =
+            || Error::new("create_access_token", "-", ErrorKind::Conflict, "the owner's issuer is not trusted");
+        let identity = self.identity_now().await?.of(&new.owner).ok_or_else(untrusted)?;
         // Losing a name to another request means one more token, so there are never more lost tries than names. The
         // extra ones are for names that another request is just freeing.
         for _ in 0..=slots.most + CONFLICT_RETRIES {
@@ -110,9 +112,10 @@ impl AccessTokens {
     ) -> Result<Option<String>, CreateTokenError> {
         let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
         // Sessions of an earlier secret have ended too, and so have tokens of an earlier account with the owner's
-        // name.
+        // name. Those of another person with that name have not: people share the limit of their name.
+        let is_same = |of: &Owner| owner.service_account().is_none() || of.uid == owner.uid;
         let is_live = |token: &AccessToken| {
-            self.has_not_ended(token) && token.session.as_ref() == session && token.owner.uid == owner.uid
+            self.has_not_ended(token) && token.session.as_ref() == session && is_same(&token.owner)
         };
         let (live, dead): (Vec<_>, Vec<_>) = found.into_iter().partition(is_live);
         if live.len() >= slots.most {
@@ -165,6 +168,11 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
         owner: OwnerSpec {
             username: owner.username.clone(),
             uid: owner.uid.clone(),
+            oidc: owner.subject.clone().map(|it| SubjectSpec {
+                issuer: it.issuer,
+                subject: it.subject,
+                mapping: it.mapping,
+            }),
             groups: owner.groups.clone().map(|groups| GroupsSpec { names: groups.names, at: groups.at }),
             extra: owner.extra.clone(),
         },

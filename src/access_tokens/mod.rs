@@ -11,7 +11,7 @@ mod owners;
 
 pub use authenticate::AuthenticatedToken;
 pub use create::CreateTokenError;
-pub use identity::IdentityConfig;
+pub use identity::{CurrentIdentity, IdentityConfig};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -86,7 +86,7 @@ impl AccessTokens {
         self.audit.record(&cause.event(kind).about_token(token));
     }
 
-    /// Lists all tokens and sessions, then streams each change. Skips unreadable ones.
+    /// Lists all tokens and sessions, then streams each change. Skips unreadable ones, and leaves out old hashes.
     pub fn watch(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
         let tokens = self.clone();
         self.cluster.watch_access_tokens().map(move |event| event.map(|token| tokens.bounded(token)))
@@ -97,7 +97,7 @@ impl AccessTokens {
         Ok(self.read(id.object_name()).await?.filter(|token| token.id == *id))
     }
 
-    /// Lists all tokens and sessions, including ended ones.
+    /// Lists all tokens and sessions, including ended ones, without old hashes.
     pub async fn all(&self) -> Result<Vec<AccessToken>, Error> {
         self.list(None).await
     }
@@ -174,7 +174,8 @@ impl AccessTokens {
     /// have stopped working.
     ///
     /// # Errors
-    /// A conflict if someone else rotates it at the same time: only one of the two gets a secret.
+    /// A conflict if someone else rotates it at the same time: only one of the two gets a secret. Also if the token
+    /// comes from a list, which leaves out what to remember.
     pub async fn rotate(
         &self,
         token: &AccessToken,
@@ -184,7 +185,10 @@ impl AccessTokens {
         let secret = TokenSecret::new(token.id.clone(), &self.random()?);
         let mut current = token.clone();
         for _ in 0..CONFLICT_RETRIES {
-            match self.cluster.set_token_secret(&current, &secret.hash(), expires_at, self.clock.now()).await {
+            let incomplete = || Error::new("patch_access_token", "-", ErrorKind::Conflict, "the token is a list's");
+            let earlier = current.rotated_with_current().ok_or_else(incomplete)?;
+            let now = self.clock.now();
+            match self.cluster.set_token_secret(&current, &secret.hash(), &earlier, expires_at, now).await {
                 Ok(rotated) => {
                     let rotated = self.bounded(rotated);
                     self.report(Kind::TokenRotated, &rotated, cause);

@@ -3,7 +3,7 @@
 use super::AccessTokens;
 use crate::cluster::{Error, Identity};
 use crate::domain::access_token::{
-    Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, is_reserved, lasting, service_account,
+    Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, Subject, is_reserved, lasting, service_account,
 };
 use crate::domain::role::NAMESPACE_PREFIX;
 use crate::domain::text::{check_text, is_bounded};
@@ -26,7 +26,12 @@ impl AccessTokens {
             return Ok(is_same.then(identity));
         }
         let groups = owner.groups.as_ref();
-        Ok(groups.map(|groups| Identity { extra, ..Identity::of_user(&owner.username, &groups.names) }))
+        Ok(groups.map(|groups| Identity {
+            uid: owner.uid.clone(),
+            subject: owner.subject.clone(),
+            extra,
+            ..Identity::of_user(&owner.username, &groups.names)
+        }))
     }
 
     /// The token owner for an identity that Kubernetes has just authenticated; `None` if it cannot own tokens.
@@ -38,21 +43,24 @@ impl AccessTokens {
         }
         if service_account(&username).is_some() {
             let extra = Some(extra).filter(|extra| !extra.is_empty());
-            return identity.uid.clone().map(|uid| Owner { username, uid: Some(uid), groups: None, extra });
+            let uid = identity.uid.clone();
+            return uid.map(|uid| Owner { username, uid: Some(uid), subject: None, groups: None, extra });
         }
         let names = identity.groups.iter().filter(|name| !is_reserved(name)).cloned().collect();
-        self.user(username, names, extra)
+        let subject = identity.subject.clone();
+        let uid = identity.uid.clone().filter(|_| subject.is_some());
+        self.user(username, names, extra).map(|owner| Owner { uid, subject, ..owner })
     }
 
     /// The token owner with this user name; `None` if its service account does not exist or it cannot own tokens. An
-    /// owner that is not a service account gets no groups, since they are unknown.
-    pub async fn owner_named(&self, username: &str) -> Result<Option<Owner>, Error> {
+    /// owner that is not a service account gets no groups, since they are unknown. `subject` is for a person.
+    pub async fn owner_named(&self, username: &str, subject: Option<Subject>) -> Result<Option<Owner>, Error> {
         let username = username.to_owned();
         if let Some((namespace, name)) = service_account(&username) {
             let uid = self.account_uid(namespace, name).await?;
-            return Ok(uid.map(|uid| Owner { username, uid: Some(uid), groups: None, extra: None }));
+            return Ok(uid.map(|uid| Owner { username, uid: Some(uid), subject: None, groups: None, extra: None }));
         }
-        Ok(self.user(username, Vec::new(), Extra::new()))
+        Ok(self.user(username, Vec::new(), Extra::new()).map(|owner| Owner { subject, ..owner }))
     }
 
     /// A user as the owner; `None` if a name is invalid or reserved, or if only service accounts can own tokens.
@@ -64,6 +72,7 @@ impl AccessTokens {
         (are_groups && is_name && !is_reserved(&username) && self.rules.max_user_lifetime.is_some()).then(|| Owner {
             username,
             uid: None,
+            subject: None,
             groups: Some(Groups { names, at: self.clock.now() }),
             extra: Some(extra),
         })

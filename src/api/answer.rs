@@ -7,7 +7,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::connection::Connection;
+use crate::authn::Connection;
 
 /// The size of the pieces in which an answer is sent, in bytes. Progress is only seen between two of them.
 const PIECE: usize = 16 * 1024;

@@ -98,6 +98,10 @@ fn problem(refusal: Refusal, challenges: &[&'static str]) -> Problem {
         Refusal::TooManyRequests => {
             Problem::detailed(Code::Unavailable, "the caller has too many requests in progress; try again")
         }
+        Refusal::IssuerUnavailable => {
+            let why = "the issuer of the ID token does not answer, or its keys are being fetched; try again";
+            Problem::detailed(Code::Unavailable, why)
+        }
         Refusal::Unavailable(error) => error.into(),
     }
 }

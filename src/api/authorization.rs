@@ -2,14 +2,15 @@
 //! namespace what it allows in all others.
 
 use std::fmt;
+use std::future::Future;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::problem::{Code, Problem};
 use super::request_context::RequestContext;
 use crate::authn::{Caller, Count, Digest};
-use crate::cluster::{Access, Identity, Lookup, Privilege, Verb};
-use crate::domain::access_token::Scope;
+use crate::cluster::{Access, Error, Identity, Lookup, Privilege, Verb};
+use crate::domain::access_token::{Scope, lasting};
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 use crate::domain::role::{Role, RoleId};
@@ -148,13 +149,29 @@ impl RequestContext {
 
     /// Whether the caller has this right on access tokens.
     pub(super) async fn has_privilege(&self, caller: &Caller, privilege: Privilege) -> Result<bool, Problem> {
-        let question = question(&caller.identity, privilege);
-        if self.state.authn.denials.remembers(&question) {
+        let ask = self.state.cluster.has_privilege(&caller.identity, privilege);
+        self.unless_denied(question(&caller.identity, privilege), ask).await
+    }
+
+    /// Whether the caller may do this in a role, which need not exist.
+    pub(super) async fn has_right(&self, caller: &Caller, access: Access, role: &RoleId) -> Result<bool, Problem> {
+        let ask = self.state.cluster.is_allowed(&caller.identity, access, Some(role));
+        self.unless_denied(question(&caller.identity, (access, role)), ask).await
+    }
+
+    /// Asks, unless the answer was no a moment ago.
+    async fn unless_denied(
+        &self,
+        question: Digest,
+        ask: impl Future<Output = Result<bool, Error>>,
+    ) -> Result<bool, Problem> {
+        let denials = &self.state.authn.denials;
+        if denials.remembers(&question) {
             return Ok(false);
         }
-        let allowed = self.state.cluster.has_privilege(&caller.identity, privilege).await?;
+        let allowed = ask.await?;
         if !allowed {
-            self.state.authn.denials.remember(question);
+            denials.remember(question);
         }
         Ok(allowed)
     }
@@ -202,7 +219,11 @@ impl RequestContext {
 }
 
 /// Identifies the question whether this identity may do this. The whole identity counts: an access token has the
-/// groups of its creation, and two tokens of one user can differ in their attributes.
+/// groups of its creation, and two tokens of one user can differ in their attributes, other than the ids of the
+/// tokens.
 fn question(identity: &Identity, what: impl fmt::Debug) -> Digest {
+    // Every field, so that a new one cannot be forgotten.
+    let Identity { username, uid, subject, groups, extra } = identity;
+    let identity = (username, uid, subject, groups, lasting(extra));
     Digest::of([format!("{identity:?}").as_bytes(), format!("{what:?}").as_bytes()])
 }

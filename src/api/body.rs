@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
 
-use super::connection::Connection;
 use super::problem::{Code, Problem};
+use crate::authn::Connection;
 
 /// The largest body, in bytes. No valid request has a tenth of it.
 const MAX_BODY: usize = 64 * 1024;

@@ -84,8 +84,9 @@ codes! {
         title: "The credential was refused",
         cause: "The credential is unknown, mistyped, expired or revoked, its owner is gone, its audience is wrong, \
             or it is of a kind that this call does not accept. The answer never says which.",
-        remedy: "Get a new one: a Kubernetes token with `--audience=daypass`, an access token, or, for a member, a \
-            new credential from `POST /members/{id}/credentials`.",
+        remedy: "Get a new one: a Kubernetes token with `--audience=daypass`, an ID token, an access token, or, for a \
+            member, a new credential from `POST /members/{id}/credentials`. \
+            Why an ID token was refused is in the log.",
     }
     TokenAuthenticationDisabled {
         code: "DP_ERR_TOKEN_AUTHENTICATION_DISABLED",
@@ -208,8 +209,8 @@ codes! {
         code: "DP_ERR_MEMBERSHIP_TOO_SHORT",
         status: CONFLICT,
         title: "Too little of the membership is left",
-        cause: "A kubeconfig's token lives for at least 600 seconds and ends 70 seconds before the member, so at \
-            least 670 seconds must be left.",
+        cause: "A direct kubeconfig's token lives for at least 600 seconds and ends 70 seconds before the member, so \
+            at least 670 seconds must be left. A gateway kubeconfig needs no such time.",
         remedy: "Ask the owner to extend the member, then download the kubeconfig again.",
     }
     Conflict {
@@ -271,7 +272,8 @@ codes! {
         status: SERVICE_UNAVAILABLE,
         title: "Daypass or the Kubernetes API is unavailable",
         cause: "The API server did not answer, refused Daypass or is too busy; Daypass itself has no capacity left; \
-            the caller has 64 requests in progress; or Kubernetes has not counted a new role's quota yet.",
+            the caller has 64 requests in progress; the issuer of an ID token does not answer, or was asked for new \
+            keys a moment ago; or Kubernetes has not counted a new role's quota yet.",
         remedy: "Repeat the request after `Retry-After`, a creation with an `Idempotency-Key`. If the error \
             persists, look up `requestId` in Daypass's log.",
     }

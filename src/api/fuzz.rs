@@ -1,8 +1,12 @@
 //! Fuzz targets, which a test also runs on the corpus in `fuzz/corpus`: each parser of what strangers send, and of
 //! objects that others wrote and the API server returns.
 
+use std::fmt::Debug;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -10,20 +14,22 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use super::body::parse;
 use super::members::{CreateMember, UpdateMember};
 use super::page::Page as Query;
-use super::request_context::client_address;
 use super::tokens::{CreateToken, RotateToken, UpdateToken};
-use crate::authn::Credentials;
+use crate::authn::oidc::{IdToken, Issuers, Keys, claims};
+use crate::authn::{Credentials, client_address};
 use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
 use crate::domain::member_id::MemberId;
 use crate::domain::redact::redacted;
 use crate::domain::role::RoleId;
 use crate::domain::token::{decode_claims, decode_own_claims};
+use crate::gateway::frames::{Frames, Purpose, Spdy, WatchLines, WebSocket};
+use crate::gateway::status::Status;
 
 /// Reads an input and panics if a guarantee is broken.
 pub type Target = fn(&[u8]);
 
 /// The targets, named as the folders of the corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("path", path),
     ("authorization", authorization),
     ("forwarded_for", forwarded_for),
@@ -31,6 +37,10 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("query", query),
     ("kubernetes", kubernetes),
     ("jwt", jwt),
+    ("id_token", id_token),
+    ("websocket", websocket),
+    ("spdy", spdy),
+    ("watch", watch),
 ];
 
 /// The target of this name.
@@ -124,6 +134,67 @@ fn jwt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = decode_claims(&text);
     let _ = decode_own_claims(&text);
+}
+
+/// The claims of an ID token, or a set of keys. Whoever they name has the issuer's prefix, and no group of Kubernetes'
+/// own but one.
+fn id_token(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = (IdToken::read(&text), IdToken::unverified_issuer(&text));
+    if let Ok(set) = serde_json::from_slice(data) {
+        let _ = Keys::read(&set, &["RS256".to_owned(), "ES256".to_owned()]);
+    }
+    let token = format!("eyJhbGciOiJFUzI1NiJ9.{}.AAAA", URL_SAFE_NO_PAD.encode(data));
+    let settings = serde_json::json!([{
+        "name": "corp", "url": "https://id.example.com", "audiences": ["daypass"], "usernameClaim": "sub",
+        "usernamePrefix": "corp:", "groupsClaim": "groups", "groupsPrefix": "corp:",
+    }]);
+    let issuers = Issuers::read(&settings).unwrap_or_default();
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default();
+    for issuer in issuers.iter() {
+        let Ok(token) = IdToken::read(&token) else { continue };
+        if let Ok(person) = claims::person(&token, issuer, now) {
+            assert!(person.username.starts_with("corp:") && person.expires_at > now);
+            let (all, own) = (person.groups.len(), person.groups.iter().filter(|group| !group.starts_with("corp:")));
+            assert!(own.eq(["system:authenticated"]) && all <= 1001);
+        }
+    }
+}
+
+/// A WebSocket from the API server, through the gateway.
+fn websocket(data: &[u8]) {
+    frames(WebSocket::new(Purpose::Command, "v5.channel.k8s.io"), data);
+}
+
+/// SPDY from the API server, through the gateway.
+fn spdy(data: &[u8]) {
+    frames(Spdy::new(Purpose::Command, "v4.channel.k8s.io"), data);
+}
+
+/// A watch from the API server, through the gateway.
+fn watch(data: &[u8]) {
+    frames(WatchLines::default(), data);
+}
+
+/// The first byte says where to split the rest. That changes nothing, and an ending that fits in is itself readable.
+fn frames<F: Frames + Clone + PartialEq + Debug>(new: F, data: &[u8]) {
+    let Some((at, bytes)) = data.split_first() else { return };
+    let (mut whole, mut pieces) = (new.clone(), new);
+    let (first, second) = bytes.split_at(bytes.len().min(usize::from(*at)));
+    let read = whole.follow(bytes);
+    let first_read = pieces.follow(first);
+    if first_read.is_ok() {
+        let mut cut = pieces.clone();
+        if let Ok(passed) = cut.follow_to_gap(second) {
+            assert!(passed == second.len() || cut.can_insert());
+        }
+    }
+    assert_eq!(first_read.and_then(|()| pieces.follow(second)), read);
+    assert_eq!(whole, pieces);
+    if whole.can_insert() {
+        assert!(read.is_ok());
+        assert_eq!(whole.follow(&whole.ending(&Status::unauthorized("ended"))), Ok(()));
+    }
 }
 
 /// A header for each line that is a valid value.

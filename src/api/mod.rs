@@ -4,12 +4,12 @@ mod answer;
 mod authentication;
 mod authorization;
 mod body;
-mod connection;
 mod error_codes;
 mod errors_page;
 mod fields;
 #[doc(hidden)]
 pub mod fuzz;
+mod identity;
 mod kubeconfig;
 mod members;
 mod middleware;
@@ -22,10 +22,9 @@ mod sessions;
 mod settings;
 mod tokens;
 
-pub use connection::{Capacity, Connection, Usage};
 pub use errors_page::errors_page;
 pub use openapi::document;
-pub use settings::{KubeconfigSettings, Settings};
+pub use settings::{DirectSettings, Kubeconfigs, Settings};
 
 /// The bodies of answers, for clients that decode them.
 pub mod wire {
@@ -49,7 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::problem::{Code, Problem};
 use crate::access_tokens::AccessTokens;
-use crate::authn::Authenticator;
+use crate::authn::{Authenticator, Capacity};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::Cluster;
 use crate::feed::Feed;
@@ -96,7 +95,7 @@ pub(crate) struct MemberPath {
 
 /// The operations, by their paths below the data plane's.
 fn calls() -> OpenApiRouter<State> {
-    members::router().merge(tokens::router()).merge(sessions::router())
+    members::router().merge(tokens::router()).merge(sessions::router()).merge(identity::router())
 }
 
 /// The whole API.

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::{ServerBuilder, ServerVariableBuilder};
 use utoipa::openapi::{Content, HeaderBuilder, Object, OpenApi, Ref, Response, Type};
 
@@ -21,6 +21,7 @@ use super::problem::{Code, FieldError, ProblemBody};
         (name = "kubeconfigs", description = "For the engineer, and for the owner"),
         (name = "me", description = "For the engineer"),
         (name = "tokens", description = "Access tokens, for callers outside Kubernetes"),
+        (name = "self", description = "Who the caller is, and what it may do"),
         (name = "sessions", description = "Short browser sessions, opened with an access token")
     )
 )]
@@ -82,6 +83,11 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
          `kubectl create token NAME --audience=daypass`.",
     );
     scheme(
+        "idToken",
+        HttpAuthScheme::Bearer,
+        "An ID token of one of the OpenID Connect issuers that the operator has set up, for an audience of Daypass.",
+    );
+    scheme(
         "accessToken",
         HttpAuthScheme::Bearer,
         "An access token, `dpp_…`, or one of its sessions; also as `Authorization: Token …`. Each operation lists the \
@@ -95,11 +101,21 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
     );
     scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential.");
     for path in document.paths.paths.values_mut() {
-        for operation in [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete] {
-            operation.iter_mut().for_each(add_problems);
+        for operation in [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten() {
+            add_problems(operation);
+            add_id_tokens(operation);
         }
     }
     document
+}
+
+/// A person may do what a Kubernetes identity may.
+fn add_id_tokens(operation: &mut Operation) {
+    let none: [&str; 0] = [];
+    let kubernetes = SecurityRequirement::new("kubernetesToken", none);
+    for schemes in operation.security.iter_mut().filter(|schemes| schemes.contains(&kubernetes)) {
+        schemes.insert(1, SecurityRequirement::new("idToken", none));
+    }
 }
 
 fn add_problems(operation: &mut Operation) {

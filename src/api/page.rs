@@ -56,6 +56,26 @@ impl Page {
     }
 }
 
+/// Parses a query of nothing but this parameter, given at most once.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub(super) fn only_parameter(query: &str, name: &str) -> Result<Option<String>, Problem> {
+    let mut given = None;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        if key != name {
+            return Err(Problem::field(&key, "is not a parameter of this request"));
+        }
+        if value.is_empty() {
+            return Err(Problem::field(name, "must not be empty"));
+        }
+        if given.replace(value.into_owned()).is_some() {
+            return Err(Problem::field(name, "is given twice"));
+        }
+    }
+    Ok(given)
+}
+
 fn number(key: &str, text: &str, least: usize, most: usize) -> Result<usize, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
@@ -67,6 +87,15 @@ fn number(key: &str, text: &str, least: usize, most: usize) -> Result<usize, Pro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_parameter_is_taken_once() {
+        assert_eq!(only_parameter("roleId=a", "roleId").unwrap().as_deref(), Some("a"));
+        assert_eq!(only_parameter("", "roleId").unwrap(), None);
+        for query in ["roleId=", "roleId=a&roleId=b", "limit=1", "roleId=a&x=y"] {
+            assert!(only_parameter(query, "roleId").is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn page_is_bounded_and_unknown_parameters_are_refused() {

@@ -2,9 +2,12 @@
 
 use ipnet::IpNet;
 
+use crate::domain::kubeconfig::Mode;
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
+use crate::domain::rights::Rights;
+use crate::domain::role::Role;
 
 /// The API's configuration.
 #[derive(Debug, Clone)]
@@ -13,17 +16,28 @@ pub struct Settings {
     pub data_plane_id: String,
     /// The base URL of Daypass as its users see it, without a trailing slash.
     pub public_url: String,
-    /// The part of the configuration that goes into kubeconfigs.
-    pub kubeconfig: KubeconfigSettings,
+    /// Which kubeconfigs members get.
+    pub kubeconfigs: Kubeconfigs,
     /// The certificate that callers should trust, as PEM; `None` if they trust it already.
     pub ca_certificate: Option<String>,
     /// The networks of proxies that may set `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// The part of the configuration that goes into kubeconfigs.
+/// Which kubeconfigs members get.
 #[derive(Debug, Clone)]
-pub struct KubeconfigSettings {
+pub enum Kubeconfigs {
+    /// All get gateway kubeconfigs.
+    Gateway,
+    /// All get direct kubeconfigs.
+    Direct(DirectSettings),
+    /// Each role says which.
+    Both(DirectSettings),
+}
+
+/// What direct kubeconfigs need.
+#[derive(Debug, Clone)]
+pub struct DirectSettings {
     /// The API server's public address.
     pub server: String,
     /// Its CA, as PEM.
@@ -32,6 +46,30 @@ pub struct KubeconfigSettings {
     pub tls_server_name: Option<String>,
     /// A proxy to reach it through.
     pub proxy_url: Option<String>,
+}
+
+impl Kubeconfigs {
+    /// What direct kubeconfigs need, if there are any.
+    pub fn direct(&self) -> Option<&DirectSettings> {
+        match self {
+            Self::Gateway => None,
+            Self::Direct(settings) | Self::Both(settings) => Some(settings),
+        }
+    }
+
+    /// The same for members of this role; `None` if they get gateway kubeconfigs. Where roles may choose, one that can
+    /// run commands gets the gateway, and so does one that is unknown or whose rights are.
+    pub(super) fn direct_for(&self, role: Option<&Role>, rights: Option<&Rights>) -> Option<&DirectSettings> {
+        let is_chosen = || {
+            let chooses = role.is_some_and(|role| role.kubeconfig_mode == Mode::Direct);
+            chooses && rights.is_some_and(|rights| !rights.executes)
+        };
+        match self {
+            Self::Gateway => None,
+            Self::Direct(settings) => Some(settings),
+            Self::Both(settings) => is_chosen().then_some(settings),
+        }
+    }
 }
 
 impl Settings {
@@ -48,6 +86,11 @@ impl Settings {
     /// The URL of a path below the data plane's.
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}/processing/data-planes/{}/{path}", self.public_url, self.data_plane_id)
+    }
+
+    /// The gateway's URL, for kubeconfigs.
+    pub fn gateway_url(&self) -> String {
+        format!("{}/{}/gateway", self.public_url, self.data_plane_id)
     }
 
     /// The URL from which the member downloads its kubeconfig.
@@ -93,5 +136,46 @@ impl Settings {
             id.role,
             self.member_url(id),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::role::RoleId;
+
+    #[test]
+    fn role_gets_direct_kubeconfigs_only_if_it_chooses_them_and_cannot_run_commands() {
+        let direct = || DirectSettings {
+            server: "https://a".into(),
+            ca_certificate: String::new(),
+            tls_server_name: None,
+            proxy_url: None,
+        };
+        let role = |kubeconfig_mode| Role {
+            id: RoleId::parse("view").unwrap(),
+            name: String::new(),
+            description: String::new(),
+            kubeconfig_mode,
+            max_duration: None,
+        };
+        let (chooses, silent) = (role(Mode::Direct), role(Mode::Gateway));
+        let rights = |executes| Rights { executes, ..Rights::of(&[], true) };
+        let (reads, executes) = (rights(false), rights(true));
+        let is_direct = |kubeconfigs: &Kubeconfigs, role: Option<&Role>, rights: Option<&Rights>| {
+            kubeconfigs.direct_for(role, rights).is_some()
+        };
+        assert!(is_direct(&Kubeconfigs::Direct(direct()), None, None));
+        assert!(!is_direct(&Kubeconfigs::Gateway, Some(&chooses), Some(&reads)));
+        let both = Kubeconfigs::Both(direct());
+        assert!(is_direct(&both, Some(&chooses), Some(&reads)));
+        for (role, rights) in [
+            (Some(&silent), Some(&reads)),
+            (None, Some(&reads)),
+            (Some(&chooses), Some(&executes)),
+            (Some(&chooses), None),
+        ] {
+            assert!(!is_direct(&both, role, rights), "{role:?} {rights:?}");
+        }
     }
 }

@@ -1,12 +1,14 @@
-//! Authenticates callers, by a Kubernetes token or an access token.
+//! Authenticates callers, by a Kubernetes token, an ID token or an access token.
 
-use futures::future::Either;
+use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use secrecy::SecretString;
 
 use super::in_progress::Place;
+use super::oidc::{Decider, Trusted};
 use super::{Authenticator, Credentials, Digest, PresentedSecret, Refusal};
-use crate::cluster::{Error, Identity};
-use crate::domain::access_token::{AccessToken, Scope, TokenSecret};
+use crate::cluster::Identity;
+use crate::domain::access_token::{AccessToken, CREDENTIAL_ID, Scope, TokenSecret};
 use crate::domain::role::NAMESPACE_PREFIX;
 use crate::observability::audit::{Actor, Cause, Origin};
 
@@ -15,10 +17,12 @@ use crate::observability::audit::{Actor, Cause, Origin};
 pub struct Caller {
     /// The identity that it acts as.
     pub identity: Identity,
-    /// Its access token, or that of its session; `None` with a Kubernetes token.
+    /// Its access token, or that of its session; `None` with a token of somebody else.
     pub token: Option<AccessToken>,
     /// Its session, if it presented one.
     pub session: Option<AccessToken>,
+    /// When its ID token ends.
+    pub id_token_end: Option<DateTime<Utc>>,
     /// The actor in the audit trail.
     pub actor: Actor,
     /// Identifies its credential together with the requested operation.
@@ -28,12 +32,13 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether it may act in this scope; a Kubernetes token has all scopes.
+    /// Whether it may act in this scope; all but access tokens have all scopes.
     pub fn has_scope(&self, scope: Scope) -> bool {
         self.token.as_ref().is_none_or(|token| token.scopes.contains(&scope))
     }
 
-    /// Identifies it among callers. A recreated service account has another UID and is another caller.
+    /// Identifies it among callers. A recreated service account has another UID and is another caller; a person is the
+    /// same one under any name.
     pub fn digest(&self) -> Digest {
         self.place.identity()
     }
@@ -49,6 +54,7 @@ struct Login {
     identity: Identity,
     token: Option<AccessToken>,
     session: Option<AccessToken>,
+    id_token_end: Option<DateTime<Utc>>,
     actor: Actor,
 }
 
@@ -66,11 +72,12 @@ impl Authenticator {
             PresentedSecret::AccessToken(_) if !self.methods.access_tokens => {
                 return Err(self.refuse(Refusal::AccessTokensDisabled, origin));
             }
-            PresentedSecret::Kubernetes(_) if !self.methods.kubernetes_tokens => return Err(wrong()),
-            PresentedSecret::AccessToken(Some(secret)) => {
-                Either::Left(self.by_access_token(secret, presented.username()))
-            }
-            PresentedSecret::Kubernetes(token) => Either::Right(self.by_kubernetes_token(token)),
+            PresentedSecret::AccessToken(Some(secret)) => self.by_access_token(secret, presented.username()).boxed(),
+            PresentedSecret::Foreign(token) => match self.people.decider(token) {
+                Decider::Issuer(issuer) if presented.is_bearer() => self.by_id_token(issuer, token, digest).boxed(),
+                Decider::Kubernetes if self.methods.kubernetes_tokens => self.by_kubernetes_token(token).boxed(),
+                Decider::Issuer(_) | Decider::Kubernetes | Decider::Nobody => return Err(wrong()),
+            },
             PresentedSecret::AccessToken(None)
             | PresentedSecret::Member(_)
             | PresentedSecret::Gateway
@@ -82,33 +89,61 @@ impl Authenticator {
         }
         // Nothing has been called so far: a future does nothing until it is awaited.
         let look_up = async { Ok(login.await?.filter(|login| !is_member(&login.identity))) };
-        let Login { identity, token, session, actor } =
+        let Login { identity, token, session, id_token_end, actor } =
             self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
-        let identity_digest =
-            Digest::of([identity.username.as_bytes(), identity.uid.as_deref().unwrap_or_default().as_bytes()]);
-        let place = self.in_progress.begin(identity_digest).ok_or(Refusal::TooManyRequests)?;
-        Ok(Caller { identity, token, session, actor, request, place })
+        let place = self.in_progress.begin(who(&identity)).ok_or(Refusal::TooManyRequests)?;
+        Ok(Caller { identity, token, session, id_token_end, actor, request, place })
     }
 
-    async fn by_access_token(&self, secret: &TokenSecret, username: Option<&str>) -> Result<Option<Login>, Error> {
+    async fn by_access_token(&self, secret: &TokenSecret, username: Option<&str>) -> Result<Option<Login>, Refusal> {
         let Some(login) = self.tokens.authenticate(secret, username).await? else { return Ok(None) };
         let actor = Actor::AccessToken {
             username: login.identity.username.clone(),
             token_id: login.token.id.to_string(),
             created_by: login.token.created_by.clone(),
+            subject: login.identity.subject.clone(),
         };
-        Ok(Some(Login { identity: login.identity, token: Some(login.token), session: login.session, actor }))
+        let (identity, token, session) = (login.identity, Some(login.token), login.session);
+        Ok(Some(Login { identity, token, session, id_token_end: None, actor }))
     }
 
-    async fn by_kubernetes_token(&self, token: &SecretString) -> Result<Option<Login>, Error> {
+    async fn by_id_token(
+        &self,
+        issuer: &Trusted,
+        token: &SecretString,
+        digest: Digest,
+    ) -> Result<Option<Login>, Refusal> {
+        let Some(person) = self.people.person(issuer, token, digest).await? else { return Ok(None) };
+        let credential_id = person.credential_id.map(|id| (CREDENTIAL_ID.to_owned(), vec![id]));
+        let identity = Identity {
+            username: person.username,
+            uid: person.uid,
+            groups: person.groups,
+            subject: Some(person.subject),
+            extra: credential_id.into_iter().collect(),
+        };
+        let actor = Actor::Caller { username: identity.username.clone(), subject: identity.subject.clone() };
+        Ok(Some(Login { identity, token: None, session: None, id_token_end: Some(person.expires_at), actor }))
+    }
+
+    async fn by_kubernetes_token(&self, token: &SecretString) -> Result<Option<Login>, Refusal> {
         let mut identity = self.cluster.review_token(token, Some(&self.methods.token_audience)).await?;
         if identity.is_none() && self.methods.accept_api_server_audience {
             identity = self.cluster.review_token(token, None).await?;
         }
         Ok(identity.map(|identity| {
-            let actor = Actor::Caller { username: identity.username.clone() };
-            Login { identity, token: None, session: None, actor }
+            let actor = Actor::Caller { username: identity.username.clone(), subject: None };
+            Login { identity, token: None, session: None, id_token_end: None, actor }
         }))
+    }
+}
+
+/// Identifies an identity among callers.
+fn who(identity: &Identity) -> Digest {
+    let uid = identity.uid.as_deref().unwrap_or_default();
+    match &identity.subject {
+        Some(person) => Digest::of([b"person", person.issuer.as_bytes(), person.subject.as_bytes()]),
+        None => Digest::of([identity.username.as_bytes(), uid.as_bytes()]),
     }
 }
 

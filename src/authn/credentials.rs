@@ -25,6 +25,8 @@ pub enum Credentials {
     Malformed,
     /// A secret.
     Presented {
+        /// How it came.
+        scheme: Scheme,
         /// The user name that came with it (Basic, RFC 7617).
         username: Option<String>,
         /// Identifies the credential.
@@ -32,6 +34,17 @@ pub enum Credentials {
         /// The secret, by its form.
         secret: PresentedSecret,
     },
+}
+
+/// An authentication scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// RFC 6750.
+    Bearer,
+    /// Another name for Bearer, for some clients of access tokens.
+    Token,
+    /// RFC 7617.
+    Basic,
 }
 
 /// A secret, classified by its form alone, before any lookup.
@@ -43,8 +56,8 @@ pub enum PresentedSecret {
     AccessToken(Option<TokenSecret>),
     /// The token of a gateway kubeconfig. It is refused here, and never sent to the API server.
     Gateway,
-    /// Any other bearer token: only the API server can tell.
-    Kubernetes(SecretString),
+    /// Any other bearer token: a person's issuer or the API server can tell.
+    Foreign(SecretString),
     /// Any other password.
     Other,
 }
@@ -73,15 +86,16 @@ impl Credentials {
         let Some((scheme, rest)) = value.split_once(' ') else { return Self::Malformed };
         let rest = rest.trim();
         match scheme.to_ascii_lowercase().as_str() {
-            "bearer" | "token" if !rest.is_empty() => Self::bearer(rest),
+            "bearer" if !rest.is_empty() => Self::token(Scheme::Bearer, rest),
+            "token" if !rest.is_empty() => Self::token(Scheme::Token, rest),
             "basic" => Self::basic(rest).unwrap_or(Self::Malformed),
             _ => Self::Malformed,
         }
     }
 
-    fn bearer(token: &str) -> Self {
-        let secret = PresentedSecret::of(token).unwrap_or_else(|| PresentedSecret::Kubernetes(token.into()));
-        Self::Presented { username: None, digest: Digest::of([token.as_bytes()]), secret }
+    fn token(scheme: Scheme, token: &str) -> Self {
+        let secret = PresentedSecret::of(token).unwrap_or_else(|| PresentedSecret::Foreign(token.into()));
+        Self::Presented { scheme, username: None, digest: Digest::of([token.as_bytes()]), secret }
     }
 
     /// Split at the last colon: the user names of callers contain colons, no secret does.
@@ -89,6 +103,7 @@ impl Credentials {
         let text = SecretString::from(String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?);
         let (username, password) = secrecy::ExposeSecret::expose_secret(&text).rsplit_once(':')?;
         Some(Self::Presented {
+            scheme: Scheme::Basic,
             username: Some(username.to_owned()),
             digest: Digest::of([username.as_bytes(), password.as_bytes()]),
             secret: PresentedSecret::of(password).unwrap_or(PresentedSecret::Other),
@@ -101,6 +116,11 @@ impl Credentials {
             Self::Presented { username, .. } => username.as_deref(),
             Self::Nothing | Self::Malformed => None,
         }
+    }
+
+    /// Whether the secret came as a bearer token.
+    pub fn is_bearer(&self) -> bool {
+        matches!(self, Self::Presented { scheme: Scheme::Bearer, .. })
     }
 
     /// Whether a user name and a password were sent, which browsers remember and send by themselves.
@@ -149,8 +169,8 @@ mod tests {
         Credentials::of(&headers)
     }
 
-    fn is_kubernetes(credentials: &Credentials, expected: &str) -> bool {
-        matches!(credentials, Credentials::Presented { secret: PresentedSecret::Kubernetes(token), username: None, .. }
+    fn is_foreign(credentials: &Credentials, expected: &str) -> bool {
+        matches!(credentials, Credentials::Presented { secret: PresentedSecret::Foreign(token), username: None, .. }
             if token.expose_secret() == expected)
     }
 
@@ -158,7 +178,7 @@ mod tests {
     fn header_is_read_as_the_rfcs_say() {
         assert!(matches!(Credentials::of(&HeaderMap::new()), Credentials::Nothing));
         for value in ["Bearer abc", "bearer  abc", "TOKEN abc"] {
-            assert!(is_kubernetes(&read(value), "abc"), "{value}");
+            assert!(is_foreign(&read(value), "abc"), "{value}");
         }
         for value in ["Bearer", "Bearer ", "Digest x", "Basic ???", "Basic YQ==", ""] {
             assert!(matches!(read(value), Credentials::Malformed), "{value}");

@@ -35,7 +35,7 @@ impl Authenticator {
         if !is_own || presented.username().is_some_and(|username| username != id) {
             return Err(wrong());
         }
-        let look_up = self.membership.authenticate(credential);
+        let look_up = async { Ok(self.membership.authenticate(credential).await?) };
         let member = self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
         let actor = Actor::Member { username: member.id.to_string() };
         Ok(MemberSession { member, credential: credential.clone(), actor })

@@ -1,5 +1,5 @@
-//! Authenticates requests of callers (a Kubernetes identity, or the owner of an access token) and members, and limits
-//! what attempts can cost.
+//! Authenticates requests of callers (a Kubernetes identity, a person with an ID token, or the owner of an access
+//! token) and members, and limits what attempts can cost.
 //!
 //! Knows no web framework. Each replica counts its own limits.
 
@@ -7,30 +7,37 @@ mod auth_rate_limiter;
 mod browser;
 mod caller;
 mod check_queue;
+mod client_address;
+mod connection;
 mod credentials;
 mod denials;
 mod digest_cache;
 mod in_progress;
 mod leaky_bucket;
 mod member;
+pub mod oidc;
 mod refusal;
 
 pub use browser::is_cross_site;
 pub use caller::Caller;
+pub use client_address::client_address;
+pub use connection::{Capacity, Connection, Forwarding, Usage, weight};
 pub use credentials::{Credentials, PresentedSecret};
 pub use denials::Denials;
 pub use digest_cache::Digest;
-pub use leaky_bucket::Count;
+pub use leaky_bucket::{Count, RateLimit};
 pub use member::MemberSession;
 pub use refusal::Refusal;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use self::auth_rate_limiter::AuthRateLimiter;
 use self::check_queue::{Checks, Turn};
 use self::in_progress::InProgress;
+use self::oidc::People;
 use crate::access_tokens::AccessTokens;
-use crate::cluster::{Cluster, Error};
+use crate::cluster::Cluster;
 use crate::domain::access_token::TokenSecret;
 use crate::membership::Membership;
 use crate::observability::audit::{Actor, Audit, Event, Kind, Origin};
@@ -56,6 +63,7 @@ pub struct Authenticator {
     tokens: AccessTokens,
     audit: Audit,
     methods: Methods,
+    people: Arc<People>,
     limiter: AuthRateLimiter,
     checks: Checks,
     in_progress: InProgress,
@@ -80,6 +88,7 @@ impl Authenticator {
         tokens: AccessTokens,
         audit: Audit,
         methods: Methods,
+        people: Arc<People>,
         bursts: Bursts,
     ) -> Self {
         Self {
@@ -88,6 +97,7 @@ impl Authenticator {
             tokens,
             audit,
             methods,
+            people,
             limiter: AuthRateLimiter::new(bursts.refused_credentials),
             checks: Checks::default(),
             in_progress: InProgress::default(),
@@ -98,6 +108,11 @@ impl Authenticator {
     /// How callers may authenticate.
     pub fn methods(&self) -> &Methods {
         &self.methods
+    }
+
+    /// The people who sign in with ID tokens.
+    pub fn people(&self) -> &People {
+        &self.people
     }
 
     /// Counts and records a refused credential. A client that sends too many is told to wait.
@@ -166,12 +181,12 @@ impl Authenticator {
     /// was accepted recently need not wait.
     ///
     /// # Errors
-    /// If too many wait already, or the API server is unavailable.
+    /// If too many wait already, or whoever decides is unavailable.
     async fn check<T>(
         &self,
         credential: Digest,
         origin: &Origin,
-        look_up: impl Future<Output = Result<Option<T>, Error>>,
+        look_up: impl Future<Output = Result<Option<T>, Refusal>>,
     ) -> Result<Option<T>, Refusal> {
         let mut turn = None;
         if self.limiter.is_flooding(origin.address.as_deref()) && !self.checks.was_accepted(&credential) {

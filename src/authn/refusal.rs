@@ -40,6 +40,9 @@ pub enum Refusal {
     /// The caller has too many requests in progress.
     #[error("too many requests in progress")]
     TooManyRequests,
+    /// The issuer of the ID token does not answer, or was asked about an unknown key a moment ago.
+    #[error("the issuer of the ID token does not answer")]
+    IssuerUnavailable,
     /// The API server is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Error),
@@ -56,7 +59,7 @@ impl Refusal {
             Self::CrossSite => "DP_ERR_CROSS_SITE",
             Self::TooManyAttempts { .. } => "DP_ERR_TOO_MANY_ATTEMPTS",
             Self::TooManyDenials { .. } => "DP_ERR_TOO_MANY_DENIALS",
-            Self::Busy | Self::TooManyRequests | Self::Unavailable(_) => return None,
+            Self::Busy | Self::TooManyRequests | Self::IssuerUnavailable | Self::Unavailable(_) => return None,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The command line, and the commands that are clients of a running Daypass.
 
+mod gateway_args;
 mod kubernetes;
 pub mod lint;
 pub mod pages;
@@ -13,8 +14,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::gateway_args::{AuditedRequests, GatewayArgs};
 pub(crate) use self::kubernetes::kubernetes_config;
-pub use self::serve_args::{AuthMethod, ServeArgs, TokenArgs};
+pub use self::serve_args::{AuthMethod, KubeconfigMode, ServeArgs, TokenArgs};
 pub use self::values::AccountName;
 use self::values::{account_name, data_plane_id, https_url, scope};
 use crate::domain::access_token::Scope;

@@ -20,12 +20,14 @@ use super::rest::{Answer, Authorization, Rest};
 use crate::api::wire::CreatedMember;
 use crate::cli::{SelftestArgs, kubernetes_config};
 use crate::clock::Entropy;
+use crate::cluster::pem;
 use crate::domain::lifetime::rfc3339;
+use crate::domain::secret::GATEWAY_PREFIX;
 
 /// The delay between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the API server may still accept a revoked token. It caches an accepted one for 10 s; the rest is for slow
-/// servers.
+/// How long a revoked token may still be accepted. The API server caches an accepted one for 10 s; the rest is for
+/// slow servers.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Refusals that may be temporary, after which Daypass has done nothing.
@@ -61,6 +63,8 @@ struct Target<'a> {
     daypass: Rest,
     /// How to reach the API server from here, without credentials.
     api_server: Config,
+    /// How to reach the gateway from here, without credentials.
+    gateway: Config,
     token: SecretString,
 }
 
@@ -85,7 +89,8 @@ pub fn run(args: &SelftestArgs, say: impl Fn(&str) -> anyhow::Result<()>) -> any
         ended?;
         say("ended it: Daypass no longer knows it")?;
         target.wait_refused(&kubeconfig).await?;
-        say("the API server refuses its kubeconfig")
+        let server = if is_of_gateway(&kubeconfig) { "gateway" } else { "API server" };
+        say(&format!("the {server} refuses its kubeconfig"))
     })
 }
 
@@ -98,7 +103,12 @@ impl<'a> Target<'a> {
         let mut api_server = kubernetes_config().await?;
         api_server.auth_info = AuthInfo::default();
         api_server.default_retry = false;
-        Ok(Self { args, daypass, api_server, token })
+        let url = format!("{}/{}/gateway", args.url.as_str().trim_end_matches('/'), args.data_plane_id);
+        let mut gateway = Config::new(url.parse().context("invalid URL of Daypass")?);
+        gateway.root_cert = Some(pem::certificates(&ca)?);
+        gateway.tls_server_name.clone_from(&args.tls_server_name);
+        gateway.default_retry = false;
+        Ok(Self { args, daypass, api_server, gateway, token })
     }
 
     /// Creates a member for one hour. Retries while Daypass cannot be reached, answers 503, or does not know the
@@ -207,13 +217,13 @@ impl<'a> Target<'a> {
         };
         let waited = tokio::time::timeout(REFUSAL_TIMEOUT, refused).await;
         let timeout = REFUSAL_TIMEOUT.as_secs();
-        waited.with_context(|| format!("the API server still accepts the kubeconfig after {timeout} s"))
+        waited.with_context(|| format!("the kubeconfig is still accepted after {timeout} s"))
     }
 
-    /// The API server's user name for a token. Uses the address that this process knows: the one in the kubeconfig may
-    /// work only outside the cluster.
+    /// The API server's user name for a token. Uses the addresses that this process knows: the one in the kubeconfig
+    /// may work only outside the cluster.
     async fn who_am_i(&self, token: &SecretString) -> Result<String, kube::Error> {
-        let mut config = self.api_server.clone();
+        let mut config = if is_of_gateway(token) { &self.gateway } else { &self.api_server }.clone();
         config.auth_info.token = Some(token.expose_secret().to_owned().into());
         let reviews: Api<SelfSubjectReview> = Api::all(Client::try_from(config)?);
         let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
@@ -223,6 +233,10 @@ impl<'a> Target<'a> {
     async fn as_caller(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         self.daypass.send(&Authorization::Bearer(&self.token), method, path, body).await
     }
+}
+
+fn is_of_gateway(token: &SecretString) -> bool {
+    token.expose_secret().starts_with(GATEWAY_PREFIX)
 }
 
 /// The server and the token of a kubeconfig.

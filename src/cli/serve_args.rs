@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use clap::Args;
 use ipnet::IpNet;
 
+use super::gateway_args::GatewayArgs;
 use super::values::{data_plane_id, https_url};
 use crate::domain::access_token::TokenRules;
 use crate::observability::logs::LogFormat;
@@ -20,10 +21,13 @@ pub struct ServeArgs {
     /// Base URL at which users reach Daypass
     #[arg(long, env = "DAYPASS_PUBLIC_URL", value_parser = https_url)]
     pub public_url: url::Url,
-    /// Public URL of the API server, for kubeconfigs
+    /// Which kubeconfigs members get; by default direct with --data-plane-server, else gateway
+    #[arg(long, env = "DAYPASS_KUBECONFIG_MODE", value_enum)]
+    pub kubeconfig_mode: Option<KubeconfigMode>,
+    /// Public URL of the API server, for direct kubeconfigs
     #[arg(long, env = "DAYPASS_DATA_PLANE_SERVER", value_parser = https_url)]
-    pub data_plane_server: url::Url,
-    /// CA of the API server for kubeconfigs, base64 of PEM; by default the CA that Daypass itself trusts
+    pub data_plane_server: Option<url::Url>,
+    /// CA of the API server for direct kubeconfigs, base64 of PEM; by default the CA that Daypass itself trusts
     #[arg(long, env = "DAYPASS_DATA_PLANE_CA_DATA")]
     pub data_plane_ca_data: Option<String>,
     /// Name in the API server's certificate, if it is not the host of the URL
@@ -77,9 +81,16 @@ pub struct ServeArgs {
     #[arg(long, env = "DAYPASS_AUTH_METHODS", value_enum, value_delimiter = ',', required = false, num_args = 1..,
           default_values_t = [AuthMethod::Kubernetes, AuthMethod::AccessToken])]
     pub auth_methods: Vec<AuthMethod>,
+    /// The issuers whose ID tokens are accepted with --auth-methods oidc: a YAML list, shaped like the chart's
+    /// oidc.issuers
+    #[arg(long, env = "DAYPASS_OIDC_ISSUERS_FILE")]
+    pub oidc_issuers_file: Option<PathBuf>,
     /// The limits of access tokens
     #[command(flatten)]
     pub tokens: TokenArgs,
+    /// The gateway
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
     /// How many refused credentials a client address may send at once, and per minute
     #[arg(
         long,
@@ -96,6 +107,14 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_denied_requests: u32,
+    /// Longest time in seconds from one sweep to the next: with many roles and members the sweep rests longer
+    #[arg(
+        long,
+        env = "DAYPASS_MAX_SWEEP_INTERVAL_SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(30..=3600)
+    )]
+    pub max_sweep_interval_seconds: u64,
     /// Unique name of this replica in the Lease; by default random
     #[arg(long, env = "DAYPASS_IDENTITY")]
     pub identity: Option<String>,
@@ -107,6 +126,17 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// Which kubeconfigs members get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KubeconfigMode {
+    /// They point at Daypass, which cuts what is open when a member ends
+    Gateway,
+    /// They point at the API server
+    Direct,
+    /// Each role says which: annotation daypass.dev/kubeconfig-mode of its namespace, by default gateway
+    Both,
+}
+
 /// A way to authenticate as a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum AuthMethod {
@@ -114,6 +144,8 @@ pub enum AuthMethod {
     Kubernetes,
     /// Access tokens and their sessions
     AccessToken,
+    /// ID tokens of people, of the issuers in --oidc-issuers-file
+    Oidc,
 }
 
 /// The options of `daypass serve` about access tokens.

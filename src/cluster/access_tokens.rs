@@ -20,10 +20,10 @@ impl Cluster {
         self.objects::<crd::AccessToken>(Some(&self.namespace))
     }
 
-    /// Lists all tokens and sessions, then streams each change. Skips unreadable ones.
+    /// Lists all tokens and sessions, then streams each change, without old hashes. Skips unreadable ones.
     pub(crate) fn watch_access_tokens(&self) -> impl Stream<Item = WatchEvent<AccessToken>> + use<> {
         let calls = WatchCalls { list: "list_access_tokens", watch: "watch_access_tokens" };
-        self.access_tokens().watch(calls, readable)
+        self.access_tokens().watch(calls, listed)
     }
 
     /// Reads the token or session with this object name from the API server. Treats an unreadable one as missing.
@@ -32,10 +32,10 @@ impl Cluster {
         Ok(object.as_ref().and_then(readable))
     }
 
-    /// Lists all tokens and sessions, or those with this label. Skips unreadable ones.
+    /// Lists all tokens and sessions, or those with this label, without old hashes. Skips unreadable ones.
     pub(crate) async fn list_access_tokens(&self, label: Option<(&str, &str)>) -> Result<Vec<AccessToken>, Error> {
         let selector = label.map(|(key, value)| format!("{key}={value}"));
-        let read = |object: Object| readable(&object);
+        let read = |object: Object| listed(&object);
         let found = self.access_tokens().list("list_access_tokens", "-", selector.as_deref(), read).await?;
         Ok(found.into_iter().flatten().collect())
     }
@@ -63,15 +63,15 @@ impl Cluster {
         self.patch_token(token, json!({ "metadata": { "uid": token.uid }, "spec": { "name": name } })).await
     }
 
-    /// Replaces the secret and the expiry of exactly this version of a token.
+    /// Replaces the secret, the hashes of earlier ones and the expiry of exactly this version of a token.
     pub(crate) async fn set_token_secret(
         &self,
         token: &AccessToken,
         hash: &SecretHash,
+        rotated: &[SecretHash],
         expires_at: DateTime<Utc>,
         rotated_at: DateTime<Utc>,
     ) -> Result<AccessToken, Error> {
-        let rotated = token.rotated_with_current();
         let spec = json!({
             "tokenHash": hash.as_hex(),
             "rotatedHashes": rotated.iter().map(SecretHash::as_hex).collect::<Vec<_>>(),
@@ -137,7 +137,36 @@ fn readable(object: &Object) -> Option<AccessToken> {
         .ok()
 }
 
+/// A token as lists hold it. With the old hashes, a few owners who rotate a lot could fill the memory of a replica.
+fn listed(object: &Object) -> Option<AccessToken> {
+    readable(object).map(AccessToken::without_rotated)
+}
+
 fn read(call: &'static str, id: &TokenId, object: &Object) -> Result<AccessToken, Error> {
     read_access_token(object)
         .map_err(|why| Error::new(call, &id.to_string(), ErrorKind::UnreadableAnswer, &why.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::access_token::{MAX_ROTATED, owner_key};
+
+    #[test]
+    fn list_keeps_no_old_hashes() {
+        let name = format!("{}-3", owner_key("system:serviceaccount:a:b"));
+        let object = json!({
+            "metadata": {"name": name, "uid": "u", "resourceVersion": "7",
+                         "creationTimestamp": "2026-11-23T00:00:00Z"},
+            "spec": {
+                "id": format!("{name}-abcdef"), "name": "ci", "createdBy": "alice", "scopes": ["members:read"],
+                "owner": {"username": "system:serviceaccount:a:b", "uid": "v"}, "identity": "i",
+                "expiresAt": "2026-12-23T00:00:00Z", "tokenHash": "a".repeat(64),
+                "rotatedHashes": vec!["b".repeat(64); MAX_ROTATED],
+            },
+        });
+        let object = Object::parse(&object.to_string()).unwrap();
+        let kept = |token: Option<AccessToken>| token.unwrap().rotated.map(|hashes| hashes.len());
+        assert_eq!((kept(readable(&object)), kept(listed(&object))), (Some(MAX_ROTATED), None));
+    }
 }

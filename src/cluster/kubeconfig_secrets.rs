@@ -32,6 +32,8 @@ const STATUS: &str = "status";
 pub(crate) struct Slot<'a> {
     /// The slot, which names the Secret.
     pub(crate) slot: u8,
+    /// The kubeconfig's id, if it is known before its token.
+    pub(crate) id: Option<&'a str>,
     /// The credential that the kubeconfig is issued for.
     pub(crate) credential: &'a SecretHash,
     /// The latest end that its token can have.
@@ -48,22 +50,25 @@ impl Cluster {
 
     /// Lists the Secrets of all members of this name, past ones included.
     pub async fn list_kubeconfigs(&self, id: &MemberId) -> Result<Vec<KubeconfigSecret>, Error> {
-        self.list_secrets(&id.role, Some(&format!("{MEMBER_LABEL}={}", id.name()))).await
+        let (of_member, role) = (format!("{MEMBER_LABEL}={}", id.name()), id.role.as_str());
+        self.secrets(&id.role).list("list_secrets", role, Some(&of_member), |secret| read(&secret)).await
     }
 
-    /// Lists all Secrets of a role.
-    pub async fn list_role_secrets(&self, role: &RoleId) -> Result<Vec<KubeconfigSecret>, Error> {
-        self.list_secrets(role, None).await
-    }
-
-    async fn list_secrets(&self, role: &RoleId, selector: Option<&str>) -> Result<Vec<KubeconfigSecret>, Error> {
-        self.secrets(role).list("list_secrets", role.as_str(), selector, |secret| read(&secret)).await
+    /// Lists all Secrets of a role, page by page. Returns what `keep` keeps of them.
+    pub async fn list_role_secrets<T>(
+        &self,
+        role: &RoleId,
+        mut keep: impl FnMut(KubeconfigSecret) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let secrets = self.secrets(role);
+        let kept = secrets.list("list_secrets", role.as_str(), None, |secret| keep(read(&secret)));
+        Ok(kept.await?.into_iter().flatten().collect())
     }
 
     /// Claims a slot for a kubeconfig. Creating a taken name fails.
     ///
     /// The labels and annotations keep a controller of version 0.1.0 from deleting the Secret during an upgrade: it
-    /// expects the token's `jti` and end there, and they are not known yet.
+    /// expects the token's `jti` and end there, and those of a direct kubeconfig are not known yet.
     pub(crate) async fn create_kubeconfig_secret(
         &self,
         member: &Member,
@@ -71,7 +76,8 @@ impl Cluster {
     ) -> Result<KubeconfigSecret, Error> {
         let mut labels = owned_labels(member);
         labels.insert(CREDENTIAL_LABEL.to_owned(), slot.credential.fingerprint().to_owned());
-        labels.insert(JTI_LABEL.to_owned(), placeholder(slot.slot));
+        let id = slot.id.map_or_else(|| placeholder(slot.slot), str::to_owned);
+        labels.insert(JTI_LABEL.to_owned(), id);
         let from = slot.from.map(|from| (FROM_ANNOTATION, from.to_owned()));
         let annotations = [(EXPIRES_ANNOTATION, rfc3339(slot.latest_exp)), (RECORDED_ANNOTATION, STATUS.to_owned())];
         let annotations = annotations.into_iter().chain(from).map(|(key, value)| (key.to_owned(), value));
@@ -115,12 +121,13 @@ impl Cluster {
         self.delete_secret(role, &secret.name, &secret.uid).await
     }
 
-    /// Requests a token of the member's service account, for the API server's own audience and bound to the Secret.
+    /// Requests a token of the member's service account, for the API server's own audience and bound to the Secret
+    /// of this name and UID.
     /// The API server may return one that lives longer than `lifetime`.
     pub(crate) async fn request_token(
         &self,
         id: &MemberId,
-        secret: &KubeconfigSecret,
+        (name, uid): (&str, &str),
         lifetime: chrono::TimeDelta,
     ) -> Result<SecretString, Error> {
         let request = TokenRequest {
@@ -130,8 +137,8 @@ impl Cluster {
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Secret".to_owned()),
-                    name: Some(secret.name.clone()),
-                    uid: Some(secret.uid.clone()),
+                    name: Some(name.to_owned()),
+                    uid: Some(uid.to_owned()),
                 }),
                 expiration_seconds: Some(lifetime.num_seconds()),
             },

@@ -18,6 +18,10 @@ use crate::domain::member_id::MemberId;
 use crate::domain::role::{NAMESPACE_PREFIX, RoleId};
 use crate::domain::secret::SecretHash;
 
+/// The Member that shows how fresh a watch is.
+const HEARTBEAT: &str = "heartbeat";
+const BEAT_ANNOTATION: &str = "daypass.dev/beat";
+
 /// The result of reading a member by its id.
 #[derive(Debug, Clone)]
 pub enum Lookup {
@@ -36,6 +40,26 @@ pub struct WatchedMember {
     pub id: MemberId,
     /// The Member, or why it is unreadable.
     pub member: Result<Member, Unreadable>,
+}
+
+/// What the watch of all Members shows.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost all are members")]
+pub enum Watched {
+    /// A member's.
+    Member(WatchedMember),
+    /// The text of the heartbeat in Daypass's own namespace.
+    Beat(String),
+}
+
+impl Watched {
+    fn of(object: &Object, own_namespace: &str) -> Option<Self> {
+        // Its name may begin like a role's.
+        if object.namespace().as_deref() == Some(own_namespace) {
+            return object.annotation(BEAT_ANNOTATION).filter(|_| object.name() == HEARTBEAT).map(Self::Beat);
+        }
+        WatchedMember::of(object).map(Self::Member)
+    }
 }
 
 impl WatchedMember {
@@ -64,15 +88,6 @@ pub struct StatusUpdate<'a> {
     pub conditions: Vec<Condition>,
 }
 
-/// The Members of a role.
-#[derive(Debug, Default)]
-pub struct Listed {
-    /// The readable ones.
-    pub members: Vec<Member>,
-    /// The names of the unreadable ones, and why they are unreadable.
-    pub unreadable: Vec<(String, Unreadable)>,
-}
-
 impl Cluster {
     fn members(&self, role: &RoleId) -> Objects<'_> {
         self.objects::<crd::Member>(Some(&role.namespace()))
@@ -87,23 +102,43 @@ impl Cluster {
         }))
     }
 
-    /// Lists all Members of a role from the API server. An unreadable one does not hide the others.
-    pub async fn list_members(&self, role: &RoleId) -> Result<Listed, Error> {
-        let read = |object: Object| read_member(role, &object).map_err(|why| (object.name(), why));
-        let mut listed = Listed::default();
-        for member in self.members(role).list("list_members", role.as_str(), None, read).await? {
-            match member {
-                Ok(member) => listed.members.push(member),
-                Err(unreadable) => listed.unreadable.push(unreadable),
-            }
-        }
-        Ok(listed)
+    /// Lists all Members from the API server, page by page, and shows each to `see`. An unreadable one does not hide
+    /// the others.
+    pub async fn list_members(&self, mut see: impl FnMut(WatchedMember)) -> Result<(), Error> {
+        let members = self.objects::<crd::Member>(None);
+        let see = |object: Object| match Watched::of(&object, &self.namespace) {
+            Some(Watched::Member(member)) => see(member),
+            Some(Watched::Beat(_)) | None => {}
+        };
+        members.list("list_members", "-", None, see).await.map(drop)
     }
 
     /// Lists all Members, then streams each change.
-    pub fn watch_members(&self) -> impl Stream<Item = WatchEvent<WatchedMember>> + use<> {
+    pub fn watch_members(&self) -> impl Stream<Item = WatchEvent<Watched>> + use<> {
         let calls = WatchCalls { list: "list_members", watch: "watch_members" };
-        self.objects::<crd::Member>(None).watch(calls, WatchedMember::of)
+        let own = self.namespace.clone();
+        self.objects::<crd::Member>(None).watch(calls, move |object| Watched::of(object, &own))
+    }
+
+    /// Writes a text into the Member `heartbeat` of Daypass's own namespace, which is nobody's. Creates it if there is
+    /// none.
+    pub(crate) async fn write_heartbeat(&self, text: &str) -> Result<(), Error> {
+        let members = self.objects::<crd::Member>(Some(&self.namespace));
+        let annotations = json!({ BEAT_ANNOTATION: text });
+        let patch = json!({ "metadata": { "annotations": annotations } });
+        match members.patch("patch_heartbeat", HEARTBEAT, HEARTBEAT, &patch).await {
+            Err(error) if error.is_gone() => {}
+            patched => return patched.map(drop),
+        }
+        let members = self.objects::<crd::Member>(Some(&self.namespace));
+        let owners: Vec<_> = self.own_account().await.into_iter().collect();
+        let metadata = json!({ "name": HEARTBEAT, "annotations": annotations, "ownerReferences": owners });
+        let heartbeat = member_object(&metadata, &json!({ "duration": "1s" }));
+        match members.create("create_heartbeat", HEARTBEAT, &heartbeat).await {
+            // Another replica was faster. The next number comes in a second.
+            Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(()),
+            created => created.map(drop),
+        }
     }
 
     /// Creates a Member. The controller leaves it to the request that provisions it until `claimed_until`.

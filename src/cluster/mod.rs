@@ -29,7 +29,7 @@ pub use error::{Error, ErrorKind};
 pub(crate) use kubeconfig_secrets::Slot;
 pub use lanes::Lane;
 pub use lease::{LEASE_DURATION, LeaseState, RENEW_INTERVAL};
-pub use members::{Listed, Lookup, StatusUpdate, WatchedMember};
+pub use members::{Lookup, StatusUpdate, Watched, WatchedMember};
 pub use objects::PAGE;
 pub use rbac::{Rbac, RbacKind, RbacObject};
 pub use reviews::{Access, Identity, Privilege, Resource, Verb};

@@ -73,12 +73,12 @@ impl Objects<'_> {
         call: &'static str,
         of: &str,
         selector: Option<&str>,
-        read: impl Fn(Object) -> T,
+        mut read: impl FnMut(Object) -> T,
     ) -> Result<Vec<T>, Error> {
         let mut params = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
         let mut found = Vec::new();
         loop {
-            let page = self.page(call, of, &mut params, &read).await?;
+            let page = self.page(call, of, &mut params, &mut read).await?;
             found.extend(page.found);
             if page.is_last {
                 return Ok(found);
@@ -92,7 +92,7 @@ impl Objects<'_> {
         call: &'static str,
         of: &str,
         params: &mut ListParams,
-        read: impl Fn(Object) -> T,
+        mut read: impl FnMut(Object) -> T,
     ) -> Result<ListPage<T>, Error> {
         let list = if self.metadata_only { Request::list_metadata } else { Request::list };
         loop {
@@ -107,7 +107,7 @@ impl Objects<'_> {
                 continue;
             };
             let page = Page::parse(&text).map_err(|_| unreadable(call, of))?;
-            let found = page.objects().map(|object| object.map(&read).map_err(|_| unreadable(call, of)));
+            let found = page.objects().map(|object| object.map(&mut read).map_err(|_| unreadable(call, of)));
             let found = found.collect::<Result<_, _>>()?;
             let (next, version) = page.continuation();
             let is_last = next.is_empty();

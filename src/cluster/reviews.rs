@@ -7,18 +7,21 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::objects::decode;
-use super::{Cluster, Error};
+use super::{Cluster, Error, ErrorKind};
 use crate::crd::GROUP;
-use crate::domain::access_token::Extra;
+use crate::domain::access_token::{Extra, Subject};
+use crate::domain::grants::AUTHENTICATED;
 use crate::domain::role::RoleId;
 
-/// An identity that Kubernetes has authenticated.
+/// An identity that Kubernetes has authenticated, or an ID token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The Kubernetes user name.
     pub username: String,
-    /// A service account's UID.
+    /// The UID. A service account has one.
     pub uid: Option<String>,
+    /// Who it is at its issuer, if it is a person with an ID token. The API server does not need to know.
+    pub subject: Option<Subject>,
     /// The groups.
     pub groups: Vec<String>,
     /// Further attributes. An authorizer may restrict the identity because of them.
@@ -32,6 +35,7 @@ impl Identity {
         Self {
             username: format!("system:serviceaccount:{namespace}:{name}"),
             uid,
+            subject: None,
             groups: groups.map(str::to_owned).into(),
             extra: Extra::new(),
         }
@@ -40,12 +44,13 @@ impl Identity {
     /// A user in these groups and in `system:authenticated`.
     pub fn of_user(username: &str, groups: &[String]) -> Self {
         let groups = groups.iter().cloned().chain([AUTHENTICATED.to_owned()]).collect();
-        Self { username: username.to_owned(), uid: None, groups, extra: Extra::new() }
+        Self { username: username.to_owned(), uid: None, subject: None, groups, extra: Extra::new() }
     }
 }
 
-/// The group of all authenticated users.
-const AUTHENTICATED: &str = "system:authenticated";
+/// What the error of a TokenReview contains if the API server could not decide, since it does not reach an issuer of
+/// its structured authentication (k8s.io/apiserver, plugin/pkg/authenticator/token/oidc; go-oidc, jwks.go).
+const UNDECIDED: [&str; 2] = ["not initialized", "fetching keys"];
 
 /// A verb on a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,9 +126,20 @@ impl Cluster {
         let review = TokenReview { spec, ..TokenReview::default() };
         let answer = self.objects::<TokenReview>(None).create("create_token_review", "-", &review).await?;
         let answer: TokenReview = decode("create_token_review", "-", &answer)?;
-        let Some(status) = answer.status.filter(|status| status.authenticated == Some(true)) else {
+        let status = answer.status.unwrap_or_default();
+        if status.authenticated != Some(true) {
+            let error = status.error.unwrap_or_default();
+            // No answer, then: its keys of the issuer that the token names are missing.
+            if UNDECIDED.iter().any(|text| error.contains(text)) {
+                return Err(Error::new(
+                    "create_token_review",
+                    "-",
+                    ErrorKind::Server,
+                    "no keys of the token's issuer",
+                ));
+            }
             return Ok(None);
-        };
+        }
         // An authenticator without audience support answers "authenticated" but does not name our audience.
         let for_us = audience.is_none_or(|ours| status.audiences.iter().flatten().any(|granted| granted == ours));
         let user = status.user.filter(|_| for_us);
@@ -131,6 +147,7 @@ impl Cluster {
             Some(Identity {
                 username: user.username.filter(|name| !name.is_empty())?,
                 uid: user.uid,
+                subject: None,
                 groups: user.groups.unwrap_or_default(),
                 extra: user.extra.unwrap_or_default(),
             })

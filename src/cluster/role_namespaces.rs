@@ -7,7 +7,10 @@ use super::objects::Objects;
 use super::watch::{WatchCalls, WatchEvent};
 use super::{Cluster, Error};
 use crate::crd::Object;
-use crate::domain::role::{DESCRIPTION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX, ROLE_LABEL, Role, RoleId};
+use crate::domain::role::{
+    DESCRIPTION_ANNOTATION, KUBECONFIG_MODE_ANNOTATION, MAX_DURATION_ANNOTATION, NAME_ANNOTATION, NAMESPACE_PREFIX,
+    ROLE_LABEL, Role, RoleId, kubeconfig_mode,
+};
 use crate::domain::text::escape_hidden;
 
 /// A namespace as a watch sees it.
@@ -73,6 +76,8 @@ fn read(namespace: &Object) -> Option<Role> {
     (!namespace.is_deleting()).then(|| Role {
         name: escape_hidden(&namespace.annotation(NAME_ANNOTATION).unwrap_or_else(|| id.to_string())),
         description: escape_hidden(&namespace.annotation(DESCRIPTION_ANNOTATION).unwrap_or_default()),
+        kubeconfig_mode: kubeconfig_mode(namespace.annotation(KUBECONFIG_MODE_ANNOTATION).as_deref()),
+        max_duration: namespace.annotation(MAX_DURATION_ANNOTATION).map(|limit| limit.parse()),
         id,
     })
 }

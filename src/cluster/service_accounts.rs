@@ -45,10 +45,16 @@ impl Cluster {
         Ok(accounts.get("get_service_account", &id.to_string(), id.name()).await?.as_ref().map(read))
     }
 
-    /// Lists all service accounts of a role, including `default`, which Kubernetes creates.
-    pub async fn list_accounts(&self, role: &RoleId) -> Result<Vec<Account>, Error> {
+    /// Lists all service accounts of a role, page by page, including `default`, which Kubernetes creates. Returns
+    /// what `keep` keeps of them.
+    pub async fn list_accounts<T>(
+        &self,
+        role: &RoleId,
+        mut keep: impl FnMut(Account) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let accounts = self.accounts(role).metadata();
-        accounts.list("list_service_accounts", role.as_str(), None, |account| read(&account)).await
+        let kept = accounts.list("list_service_accounts", role.as_str(), None, |account| keep(read(&account)));
+        Ok(kept.await?.into_iter().flatten().collect())
     }
 
     /// Creates the member's service account.

@@ -24,7 +24,7 @@ pub(super) struct DefaultAccounts {
 
 impl DefaultAccounts {
     /// Deletes each `default` account that is older than the walls, once every API server enforces them. Kubernetes
-    /// recreates it, and the new account is younger and stays.
+    /// recreates it, and the new account is younger and stays. Takes what it has deleted out of `defaults`.
     ///
     /// # Errors
     /// The first deletion that failed. The others are still carried out, and the next check retries.
@@ -32,16 +32,21 @@ impl DefaultAccounts {
         &mut self,
         cluster: &Cluster,
         walls: &Walls,
-        defaults: &[(RoleId, Account)],
+        defaults: &mut Vec<(RoleId, Account)>,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
         let Some(settled_at) = self.settled_at(walls, now).filter(|settled_at| *settled_at < now) else {
             return Ok(());
         };
         let mut failed = Ok(());
-        for (role, account) in defaults.iter().filter(|(_, account)| is_older(account, settled_at)) {
+        let old: Vec<_> = defaults.extract_if(.., |(_, account)| is_older(account, settled_at)).collect();
+        for (role, account) in old {
             tracing::info!(%role, "replacing the role's default service account: it is older than the walls");
-            failed = failed.and(cluster.delete_account(role, account).await);
+            let deleted = cluster.delete_account(&role, &account).await;
+            if deleted.is_err() {
+                defaults.push((role, account));
+            }
+            failed = failed.and(deleted);
         }
         failed
     }

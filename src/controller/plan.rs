@@ -35,45 +35,34 @@ pub(super) enum Step {
     Provision,
 }
 
-/// The actions to take now, and when to reconcile again.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) steps: Vec<Step>,
-    pub(super) wake: Option<DateTime<Utc>>,
-}
-
 impl Observed {
-    pub(super) fn plan(&self, now: DateTime<Utc>) -> Plan {
+    /// The actions to take now.
+    pub(super) fn plan(&self, now: DateTime<Utc>) -> Vec<Step> {
         match &self.member {
             Lookup::Found(member) if member.is_live(now) => self.keep(member, now),
-            Lookup::Found(member) => Plan { steps: self.end(member, now).collect(), wake: None },
-            Lookup::Unreadable(_) | Lookup::Missing => Plan { steps: self.remove_all().collect(), wake: None },
+            Lookup::Found(member) => self.end(member, now).collect(),
+            Lookup::Unreadable(_) | Lookup::Missing => self.remove_all().collect(),
         }
     }
 
-    fn keep(&self, member: &Member, now: DateTime<Utc>) -> Plan {
+    fn keep(&self, member: &Member, now: DateTime<Utc>) -> Vec<Step> {
         let foreign = self.account.iter().filter(|account| !account.deleting && !account.belongs_to(member));
         let kubeconfigs = review(member, &self.secrets, now);
         let deletions = kubeconfigs.delete.into_iter().map(Step::DeleteSecret);
         let marks = kubeconfigs.mark.into_iter().map(Step::Mark);
-        let mut plan = Plan {
-            steps: foreign.cloned().map(Step::DeleteAccount).chain(deletions).chain(marks).collect(),
-            wake: Some(member.expires_at()),
-        };
+        let mut steps: Vec<Step> = foreign.cloned().map(Step::DeleteAccount).chain(deletions).chain(marks).collect();
         let own = self.account.as_ref().filter(|account| account.belongs_to(member) && !account.deleting);
         let recorded = member.status.account_uid.as_ref();
         let is_ready = own.is_some_and(|own| recorded.is_none_or(|uid| *uid == own.uid));
         if !is_ready || !member.is_recorded(self.clock_skewed) {
-            if member.is_claimed(now) {
-                plan.wake = member.claimed_until.into_iter().chain(plan.wake).min();
-            } else {
-                plan.steps.push(Step::Provision);
+            if !member.is_claimed(now) {
+                steps.push(Step::Provision);
             }
         } else {
             // Each writes the status of the version that was read, so only one of them at a time.
-            plan.steps.extend(kubeconfigs.records.map(Step::Record));
+            steps.extend(kubeconfigs.records.map(Step::Record));
         }
-        plan
+        steps
     }
 
     /// Ends the member, unless that is done and only somebody else's finalizer keeps the object.
@@ -87,6 +76,13 @@ impl Observed {
         let secrets = self.secrets.iter().filter(|secret| !secret.deleting).cloned().map(Step::DeleteSecret);
         account.chain(secrets)
     }
+}
+
+/// How many steps a member without any other object needs, for `benches/instructions.rs`.
+#[doc(hidden)]
+pub fn steps_for(member: Member, now: DateTime<Utc>) -> usize {
+    let member = Lookup::Found(Box::new(member));
+    Observed { member, account: None, secrets: Vec::new(), clock_skewed: false }.plan(now).len()
 }
 
 #[cfg(test)]
@@ -117,34 +113,34 @@ mod tests {
     #[test]
     fn provisioned_member_needs_nothing_until_its_end() {
         let plan = observed(with_kubeconfig(HOUR - 70), Some(account("m1")), vec![secret(0)]).plan(at(5));
-        assert_eq!(plan, Plan { steps: vec![], wake: Some(at(HOUR)) });
+        assert_eq!(plan, []);
     }
 
     #[test]
     fn account_made_again_is_recorded() {
         let again = Account { uid: "later".into(), ..account("m1") };
-        assert_eq!(observed(member(), Some(again.clone()), vec![]).plan(at(5)).steps, [Step::Provision]);
+        assert_eq!(observed(member(), Some(again.clone()), vec![]).plan(at(5)), [Step::Provision]);
         let mut former = member();
         former.status.account_uid = None;
-        assert_eq!(observed(former, Some(again), vec![]).plan(at(5)).steps, [], "version 0.1.0 records none");
+        assert_eq!(observed(former, Some(again), vec![]).plan(at(5)), [], "version 0.1.0 records none");
     }
 
     #[test]
     fn member_ends_in_the_second_of_its_expiry() {
         let one_before = observed(member(), Some(account("m1")), vec![]).plan(at(HOUR - 1));
-        assert_eq!(one_before.steps, []);
+        assert_eq!(one_before, []);
         let plan = observed(member(), Some(account("m1")), vec![secret(0)]).plan(at(HOUR));
-        assert_eq!(plan.steps[0], Step::End(EndReason::Expired));
-        assert_eq!(plan.steps.len(), 3);
+        assert_eq!(plan[0], Step::End(EndReason::Expired));
+        assert_eq!(plan.len(), 3);
     }
 
     #[test]
     fn member_with_deletion_timestamp_is_revoked_once() {
         let mut held = Member { deleting: true, ..member() };
         let plan = observed(held.clone(), Some(account("m1")), vec![]).plan(at(5));
-        assert_eq!(plan.steps, [Step::End(EndReason::Revoked), Step::DeleteAccount(account("m1"))]);
+        assert_eq!(plan, [Step::End(EndReason::Revoked), Step::DeleteAccount(account("m1"))]);
         held.status.phase = Some(Phase::Terminating);
-        assert_eq!(observed(held, None, vec![]).plan(at(5)).steps, []);
+        assert_eq!(observed(held, None, vec![]).plan(at(5)), []);
     }
 
     #[test]
@@ -156,23 +152,20 @@ mod tests {
                 secrets: vec![secret(0)],
                 clock_skewed: false,
             };
-            assert_eq!(
-                observed.plan(at(5)).steps,
-                [Step::DeleteAccount(account("m1")), Step::DeleteSecret(secret(0))]
-            );
+            assert_eq!(observed.plan(at(5)), [Step::DeleteAccount(account("m1")), Step::DeleteSecret(secret(0))]);
         }
     }
 
     #[test]
     fn account_of_an_earlier_member_is_replaced_and_not_adopted() {
         let plan = observed(member(), Some(account("m0")), vec![]).plan(at(5));
-        assert_eq!(plan.steps, [Step::DeleteAccount(account("m0")), Step::Provision]);
+        assert_eq!(plan, [Step::DeleteAccount(account("m0")), Step::Provision]);
     }
 
     #[test]
     fn dead_kubeconfig_loses_its_secret_and_its_record() {
         let plan = observed(with_kubeconfig(100), Some(account("m1")), vec![secret(0)]).plan(at(170));
-        assert_eq!(plan.steps, [Step::DeleteSecret(secret(0)), Step::Record(vec![])]);
+        assert_eq!(plan, [Step::DeleteSecret(secret(0)), Step::Record(vec![])]);
     }
 
     #[test]
@@ -180,20 +173,20 @@ mod tests {
         let token = SecretToken { jti: "j0".into(), expires_at: at(100), from: None };
         let former = KubeconfigSecret { in_status: false, token: Some(token), ..secret(0) };
         let plan = observed(member(), Some(account("m1")), vec![former.clone()]).plan(at(5));
-        assert_eq!(plan.steps, [Step::Record(vec![kubeconfig(0, 100)])]);
+        assert_eq!(plan, [Step::Record(vec![kubeconfig(0, 100)])]);
         let plan = observed(with_kubeconfig(100), Some(account("m1")), vec![former.clone()]).plan(at(5));
-        assert_eq!(plan.steps, [Step::Mark(former)]);
+        assert_eq!(plan, [Step::Mark(former)]);
     }
 
     #[test]
     fn claim_delays_provisioning_but_not_the_end() {
         let mut fresh = Member { status: RecordedStatus::default(), claimed_until: Some(at(10)), ..member() };
-        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), Plan { steps: vec![], wake: Some(at(10)) });
-        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(10)).steps, [Step::Provision]);
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), []);
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(10)), [Step::Provision]);
         fresh.claimed_until = Some(at(HOUR));
-        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)).steps, [Step::Provision], "too long for a claim");
+        assert_eq!(observed(fresh.clone(), None, vec![]).plan(at(1)), [Step::Provision], "too long for a claim");
         fresh.claimed_until = Some(at(HOUR + 5));
-        assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)).steps, [Step::End(EndReason::Expired)]);
+        assert_eq!(observed(fresh, None, vec![]).plan(at(HOUR)), [Step::End(EndReason::Expired)]);
     }
 
     fn accounts() -> impl Strategy<Value = Option<Account>> {
@@ -234,20 +227,19 @@ mod tests {
             if !recorded { member.status.expires_at = None; }
             let (live, now) = (member.is_live(at(now)), at(now));
             let plan = observed(member.clone(), account.clone(), secrets.clone()).plan(now);
-            prop_assert_eq!(plan.wake, live.then(|| member.expires_at()));
             let own = account.as_ref().is_some_and(|account| account.belongs_to(&member) && !account.deleting);
-            prop_assert_eq!(plan.steps.contains(&Step::Provision), live && !(own && recorded));
-            let ends = plan.steps.iter().any(|step| matches!(step, Step::End(_)));
+            prop_assert_eq!(plan.contains(&Step::Provision), live && !(own && recorded));
+            let ends = plan.iter().any(|step| matches!(step, Step::End(_)));
             let has_ended = deleting && terminating;
             prop_assert_eq!(ends, !live && !has_ended);
             let unwanted = review(&member, &secrets, now).delete;
             for secret in secrets {
                 let stays = secret.deleting || (live && !unwanted.contains(&secret));
-                prop_assert_eq!(plan.steps.contains(&Step::DeleteSecret(secret)), !stays);
+                prop_assert_eq!(plan.contains(&Step::DeleteSecret(secret)), !stays);
             }
             if let Some(account) = account {
                 let stays = account.deleting || (live && own);
-                prop_assert_eq!(plan.steps.contains(&Step::DeleteAccount(account)), !stays);
+                prop_assert_eq!(plan.contains(&Step::DeleteAccount(account)), !stays);
             }
         }
     }

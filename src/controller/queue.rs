@@ -1,13 +1,18 @@
-//! Decides which member is reconciled next: each at most once at a time, at its earliest requested time.
+//! Decides which member is reconciled next: each at most once at a time, and ends never wait behind other work.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::schedule::Schedule;
 use crate::domain::member_id::MemberId;
 
+/// How many members are ended at a time. The lane for ends sends 32 calls at a time; this many keep it busy.
+const ENDS: usize = 48;
+/// How many runs do other work at a time: half of what the lane sends, so that ends get through if these calls hang.
+const OTHERS: usize = 16;
 /// The longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// How often the queue reads the clock while it waits. The clock may be set meanwhile, which moves every expiry.
@@ -19,27 +24,38 @@ pub(super) struct Queue {
     now: Box<dyn Fn() -> DateTime<Utc> + Send>,
     /// A random number from zero to one.
     jitter: Box<dyn Fn() -> f64 + Send>,
-    /// Requests for a time, by the API server's clock.
+    /// Whether a member has ended, so that a run ends it or removes what is left of it.
+    has_ended: Box<dyn Fn(&MemberId) -> bool + Send>,
+    /// When each member is due next, by the API server's clock.
     timed: Schedule<DateTime<Utc>>,
-    /// Other requests and retries, by our own.
-    asked: Schedule<Instant>,
-    running: HashSet<MemberId>,
+    ends: Line,
+    others: Line,
     /// Members requested while they were running.
     again: HashSet<MemberId>,
     failures: HashMap<MemberId, u32>,
+}
+
+/// The runs of one kind. Each kind has places of its own, so that neither waits for the other.
+struct Line {
+    places: usize,
+    running: HashSet<MemberId>,
+    /// Requests and retries, by our own clock.
+    asked: Schedule<Instant>,
 }
 
 impl Queue {
     pub(super) fn new(
         now: impl Fn() -> DateTime<Utc> + Send + 'static,
         jitter: impl Fn() -> f64 + Send + 'static,
+        has_ended: impl Fn(&MemberId) -> bool + Send + 'static,
     ) -> Self {
         Self {
             now: Box::new(now),
             jitter: Box::new(jitter),
+            has_ended: Box::new(has_ended),
             timed: Schedule::default(),
-            asked: Schedule::default(),
-            running: HashSet::new(),
+            ends: Line::new(ENDS),
+            others: Line::new(OTHERS),
             again: HashSet::new(),
             failures: HashMap::new(),
         }
@@ -47,44 +63,50 @@ impl Queue {
 
     /// Requests a member now.
     pub(super) fn now(&mut self, id: MemberId) {
-        if self.running.contains(&id) {
+        if self.ends.running.contains(&id) || self.others.running.contains(&id) {
             self.again.insert(id);
         } else {
             self.after(id, Duration::ZERO);
         }
     }
 
-    /// Requests a member at `when`, by the API server's clock. An earlier request stands.
+    /// Requests a member at `when`, by the API server's clock, instead of at an earlier such time.
     pub(super) fn at(&mut self, id: MemberId, when: DateTime<Utc>) {
-        self.timed.add(id, when);
+        self.timed.set(id, when);
+    }
+
+    /// Takes back [`Self::at`].
+    pub(super) fn not_at(&mut self, id: &MemberId) {
+        self.timed.remove(id);
     }
 
     fn after(&mut self, id: MemberId, wait: Duration) {
-        self.asked.add(id, Instant::now() + wait);
+        let line = if (self.has_ended)(&id) { &mut self.ends } else { &mut self.others };
+        line.asked.add(id, Instant::now() + wait);
     }
 
-    /// Waits for the next member that is due. It counts as running until [`Self::done`] or [`Self::failed`].
+    /// Waits for the next member that is due and has a place. It keeps that until [`Self::done`] or [`Self::failed`].
     pub(super) async fn next(&mut self) -> MemberId {
         loop {
-            while let Some(id) = self.take_due() {
-                if self.running.insert(id.clone()) {
-                    return id;
-                }
-                self.again.insert(id);
+            if let Some(id) = self.take_due() {
+                return id;
             }
             match self.next_look() {
                 Some(when) => tokio::time::sleep_until(when).await,
-                // The queue is empty, and nobody can add to it while this call borrows it.
+                // Nobody can add to the queue or free a place while this call borrows it.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Takes a member that is due: one at its end first, so that an end does not wait behind others.
     fn take_due(&mut self) -> Option<MemberId> {
-        let id = self.timed.due((self.now)()).or_else(|| self.asked.due(Instant::now()))?.clone();
-        self.timed.remove(&id);
-        self.asked.remove(&id);
+        while let Some(id) = self.timed.due((self.now)()).cloned() {
+            self.timed.remove(&id);
+            self.now(id);
+        }
+        let id = self.ends.take_due().or_else(|| self.others.take_due())?;
+        self.ends.asked.remove(&id);
+        self.others.asked.remove(&id);
         Some(id)
     }
 
@@ -94,69 +116,59 @@ impl Queue {
             let wait = (when - (self.now)()).to_std().unwrap_or_default();
             Instant::now() + wait.min(CLOCK_INTERVAL)
         });
-        self.asked.first().into_iter().chain(timed).min()
+        [timed, self.ends.next_look(), self.others.next_look()].into_iter().flatten().min()
     }
 
-    /// Ends a run that succeeded. `wake` is when the member needs the next one.
-    pub(super) fn done(&mut self, id: MemberId, wake: Option<DateTime<Utc>>) {
+    /// Ends a run that succeeded.
+    pub(super) fn done(&mut self, id: MemberId) {
         self.failures.remove(&id);
-        self.running.remove(&id);
+        self.leave(&id);
         if self.again.remove(&id) {
             self.now(id);
-        } else if let Some(when) = wake {
-            self.at(id, when);
         }
     }
 
     /// Ends a run that failed. Retries never stop; the delay doubles up to [`MAX_BACKOFF`].
     pub(super) fn failed(&mut self, id: MemberId) {
-        self.running.remove(&id);
+        let was_end = self.leave(&id);
         self.again.remove(&id);
+        if !was_end && (self.has_ended)(&id) {
+            // It ended meanwhile. Its end does not wait for what other work has to wait.
+            self.failures.remove(&id);
+            return self.now(id);
+        }
         let failures = self.failures.entry(id.clone()).or_default();
         *failures = failures.saturating_add(1);
         let backoff = Duration::from_millis(250).saturating_mul(1 << (*failures).min(10)).min(MAX_BACKOFF);
         // Between half and all of it, so that members that failed together do not retry together.
         self.after(id, backoff.mul_f64(0.5 + (self.jitter)() / 2.0));
     }
-}
 
-/// The earliest request of each member, by one clock.
-struct Schedule<T> {
-    by_member: HashMap<MemberId, T>,
-    by_time: BTreeSet<(T, MemberId)>,
-}
-
-impl<T> Default for Schedule<T> {
-    fn default() -> Self {
-        Self { by_member: HashMap::new(), by_time: BTreeSet::new() }
+    /// Frees the place of a run. Returns whether it was one for ends.
+    fn leave(&mut self, id: &MemberId) -> bool {
+        self.others.running.remove(id);
+        self.ends.running.remove(id)
     }
 }
 
-impl<T: Copy + Ord> Schedule<T> {
-    /// Adds a request. An earlier one of the member stands.
-    fn add(&mut self, id: MemberId, when: T) {
-        if self.by_member.get(&id).is_some_and(|planned| *planned <= when) {
-            return;
-        }
-        self.remove(&id);
-        self.by_member.insert(id.clone(), when);
-        self.by_time.insert((when, id));
+impl Line {
+    fn new(places: usize) -> Self {
+        Self { places, running: HashSet::new(), asked: Schedule::default() }
     }
 
-    fn remove(&mut self, id: &MemberId) {
-        if let Some(when) = self.by_member.remove(id) {
-            self.by_time.remove(&(when, id.clone()));
-        }
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.places
     }
 
-    /// The time of the first request.
-    fn first(&self) -> Option<T> {
-        self.by_time.first().map(|(when, _)| *when)
+    /// Gives a place to the next member that is due.
+    fn take_due(&mut self) -> Option<MemberId> {
+        let id = self.asked.due(Instant::now()).filter(|_| !self.is_full())?.clone();
+        self.running.insert(id.clone());
+        Some(id)
     }
 
-    /// The member of the first request, if that is due.
-    fn due(&self, now: T) -> Option<&MemberId> {
-        self.by_time.first().filter(|(when, _)| *when <= now).map(|(_, id)| id)
+    fn next_look(&self) -> Option<Instant> {
+        self.asked.first().filter(|_| !self.is_full())
     }
 }
 
@@ -177,11 +189,13 @@ mod tests {
         MemberId::parse(text).unwrap()
     }
 
-    /// A queue that uses tokio's clock, and a function for the time in this many seconds.
+    /// A queue that uses tokio's clock, and a function for the time in this many seconds. The members of role `gone`
+    /// have ended.
     fn queue(jitter: f64) -> (Queue, impl Fn(i64) -> DateTime<Utc>) {
         let start = Instant::now();
         let now = move || DateTime::from_timestamp(1_800_000_000, 0).unwrap() + start.elapsed();
-        (Queue::new(now, move || jitter), move |seconds| now() + TimeDelta::seconds(seconds))
+        let has_ended = |id: &MemberId| id.role.as_str() == "gone";
+        (Queue::new(now, move || jitter, has_ended), move |seconds| now() + TimeDelta::seconds(seconds))
     }
 
     /// The next member, which must be due after `wait`.
@@ -206,20 +220,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sooner_request_wins_over_later_one() {
+    async fn later_time_replaces_the_one_before() {
         let (mut queue, in_seconds) = queue(0.0);
-        queue.at(id("view.a"), in_seconds(20));
-        queue.at(id("view.a"), in_seconds(10));
-        queue.at(id("view.a"), in_seconds(30));
-        queue.at(id("view.b"), in_seconds(5));
-        queue.now(id("view.c"));
-        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.c"));
-        assert_eq!(expect_after(&mut queue, seconds(5)).await, id("view.b"));
-        assert_eq!(expect_after(&mut queue, seconds(5)).await, id("view.a"));
-        for member in ["view.a", "view.b", "view.c"] {
-            queue.done(id(member), None);
+        for (member, times) in [("view.a", [5, 20]), ("view.b", [20, 10]), ("view.c", [5, 30])] {
+            times.into_iter().for_each(|time| queue.at(id(member), in_seconds(time)));
         }
-        assert!(is_idle_for(&mut queue, seconds(3600)).await, "the later requests are gone");
+        queue.not_at(&id("view.c"));
+        assert_eq!(expect_after(&mut queue, seconds(10)).await, id("view.b"));
+        assert_eq!(expect_after(&mut queue, seconds(10)).await, id("view.a"));
+        queue.done(id("view.a"));
+        queue.done(id("view.b"));
+        assert!(is_idle_for(&mut queue, seconds(3600)).await, "the replaced times are gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_and_retry_stand_beside_a_time() {
+        let (mut queue, in_seconds) = queue(0.0);
+        queue.now(id("view.a"));
+        queue.at(id("view.a"), in_seconds(30));
+        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
+        queue.failed(id("view.a"));
+        queue.at(id("view.a"), in_seconds(20));
+        assert_eq!(expect_after(&mut queue, Duration::from_millis(250)).await, id("view.a"));
+        queue.done(id("view.a"));
+        assert_eq!(expect_after(&mut queue, Duration::from_millis(19_750)).await, id("view.a"), "its time stands too");
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,20 +277,12 @@ mod tests {
                 queue.at(id("view.a"), in_seconds(1));
                 assert!(is_idle_for(&mut queue, seconds(2)).await);
             }
-            queue.done(id("view.a"), Some(in_seconds(30)));
-            assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"), "at once, not at its wake");
-            queue.done(id("view.a"), None);
+            queue.at(id("view.a"), in_seconds(7200));
+            queue.done(id("view.a"));
+            assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"), "at once, not at its time");
+            queue.done(id("view.a"));
             assert!(is_idle_for(&mut queue, seconds(3600)).await, "only once more");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn member_that_is_done_runs_again_at_its_wake() {
-        let (mut queue, in_seconds) = queue(0.0);
-        queue.now(id("view.a"));
-        expect_after(&mut queue, seconds(0)).await;
-        queue.done(id("view.a"), Some(in_seconds(30)));
-        assert_eq!(expect_after(&mut queue, seconds(30)).await, id("view.a"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -275,7 +291,7 @@ mod tests {
         let clock = Arc::clone(&hour);
         let now = move || DateTime::from_timestamp(1_800_000_000 + 3600 * clock.load(Ordering::Relaxed), 0).unwrap();
         let expiry = now() + TimeDelta::hours(5);
-        let mut queue = Queue::new(now, || 0.0);
+        let mut queue = Queue::new(now, || 0.0, |_| true);
         queue.at(id("view.a"), expiry);
         queue.at(id("view.b"), DateTime::<Utc>::MAX_UTC);
         assert!(is_idle_for(&mut queue, seconds(3600)).await);
@@ -284,12 +300,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn end_goes_before_a_request() {
+    async fn end_does_not_wait_behind_other_work() {
         let (mut queue, in_seconds) = queue(0.0);
+        let member = |role: &str, n: usize| id(&format!("{role}.m{n}"));
+        (0..100).for_each(|n| queue.now(member("view", n)));
+        for n in 0..50 {
+            queue.now(member("gone", n));
+            queue.at(member("gone", 50 + n), in_seconds(1));
+        }
+        for _ in 0..ENDS {
+            assert_eq!(expect_after(&mut queue, seconds(0)).await.role.as_str(), "gone", "ends go first");
+        }
+        for _ in 0..OTHERS {
+            assert_eq!(expect_after(&mut queue, seconds(0)).await.role.as_str(), "view", "they have their own places");
+        }
+        assert!(is_idle_for(&mut queue, seconds(3600)).await, "no more at a time");
+        let running: Vec<_> = queue.ends.running.iter().cloned().collect();
+        running.into_iter().for_each(|id| queue.done(id));
+        for _ in 0..ENDS {
+            assert_eq!(expect_after(&mut queue, seconds(0)).await.role.as_str(), "gone", "others may hang");
+        }
+        let other = queue.others.running.iter().next().unwrap().clone();
+        queue.failed(other);
+        assert_eq!(expect_after(&mut queue, seconds(0)).await.role.as_str(), "view");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn end_does_not_wait_for_a_retry_of_other_work() {
+        let has_ended = Arc::new(AtomicI64::new(0));
+        let ended = Arc::clone(&has_ended);
+        let is_ended = move |_: &MemberId| ended.load(Ordering::Relaxed) == 1;
+        let mut queue = Queue::new(|| DateTime::from_timestamp(1_800_000_000, 0).unwrap(), || 1.0, is_ended);
         queue.now(id("view.a"));
-        queue.at(id("view.b"), in_seconds(0));
-        assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.b"));
+        for _ in 0..20 {
+            timeout(MAX_BACKOFF + TIMER, queue.next()).await.unwrap();
+            queue.failed(id("view.a"));
+        }
+        timeout(MAX_BACKOFF + TIMER, queue.next()).await.unwrap();
+        has_ended.store(1, Ordering::Relaxed);
+        queue.failed(id("view.a"));
         assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
+        queue.failed(id("view.a"));
+        assert_eq!(expect_after(&mut queue, seconds(1) / 2).await, id("view.a"), "the first retry of an end is soon");
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,7 +359,7 @@ mod tests {
                 wait = (wait * 2).min(last);
             }
             assert_eq!(wait, last);
-            queue.done(id("view.a"), None);
+            queue.done(id("view.a"));
             queue.now(id("view.a"));
             expect_after(&mut queue, seconds(0)).await;
             queue.failed(id("view.a"));
@@ -325,7 +377,7 @@ mod tests {
         assert!(is_idle_for(&mut queue, Duration::from_millis(400)).await, "a request from before the failure waits");
         queue.now(id("view.a"));
         assert_eq!(expect_after(&mut queue, seconds(0)).await, id("view.a"));
-        queue.done(id("view.a"), None);
+        queue.done(id("view.a"));
         assert!(is_idle_for(&mut queue, seconds(3600)).await, "the retry covered that request");
     }
 }

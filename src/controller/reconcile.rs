@@ -1,7 +1,5 @@
 //! Reconciles one member.
 
-use chrono::{DateTime, Utc};
-
 use super::Controller;
 use super::plan::{Observed, Step};
 use crate::cluster::{Error, Lookup};
@@ -17,22 +15,22 @@ pub(super) fn actor(reason: EndReason) -> Actor {
     }
 }
 
-/// Reads a member's objects and carries out its plan. Returns when to reconcile it again.
+/// Reads a member's objects and carries out its plan.
 ///
 /// # Errors
 /// The first call that failed. The steps that do not depend on it are still carried out, and all can be repeated.
-pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<Option<DateTime<Utc>>, Error> {
+pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<(), Error> {
     let cluster = &controller.cluster;
     let feed = &controller.feed;
     // Not a role, or no longer one: Daypass leaves the namespace alone.
     if feed.role(cluster, &id.role).await?.is_none() {
-        return Ok(None);
+        return Ok(());
     }
     let ended = end_if_due(controller, id).await;
     match &ended {
-        Ok(true) => return Ok(None),
+        Ok(true) => return Ok(()),
         // It was extended at this moment, and keeps its objects.
-        Err(error) if error.is_conflict() => return ended.map(|_| None),
+        Err(error) if error.is_conflict() => return ended.map(drop),
         _ => {}
     }
     let known = feed.members.get(id);
@@ -54,24 +52,24 @@ pub(super) async fn reconcile(controller: &Controller, id: &MemberId) -> Result<
     if let Lookup::Unreadable(why) = &observed.member {
         tracing::warn!(member = %id, %why, "a Member cannot be read; treating it as ended");
     }
-    let plan = observed.plan(controller.clock.now());
+    let steps = observed.plan(controller.clock.now());
     let (has_tried, is_complete) = (ended.is_err(), read.is_ok());
     let is_possible = |step: &Step| match step {
         Step::End(_) => !has_tried,
         Step::Provision | Step::Record(_) => is_complete,
         Step::DeleteAccount(_) | Step::DeleteSecret(_) | Step::Mark(_) => true,
     };
-    let mut done = ended.and(read).map(|()| plan.wake);
-    for step in plan.steps.into_iter().filter(is_possible) {
+    let mut done = ended.and(read);
+    for step in steps.into_iter().filter(is_possible) {
         tracing::debug!(member = %id, ?step, "reconciling");
         // Continue after a failure: if somebody's admission policy refuses to delete the Member, its service account
         // must still go.
         let is_end = matches!(step, Step::End(_));
         let outcome = run(controller, id, step, &observed.member).await;
         if is_end && outcome.as_ref().is_err_and(Error::is_conflict) {
-            return outcome.map(|()| None);
+            return outcome;
         }
-        done = done.and_then(|wake| outcome.map(|()| wake));
+        done = done.and(outcome);
     }
     done
 }

@@ -1,34 +1,28 @@
 //! The sweep: reads all objects in every role namespace and finds the members that need a reconcile, whether an event,
 //! an expiry or an earlier process missed them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 
 use super::Controller;
-use super::plan::Observed;
-use crate::cluster::{Account, Cluster, Error, Lookup, PAGE};
+use super::comparison::Comparison;
+use crate::cluster::{Account, Cluster, Error, PAGE};
 use crate::domain::kubeconfig_secret::KubeconfigSecret;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
-use crate::domain::role::{Role, RoleId};
+use crate::domain::role::RoleId;
 
 /// The result of a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Members to reconcile now.
     pub(super) due: BTreeSet<MemberId>,
-    /// When to reconcile the others.
-    pub(super) wakes: Vec<(MemberId, DateTime<Utc>)>,
-    /// The live members.
-    pub(super) living: Vec<Arc<Member>>,
-    /// The roles.
-    pub(super) roles: Vec<Role>,
-    /// Their `default` service accounts.
+    /// The roles' `default` service accounts.
     pub(super) defaults: Vec<(RoleId, Account)>,
-    /// How many pages the lists took beyond their first.
-    pub(super) more_pages: u32,
+    /// How many calls it took to find this.
+    pub(super) calls: u32,
     /// What went wrong, one error for each role or foreign object.
     pub(super) failures: Vec<Error>,
 }
@@ -38,108 +32,83 @@ pub(super) async fn sweep(controller: &Controller) -> Found {
     let Controller { feed, metrics, .. } = controller;
     feed.complete().await;
     let (roles, mut found) = (feed.roles.all(), Found::default());
+    if let Err(error) = sweep_members(controller, &mut found).await {
+        found.failures.push(error);
+    }
     for role in &roles {
         if let Err(error) = sweep_role(controller, &role.id, &mut found).await {
             found.failures.push(error);
         }
     }
-    let ignored = feed.roles.ignored();
-    for name in &ignored {
-        tracing::warn!(namespace = %name, "ignoring a namespace that has only the name or only the label of a role");
-    }
-    let (members, unreadable) = feed.members.all();
-    let now = controller.clock.now();
-    let (living, ended): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.is_live(now));
-    let overdue = ended.iter().filter(|member| !member.deleting).map(|member| now - member.expires_at()).max();
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    metrics.namespaces_ignored.set(count(ignored.len()));
-    metrics.members.set(count(living.len()));
-    metrics.members_unreadable.set(count(unreadable));
-    #[expect(clippy::cast_precision_loss, reason = "seconds of a delay")]
-    metrics.overdue_seconds.set(overdue.map_or(0, |overdue| overdue.num_seconds().max(0)) as f64);
     metrics.sweeps.inc();
-    Found { living, roles, ..found }
+    found
 }
 
-async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {
-    let cluster = &controller.cluster;
-    // List the Members last: otherwise the account of a member created in between looks like an orphan.
-    let secrets = cluster.list_role_secrets(role).await?;
-    let accounts = cluster.list_accounts(role).await?;
-    let listed = cluster.list_members(role).await?;
-    let now = controller.clock.now();
-
-    let mut names = Names { role, clock_skewed: controller.clock.is_skewed(), observed: BTreeMap::new() };
-    let lengths = [secrets.len(), accounts.len(), listed.members.len()];
-    found.more_pages += lengths.map(more_pages).iter().sum::<u32>();
-    for member in listed.members {
-        controller.feed.members.observe(&member);
-        let entry = names.entry(member.id.clone());
-        entry.member = Lookup::Found(Box::new(member));
-    }
-    for (name, why) in listed.unreadable {
-        tracing::warn!(role = %role, member = %name, %why, "a Member cannot be read; treating it as ended");
-        if let Some(entry) = names.named(&name) {
-            entry.member = Lookup::Unreadable(why);
+/// Compares all Members with the feed, so that it has what it missed. Notes those that only a live read can tell of,
+/// because only one of the two has them.
+async fn sweep_members(controller: &Controller, found: &mut Found) -> Result<(), Error> {
+    let members = &controller.feed.members;
+    let before = members.all().0;
+    let mut unlisted: HashMap<&MemberId, &Arc<Member>> = before.iter().map(|member| (&member.id, member)).collect();
+    let mut objects = 0;
+    let listed = controller.cluster.list_members(|listed| {
+        objects += 1;
+        let (id, before) = (listed.id.clone(), unlisted.remove(&listed.id));
+        if !members.compare(listed, before) {
+            found.due.insert(id);
         }
-    }
-    // Those that the list does not have are gone, or were created after it. A live read tells.
-    let known = controller.feed.members.live(|of| of == role, now);
-    let unlisted = known.into_iter().map(|member| member.id.clone()).filter(|id| !names.observed.contains_key(id));
-    found.due.extend(unlisted);
-    let (defaults, accounts): (Vec<_>, Vec<_>) = accounts.into_iter().partition(|account| account.name == "default");
-    found.defaults.extend(defaults.into_iter().map(|account| (role.clone(), account)));
-    for account in accounts {
-        match names.named(&account.name) {
-            Some(entry) => entry.account = Some(account),
-            None => found.failures.extend(remove_foreign_account(cluster, role, &account).await.err()),
-        }
-    }
-    for secret in secrets {
-        match secret.member.as_deref().and_then(|name| names.named(name)) {
-            Some(entry) => entry.secrets.push(secret),
-            None => found.failures.extend(remove_foreign_secret(cluster, role, &secret).await.err()),
-        }
-    }
-    names.observed.into_iter().for_each(|(id, observed)| found.queue(id, &observed, now));
+    });
+    listed.await?;
+    found.calls += pages(objects);
+    found.due.extend(unlisted.into_keys().cloned());
     Ok(())
 }
 
-/// How many pages a list of so many objects takes beyond its first.
-fn more_pages(objects: usize) -> u32 {
-    u32::try_from(objects / PAGE).unwrap_or(u32::MAX)
-}
-
-/// The objects in a role namespace, by member.
-struct Names<'a> {
-    role: &'a RoleId,
-    clock_skewed: bool,
-    observed: BTreeMap<MemberId, Observed>,
-}
-
-impl Names<'_> {
-    fn entry(&mut self, id: MemberId) -> &mut Observed {
-        let clock_skewed = self.clock_skewed;
-        let nothing = || Observed { member: Lookup::Missing, account: None, secrets: Vec::new(), clock_skewed };
-        self.observed.entry(id).or_insert_with(nothing)
-    }
-
-    /// The entry of this name; `None` if no member can have it.
-    fn named(&mut self, name: &str) -> Option<&mut Observed> {
-        MemberId::new(self.role.clone(), name).map(|id| self.entry(id))
-    }
-}
-
-impl Found {
-    /// Notes when to reconcile a member.
-    fn queue(&mut self, id: MemberId, observed: &Observed, now: DateTime<Utc>) {
-        let plan = observed.plan(now);
-        if !plan.steps.is_empty() {
-            self.due.insert(id);
-        } else if let Some(wake) = plan.wake {
-            self.wakes.push((id, wake));
+/// Compares the service accounts and Secrets of a role with the Members that the feed knows.
+async fn sweep_role(controller: &Controller, role: &RoleId, found: &mut Found) -> Result<(), Error> {
+    let cluster = &controller.cluster;
+    let members = controller.feed.members.of_role(role);
+    let now = controller.clock.now();
+    let mut comparison = Comparison::new(&members, controller.clock.is_skewed(), now);
+    let (mut secrets, mut accounts) = (0, 0);
+    let foreign_secrets = cluster.list_role_secrets(role, |secret| {
+        secrets += 1;
+        match secret.member.as_deref().and_then(|name| MemberId::new(role.clone(), name)) {
+            Some(id) => comparison.secret(id, &secret),
+            None => return Some(secret),
         }
+        None
+    });
+    let foreign_secrets = foreign_secrets.await?;
+    let others = cluster.list_accounts(role, |account| {
+        accounts += 1;
+        match MemberId::new(role.clone(), &account.name) {
+            Some(id) => comparison.account(id, &account),
+            None => return Some(account),
+        }
+        None
+    });
+    let others = others.await?;
+    found.calls += pages(secrets) + pages(accounts);
+    // The comparison does not know one that was created meanwhile. It is the next sweep's.
+    let is_new =
+        |id: &MemberId| controller.living(id).is_some_and(|member| member.created_at + TimeDelta::seconds(1) > now);
+    found.due.extend(comparison.due().into_iter().filter(|id| !is_new(id)));
+
+    let (defaults, foreign): (Vec<_>, Vec<_>) = others.into_iter().partition(|account| account.name == "default");
+    found.defaults.extend(defaults.into_iter().map(|account| (role.clone(), account)));
+    for account in foreign {
+        found.failures.extend(remove_foreign_account(cluster, role, &account).await.err());
     }
+    for secret in foreign_secrets {
+        found.failures.extend(remove_foreign_secret(cluster, role, &secret).await.err());
+    }
+    Ok(())
+}
+
+/// How many pages a list of so many objects takes.
+fn pages(objects: usize) -> u32 {
+    u32::try_from(objects / PAGE + 1).unwrap_or(u32::MAX)
 }
 
 /// Deletes a service account with a name that no member can have. A role namespace belongs to Daypass alone.

@@ -36,15 +36,15 @@ struct Situation<'a> {
     rules: &'a TokenRules,
     /// All tokens and sessions.
     all: &'a [AccessToken],
-    /// The identity configuration in force.
-    identity: &'a str,
+    /// Whether it was created under the identity configuration in force.
+    is_current: bool,
     owner_exists: bool,
     now: DateTime<Utc>,
 }
 
 impl TokenAction {
     fn of(token: &AccessToken, situation: &Situation<'_>) -> Self {
-        let Situation { rules, all, identity, owner_exists, now } = *situation;
+        let Situation { rules, all, is_current, owner_exists, now } = *situation;
         let is_session = token.session.is_some();
         if token.deleting {
             return Self::Keep;
@@ -61,7 +61,7 @@ impl TokenAction {
         if !owner_exists {
             return if is_session { Self::CloseSession } else { Self::Revoke };
         }
-        match (token.identity == identity, token.stale_since) {
+        match (is_current, token.stale_since) {
             (true, None) => Self::Keep,
             (true, Some(_)) => Self::Restore,
             (false, None) => Self::Suspend,
@@ -88,8 +88,8 @@ pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result
     for token in &all {
         let action = match owner_exists(tokens, &mut owners, &token.owner).await {
             Ok(owner_exists) => {
-                let (rules, identity, now) = (&tokens.rules, identity.as_str(), clock.now());
-                TokenAction::of(token, &Situation { rules, all: &all, identity, owner_exists, now })
+                let (rules, is_current, now) = (&tokens.rules, identity.is_of(token), clock.now());
+                TokenAction::of(token, &Situation { rules, all: &all, is_current, owner_exists, now })
             }
             Err(error) => {
                 failed = Err(error);
@@ -106,7 +106,7 @@ pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result
             suspended,
             restored,
             deleted,
-            "access tokens were made under another issuer or audience: they stop working, and are deleted after 24 h"
+            "access tokens were made under another issuer, audience or mapping: they stop working, and go after 24 h"
         );
     }
     failed
@@ -170,7 +170,8 @@ mod tests {
 
     fn action(token: &AccessToken, all: &[AccessToken], owner_exists: bool, now: DateTime<Utc>) -> TokenAction {
         let rules = examples::token_rules();
-        TokenAction::of(token, &Situation { rules: &rules, all, identity: "here", owner_exists, now })
+        let is_current = token.identity == "here";
+        TokenAction::of(token, &Situation { rules: &rules, all, is_current, owner_exists, now })
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, date_schema, id_schema, immutable, text_schema};
-use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, TokenId, is_reserved, owner_key};
+use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, Subject, TokenId, is_reserved, owner_key};
 use crate::domain::secret::{SecretHash, SecretSubject as _};
 use crate::domain::session::SessionOrigin;
 
@@ -86,10 +86,14 @@ pub struct OwnerSpec {
     /// The Kubernetes user name.
     #[schemars(schema_with = "id_schema::<1024>")]
     pub username: String,
-    /// A service account's UID.
+    /// The UID; a service account always has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "id_schema::<64>")]
+    #[schemars(schema_with = "id_schema::<1024>")]
     pub uid: Option<String>,
+    /// Who a person is at the issuer of their ID tokens; absent for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SubjectSpec")]
+    pub oidc: Option<SubjectSpec>,
     /// A user's groups when the token was created; absent for a service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GroupsSpec")]
@@ -98,6 +102,20 @@ pub struct OwnerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "extra_schema")]
     pub extra: Option<Extra>,
+}
+
+/// Who a person is at the issuer of their ID tokens.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SubjectSpec {
+    /// The issuer's URL (`iss`).
+    #[schemars(schema_with = "id_schema::<1024>")]
+    pub issuer: String,
+    /// The person (`sub`).
+    #[schemars(schema_with = "id_schema::<1024>")]
+    pub subject: String,
+    /// Identifies the settings that mapped the issuer's claims to names.
+    #[schemars(schema_with = "id_schema::<64>")]
+    pub mapping: String,
 }
 
 /// The groups of a user at some time.
@@ -202,7 +220,7 @@ pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, U
         expires_at: spec.expires_at,
         rotated_at: spec.rotated_at,
         hash: hash(&spec.token_hash)?,
-        rotated: spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?,
+        rotated: Some(spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?),
         identity: spec.identity,
         session: spec.session.map(|of| SessionOrigin { token: of.token, token_uid: of.token_uid, secret: of.secret }),
         last_used_at: status.last_used_at,
@@ -216,11 +234,12 @@ fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
     let owner = Owner {
         username: owner.username,
         uid: owner.uid,
+        subject: owner.oidc.map(|it| Subject { issuer: it.issuer, subject: it.subject, mapping: it.mapping }),
         groups: owner.groups.map(|groups| Groups { names: groups.names, at: groups.at }),
         extra: owner.extra,
     };
     let trusted = match (owner.service_account(), &owner.groups) {
-        (Some(_), groups) => owner.uid.is_some() && groups.is_none(),
+        (Some(_), groups) => owner.uid.is_some() && groups.is_none() && owner.subject.is_none(),
         (None, Some(groups)) => !is_reserved(&owner.username) && !groups.names.iter().any(|name| is_reserved(name)),
         (None, None) => false,
     };
@@ -265,6 +284,11 @@ mod tests {
             ("owner", json!({"username": "alice"})),
             ("owner", json!({"username": "system:serviceaccount:a:b"})),
             ("owner", json!({"username": "system:serviceaccount:a:other", "uid": "v"})),
+            (
+                "owner",
+                json!({"username": "system:serviceaccount:a:b", "uid": "v",
+                       "oidc": {"issuer": "https://a", "subject": "s", "mapping": "m"}}),
+            ),
             ("scopes", json!(["members:everything"])),
             ("tokenHash", json!("secret")),
             ("expiresAt", json!("never")),

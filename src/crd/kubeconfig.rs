@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::schema::{date_schema, id_schema};
-use crate::domain::kubeconfig::{self, MAX_KUBECONFIGS};
+use crate::domain::kubeconfig::{self, MAX_KUBECONFIGS, RecordedToken};
+use crate::domain::secret::SecretHash;
 
 /// A kubeconfig.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,9 +19,9 @@ pub(crate) struct KubeconfigRecord {
     /// Its id: of a direct one, the jti of its token.
     #[schemars(schema_with = "id_schema::<64>")]
     id: String,
-    /// Direct: it points at the API server and carries a token of the service account.
+    /// Direct: it points at the API server. Gateway: it points at Daypass.
     mode: Mode,
-    /// Hex SHA-256 of Daypass's own token in it. Absent for a direct one.
+    /// Hex SHA-256 of the token of a gateway one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "hash_schema")]
     token_hash: Option<String>,
@@ -37,30 +38,51 @@ pub(crate) struct KubeconfigRecord {
     /// When it was issued.
     #[schemars(schema_with = "date_schema")]
     issued_at: DateTime<Utc>,
-    /// When its token expires (exp).
+    /// When it was last used, to about ten minutes. Daypass sees no use of a direct one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_schema")]
-    token_expires_at: DateTime<Utc>,
+    last_used_at: Option<DateTime<Utc>>,
+    /// When the token of a direct one expires (exp).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_schema")]
+    token_expires_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum Mode {
     Direct,
+    Gateway,
 }
 
 impl From<&kubeconfig::KubeconfigRecord> for KubeconfigRecord {
     fn from(record: &kubeconfig::KubeconfigRecord) -> Self {
+        let (mode, token_hash, token_expires_at) = match &record.token {
+            RecordedToken::Direct { expires_at } => (Mode::Direct, None, Some(*expires_at)),
+            RecordedToken::Gateway { hash } => (Mode::Gateway, Some(hash.as_hex().to_owned()), None),
+        };
         Self {
             slot: record.slot,
             id: record.id.clone(),
-            mode: Mode::Direct,
-            token_hash: None,
+            mode,
+            token_hash,
             secret_uid: record.secret_uid.clone(),
             credential: record.credential.clone(),
             from: record.from.clone(),
             issued_at: record.issued_at,
-            token_expires_at: record.expires_at,
+            last_used_at: record.last_used_at,
+            token_expires_at,
         }
+    }
+}
+
+impl KubeconfigRecord {
+    /// The token; `None` if what its mode needs is missing or malformed.
+    fn token(&self) -> Option<RecordedToken> {
+        Some(match self.mode {
+            Mode::Direct => RecordedToken::Direct { expires_at: self.token_expires_at? },
+            Mode::Gateway => RecordedToken::Gateway { hash: SecretHash::from_hex(self.token_hash.as_ref()?)? },
+        })
     }
 }
 
@@ -86,6 +108,7 @@ pub(super) fn read_records(list: &RawValue) -> Vec<kubeconfig::KubeconfigRecord>
     let mut records: Vec<kubeconfig::KubeconfigRecord> = Vec::new();
     for entry in entries {
         let Ok(record) = serde_json::from_str::<KubeconfigRecord>(entry.get()) else { continue };
+        let Some(token) = record.token() else { continue };
         let is_free = records.iter().all(|other| other.slot != record.slot);
         if record.slot < MAX_KUBECONFIGS && is_free {
             records.push(kubeconfig::KubeconfigRecord {
@@ -95,9 +118,12 @@ pub(super) fn read_records(list: &RawValue) -> Vec<kubeconfig::KubeconfigRecord>
                 credential: record.credential,
                 from: record.from,
                 issued_at: record.issued_at,
-                expires_at: record.token_expires_at,
+                last_used_at: record.last_used_at,
+                token,
             });
         }
     }
+    // The feed keeps them.
+    records.shrink_to_fit();
     records
 }

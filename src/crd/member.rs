@@ -21,6 +21,8 @@ use crate::domain::secret::SecretHash;
 pub const CLAIM_ANNOTATION: &str = "daypass.dev/claimed-until";
 /// Annotation with the hash of the REST request that created a member with an `Idempotency-Key`.
 pub const REQUEST_ANNOTATION: &str = "daypass.dev/request-hash";
+/// The longest such hash, in bytes. A longer one is none of Daypass's.
+const MAX_REQUEST_HASH: usize = 64;
 
 /// A temporary member of this cluster with one role (its namespace) for at most 48 hours from creation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
@@ -100,7 +102,7 @@ pub struct MemberStatus {
     pub conditions: Vec<Condition>,
     /// Fingerprint of the role's rights when the membership was granted or last checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "id_schema::<64>")]
     pub role_hash: Option<String>,
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,7 +145,8 @@ pub fn read_member(role: &RoleId, object: &Object) -> Result<member::Member, Unr
         username: spec.username,
         description: spec.description,
         created_by: spec.created_by,
-        request_hash: object.annotation(REQUEST_ANNOTATION),
+        // The feed keeps it, and anybody may write the annotation.
+        request_hash: object.annotation(REQUEST_ANNOTATION).filter(|hash| hash.len() <= MAX_REQUEST_HASH),
         claimed_until: object.annotation(CLAIM_ANNOTATION).and_then(|text| date(&text)),
         status: read_status(status.unwrap_or_default())?,
     })
@@ -175,6 +178,8 @@ fn read_status(status: MemberStatus) -> Result<member::RecordedStatus, Unreadabl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::examples::{at, gateway_kubeconfig, kubeconfig};
+    use crate::domain::kubeconfig::KubeconfigRecord;
     use serde_json::json;
 
     fn object(spec: serde_json::Value, status: serde_json::Value) -> Object {
@@ -203,20 +208,67 @@ mod tests {
             json!({"slot": slot, "id": "j", "mode": "direct", "secretUid": "k", "credential": "c",
                    "issuedAt": "2026-11-23T00:00:00Z", "tokenExpiresAt": "2026-11-23T01:00:00Z"})
         };
-        let mut gateway = record(4);
-        gateway["mode"] = "gateway".into();
-        let hostile = json!([record(3), 7, {}, record(10), record(-1), gateway, null, record(3), record(9)]);
+        let with = |slot: i64, mode: &str, hash: serde_json::Value| {
+            let mut record = record(slot);
+            record.as_object_mut().unwrap().remove("tokenExpiresAt");
+            (record["mode"], record["tokenHash"]) = (mode.into(), hash);
+            record
+        };
+        let (good, short) = (json!("a".repeat(64)), json!("a".repeat(63)));
+        let (gateway, endless) = (with(8, "gateway", good.clone()), with(7, "direct", good.clone()));
+        let [bad, none] = [with(4, "gateway", short), with(5, "gateway", json!(null))];
+        let other = with(6, "other", good);
+        let hostile = json!([
+            record(3),
+            7,
+            {},
+            record(10),
+            record(-1),
+            bad,
+            none,
+            other,
+            endless,
+            null,
+            record(3),
+            gateway,
+            record(9)
+        ]);
         let slots = |records: serde_json::Value| {
             let member = read(json!({"duration": "1h"}), json!({"kubeconfigs": records})).unwrap();
             member.status.kubeconfigs.map(|records| records.iter().map(|record| record.slot).collect::<Vec<_>>())
         };
-        assert_eq!(slots(hostile), Some(vec![3, 9]));
+        assert_eq!(slots(hostile), Some(vec![3, 8, 9]));
         for invalid in [json!({}), json!("x"), json!(7)] {
             assert_eq!(slots(invalid), Some(vec![]), "nothing is issued");
         }
         assert_eq!(slots(json!(null)), None);
         let nested = format!("[{}0{}]", r#"{"a":"#.repeat(500), "}".repeat(500));
         assert_eq!(read_records(&RawValue::from_string(nested).unwrap()), []);
+    }
+
+    #[test]
+    fn written_records_read_the_same() {
+        let used = KubeconfigRecord { last_used_at: Some(at(60)), ..gateway_kubeconfig(1) };
+        let records = [kubeconfig(0, 100), used, gateway_kubeconfig(2)];
+        let written = json!(records.iter().map(crate::crd::KubeconfigRecord::from).collect::<Vec<_>>());
+        assert!(written[0].get("tokenHash").is_none() && written[1].get("tokenExpiresAt").is_none(), "{written}");
+        let member = read(json!({"duration": "1h"}), json!({"kubeconfigs": written})).unwrap();
+        assert_eq!(member.status.kubeconfigs.as_deref(), Some(&records[..]));
+    }
+
+    #[test]
+    fn annotation_too_long_for_a_request_hash_is_not_kept() {
+        let hash = |length: usize| {
+            let object = json!({
+                "metadata": {"name": "a", "uid": "u", "resourceVersion": "7",
+                             "creationTimestamp": "2026-11-23T00:00:00Z",
+                             "annotations": {REQUEST_ANNOTATION: "a".repeat(length)}},
+                "spec": {"duration": "1h"},
+            });
+            let object = Object::parse(&object.to_string()).unwrap();
+            read_member(&RoleId::parse("view").unwrap(), &object).unwrap().request_hash.map(|hash| hash.len())
+        };
+        assert_eq!((hash(32), hash(64), hash(65), hash(250_000)), (Some(32), Some(64), None, None));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::secret::{Secret, SecretHash};
 use super::session::SessionOrigin;
 
 pub use super::owner::{
-    Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, is_reserved, lasting, service_account,
+    CREDENTIAL_ID, Extra, Groups, MAX_EXTRA, MAX_EXTRA_VALUE, MAX_EXTRA_VALUES, Owner, Subject, is_reserved, lasting,
+    service_account,
 };
 pub use super::scope::Scope;
 pub use super::token_id::{TokenId, owner_key};
@@ -65,8 +66,9 @@ pub struct AccessToken {
     pub rotated_at: Option<DateTime<Utc>>,
     /// The hash of its secret.
     pub hash: SecretHash,
-    /// The hashes of its earlier secrets, oldest first.
-    pub rotated: Vec<SecretHash>,
+    /// The hashes of its earlier secrets, oldest first; `None` in a list, which leaves them out: they would be most of
+    /// what a token takes.
+    pub rotated: Option<Vec<SecretHash>>,
     /// Identifies the identity configuration that it was created under.
     pub identity: String,
     /// For a session, the token it was issued for.
@@ -165,13 +167,20 @@ impl AccessToken {
 
     /// Whether `secret` is one of its earlier secrets; each comparison takes constant time.
     pub fn was(&self, secret: &TokenSecret) -> bool {
-        self.rotated.iter().any(|hash| hash.matches(secret))
+        self.rotated.iter().flatten().any(|hash| hash.matches(secret))
     }
 
-    /// The hashes to remember when it gets a new secret.
-    pub fn rotated_with_current(&self) -> Vec<SecretHash> {
-        let all: Vec<_> = self.rotated.iter().chain([&self.hash]).cloned().collect();
-        all[all.len().saturating_sub(MAX_ROTATED)..].to_vec()
+    /// The hashes to remember when it gets a new secret; `None` if it comes from a list.
+    pub fn rotated_with_current(&self) -> Option<Vec<SecretHash>> {
+        let earlier = self.rotated.as_ref()?;
+        let forgotten = (earlier.len() + 1).saturating_sub(MAX_ROTATED);
+        Some(earlier.iter().chain([&self.hash]).skip(forgotten).cloned().collect())
+    }
+
+    /// The same token without its earlier secrets, as lists hold it.
+    #[must_use]
+    pub fn without_rotated(self) -> Self {
+        Self { rotated: None, ..self }
     }
 
     /// Whether it is a session of `token` with its present secret.
@@ -229,7 +238,7 @@ mod tests {
     fn rotation_does_not_extend_a_users_token() {
         let days = |days: i64| at(60 * 24 * days);
         let groups = Groups { names: vec!["staff".into()], at: days(1) };
-        let owner = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: None };
+        let owner = Owner { username: "alice".into(), uid: None, subject: None, groups: Some(groups), extra: None };
         let token = AccessToken { owner, rotated_at: Some(days(9)), ..token() };
         let users = |most: Option<i64>| TokenRules { max_user_lifetime: most.map(TimeDelta::days), ..rules() };
         assert_eq!(token.clone().bounded(&users(Some(3))).expires_at, days(4));
@@ -241,7 +250,13 @@ mod tests {
     #[test]
     fn users_own_tokens_only_if_enabled_and_while_their_groups_are_fresh() {
         let groups = Groups { names: vec!["staff".into()], at: at(0) };
-        let user = Owner { username: "alice".into(), uid: None, groups: Some(groups), extra: Some(Extra::new()) };
+        let user = Owner {
+            username: "alice".into(),
+            uid: None,
+            subject: None,
+            groups: Some(groups),
+            extra: Some(Extra::new()),
+        };
         assert_eq!(rules().latest_end(&user, at(0)), None);
         let on = TokenRules { max_user_lifetime: Some(TimeDelta::days(3)), ..rules() };
         assert_eq!(
@@ -315,9 +330,11 @@ mod tests {
         for n in 2..=120 {
             token = AccessToken { rotated: token.rotated_with_current(), hash: secret(n).hash(), ..token };
         }
-        assert_eq!(token.rotated.len(), MAX_ROTATED);
+        assert_eq!(token.rotated.as_ref().unwrap().len(), MAX_ROTATED);
         assert!(token.was(&secret(119)) && token.was(&secret(20)));
         assert!(!token.was(&secret(120)), "the current one");
         assert!(!token.was(&secret(19)));
+        let listed = token.without_rotated();
+        assert_eq!((listed.was(&secret(119)), listed.rotated_with_current()), (false, None));
     }
 }

@@ -3,7 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret, owner_key};
-use super::kubeconfig::KubeconfigRecord;
+use super::gateway_token::{GatewayToken, KubeconfigRef};
+use super::kubeconfig::{KubeconfigRecord, RecordedToken};
 use super::kubeconfig_secret::{KubeconfigSecret, SecretToken, placeholder};
 use super::lifetime::MembershipDuration;
 use super::member::{Credential, Member, Phase, RecordedStatus};
@@ -53,7 +54,7 @@ pub(crate) fn member() -> Member {
     }
 }
 
-/// The record of a kubeconfig of the member, with a token of this `exp`.
+/// The record of a direct kubeconfig of the member, with a token of this `exp`.
 pub(crate) fn kubeconfig(slot: u8, exp: i64) -> KubeconfigRecord {
     KubeconfigRecord {
         slot,
@@ -62,8 +63,19 @@ pub(crate) fn kubeconfig(slot: u8, exp: i64) -> KubeconfigRecord {
         credential: hash(1).fingerprint().into(),
         from: None,
         issued_at: at(0),
-        expires_at: at(exp),
+        last_used_at: None,
+        token: RecordedToken::Direct { expires_at: at(exp) },
     }
+}
+
+/// The token of a gateway kubeconfig of the member.
+pub(crate) fn gateway_token(slot: u8) -> GatewayToken {
+    GatewayToken::new(KubeconfigRef { member: member().id, slot }, &[slot; 32])
+}
+
+/// The record of that kubeconfig.
+pub(crate) fn gateway_kubeconfig(slot: u8) -> KubeconfigRecord {
+    KubeconfigRecord { token: RecordedToken::Gateway { hash: gateway_token(slot).hash() }, ..kubeconfig(slot, 0) }
 }
 
 /// The Secret of that kubeconfig.
@@ -94,12 +106,12 @@ pub(crate) fn token() -> AccessToken {
         deleting: false,
         ended: false,
         name: "ci".into(),
-        owner: Owner { username, uid: Some("v".into()), groups: None, extra: None },
+        owner: Owner { username, uid: Some("v".into()), subject: None, groups: None, extra: None },
         created_by: "alice".into(),
         scopes: vec![Scope::MembersRead],
         expires_at: at(100 * 24 * HOUR),
         rotated_at: None,
-        rotated: vec![],
+        rotated: Some(vec![]),
         identity: "i".into(),
         session: None,
         last_used_at: None,

@@ -9,8 +9,10 @@ use super::rules::{Rule, fingerprint};
 
 /// The prefix of the group of a namespace's service accounts.
 const NAMESPACE_GROUP: &str = "system:serviceaccounts:";
+/// The group of all authenticated users.
+pub const AUTHENTICATED: &str = "system:authenticated";
 /// The groups that every member is in, and others too.
-pub const SHARED_GROUPS: [&str; 2] = ["system:serviceaccounts", "system:authenticated"];
+pub const SHARED_GROUPS: [&str; 2] = ["system:serviceaccounts", AUTHENTICATED];
 
 /// The name of an RBAC object. A ClusterRole and a ClusterRoleBinding have no namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

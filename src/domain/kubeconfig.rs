@@ -1,9 +1,10 @@
-//! The rules of direct kubeconfigs: how long a token may live, and whether a recorded kubeconfig is still alive.
+//! The rules of kubeconfigs: the record of each, whether it is alive, and how long a direct one's token may live.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::member::Member;
 use super::member_id::MemberId;
+use super::secret::SecretHash;
 
 /// How long before the member a token must end. The API server accepts a token for 60 s after its `exp` (the JWT
 /// leeway of go-jose, which Kubernetes uses) and caches a success for 10 s.
@@ -12,15 +13,27 @@ pub const TOKEN_LEEWAY: TimeDelta = TimeDelta::seconds(70);
 /// The shortest lifetime that TokenRequest accepts (Kubernetes' API validation: `expirationSeconds` of at least 600).
 pub const MIN_TOKEN_LIFETIME: TimeDelta = TimeDelta::seconds(600);
 
+/// How long a recorded use stands for later ones.
+const USE_AGE: TimeDelta = TimeDelta::minutes(10);
+
 /// The most live kubeconfigs of a member.
 pub const MAX_KUBECONFIGS: u8 = 10;
+
+/// Where a kubeconfig points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// At Daypass's gateway.
+    Gateway,
+    /// At the API server.
+    Direct,
+}
 
 /// A kubeconfig as the Member's status records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeconfigRecord {
     /// Its slot, below [`MAX_KUBECONFIGS`]. No two records of a member have the same.
     pub slot: u8,
-    /// Its id: the `jti` of its token.
+    /// Its id: of a direct one, the `jti` of its token.
     pub id: String,
     /// The UID of its Secret.
     pub secret_uid: String,
@@ -30,27 +43,72 @@ pub struct KubeconfigRecord {
     pub from: Option<String>,
     /// When it was issued, by the API server's clock.
     pub issued_at: DateTime<Utc>,
-    /// The token's `exp`. The API server accepts it for [`TOKEN_LEEWAY`] longer.
-    pub expires_at: DateTime<Utc>,
+    /// When it was last used, to about ten minutes. Daypass sees no use of a direct one.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// The token in it.
+    pub token: RecordedToken,
+}
+
+/// What Daypass knows of the token in a kubeconfig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordedToken {
+    /// A service account's token, which the API server checks. Daypass only knows its end.
+    Direct {
+        /// Its `exp`. The API server accepts it for [`TOKEN_LEEWAY`] longer.
+        expires_at: DateTime<Utc>,
+    },
+    /// A token of Daypass's own, which the gateway checks. It ends with the record, at the latest with the member.
+    Gateway {
+        /// Its hash.
+        hash: SecretHash,
+    },
 }
 
 impl KubeconfigRecord {
-    /// Whether the API server may still accept the token. This is the one place that decides when a kubeconfig is
-    /// dead.
-    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
-        // A date beyond the calendar never comes.
-        dead_at(self.expires_at).is_none_or(|dead| now < dead)
+    /// Whether `member` still holds it: the API server may accept the token, or the gateway does. This is the one
+    /// place that decides when a kubeconfig is dead.
+    pub fn is_alive(&self, member: &Member, now: DateTime<Utc>) -> bool {
+        match &self.token {
+            // A date beyond the calendar never comes.
+            RecordedToken::Direct { expires_at } => dead_at(*expires_at).is_none_or(|dead| now < dead),
+            RecordedToken::Gateway { .. } => member.is_live(now),
+        }
     }
 
     /// Whether the API server may still accept the token at `end`.
     pub fn outlives(&self, end: DateTime<Utc>) -> bool {
-        !dies_in_time(self.expires_at, end)
+        match &self.token {
+            RecordedToken::Direct { expires_at } => !dies_in_time(*expires_at, end),
+            RecordedToken::Gateway { .. } => false,
+        }
     }
 
-    /// Whether the member may have it: it was issued for the present credential, and its token is alive and dies in
-    /// time.
+    /// Whether the member may have it: it was issued for the present credential, is alive and dies in time.
     pub fn is_wanted(&self, member: &Member, now: DateTime<Utc>) -> bool {
-        is_of_credential(member, Some(&self.credential)) && self.is_alive(now) && !self.outlives(member.expires_at())
+        is_of_credential(member, Some(&self.credential))
+            && self.is_alive(member, now)
+            && !self.outlives(member.expires_at())
+    }
+
+    /// Whether to record a use: none is recorded of the last ten minutes.
+    pub fn is_use_due(&self, now: DateTime<Utc>) -> bool {
+        self.last_used_at.is_none_or(|last| now >= last + USE_AGE)
+    }
+
+    /// Where it points.
+    pub fn mode(&self) -> Mode {
+        match &self.token {
+            RecordedToken::Direct { .. } => Mode::Direct,
+            RecordedToken::Gateway { .. } => Mode::Gateway,
+        }
+    }
+
+    /// When it stops working by itself.
+    pub fn expires_at(&self, member: &Member) -> DateTime<Utc> {
+        match &self.token {
+            RecordedToken::Direct { expires_at } => *expires_at,
+            RecordedToken::Gateway { .. } => member.expires_at(),
+        }
     }
 }
 
@@ -118,19 +176,46 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::examples::{HOUR, at, hash, kubeconfig, member};
-    use crate::domain::member::RecordedStatus;
+    use crate::domain::examples::{HOUR, at, gateway_kubeconfig, hash, kubeconfig, member};
+    use crate::domain::member::{Phase, RecordedStatus};
 
     #[test]
     fn token_is_alive_until_70_seconds_after_its_exp() {
-        assert!(kubeconfig(0, 100).is_alive(at(169)));
-        assert!(!kubeconfig(0, 100).is_alive(at(170)));
+        assert!(kubeconfig(0, 100).is_alive(&member(), at(169)));
+        assert!(!kubeconfig(0, 100).is_alive(&member(), at(170)));
     }
 
     #[test]
     fn token_with_an_exp_beyond_the_calendar_never_dies() {
-        let record = KubeconfigRecord { expires_at: DateTime::<Utc>::MAX_UTC, ..kubeconfig(0, 0) };
-        assert!(record.is_alive(DateTime::<Utc>::MAX_UTC) && record.outlives(DateTime::<Utc>::MAX_UTC));
+        let token = RecordedToken::Direct { expires_at: DateTime::<Utc>::MAX_UTC };
+        let record = KubeconfigRecord { token, ..kubeconfig(0, 0) };
+        assert!(record.is_alive(&member(), DateTime::<Utc>::MAX_UTC) && record.outlives(DateTime::<Utc>::MAX_UTC));
+    }
+
+    #[test]
+    fn gateway_kubeconfig_lives_as_long_as_its_member_and_credential() {
+        let record = gateway_kubeconfig(0);
+        let mut member = member();
+        assert!(record.is_wanted(&member, at(HOUR - 1)));
+        assert!(!record.is_wanted(&member, at(HOUR)));
+        member.duration = crate::domain::lifetime::MembershipDuration::hours(2).unwrap();
+        assert!(record.is_wanted(&member, at(2 * HOUR - 1)), "an extension needs no new one");
+        assert_eq!(record.expires_at(&member), at(2 * HOUR));
+        assert!(!record.outlives(at(-HOUR)));
+        assert!(
+            !KubeconfigRecord { credential: hash(2).fingerprint().into(), ..record.clone() }.is_wanted(&member, at(5))
+        );
+        assert!(!record.is_wanted(&Member { deleting: true, ..member.clone() }, at(5)));
+        member.status.phase = Some(Phase::Terminating);
+        assert!(!record.is_wanted(&member, at(5)));
+    }
+
+    #[test]
+    fn use_is_recorded_once_in_ten_minutes() {
+        let mut record = gateway_kubeconfig(0);
+        assert!(record.is_use_due(at(0)));
+        record.last_used_at = Some(at(0));
+        assert!(!record.is_use_due(at(599)) && record.is_use_due(at(600)));
     }
 
     #[test]
@@ -173,9 +258,9 @@ mod tests {
         fn wanted_kubeconfig_is_dead_when_its_member_ends(exp in -HOUR..2 * HOUR, now in 0..2 * HOUR) {
             let (record, end) = (kubeconfig(0, exp), member().expires_at());
             if record.is_wanted(&member(), at(now)) {
-                prop_assert!(record.is_alive(at(now)) && !record.is_alive(end));
+                prop_assert!(record.is_alive(&member(), at(now)) && !record.is_alive(&member(), end));
             }
-            prop_assert_eq!(record.outlives(end), record.is_alive(end));
+            prop_assert_eq!(record.outlives(end), record.is_alive(&member(), end));
         }
 
         #[test]

@@ -1,13 +1,17 @@
 //! The Secrets behind kubeconfigs, and how they and the Member's records are brought together.
 //!
 //! Version 0.1.0 keeps a kubeconfig's record on its Secret, and its controller deletes a Secret without one. During an
-//! upgrade both versions run. So a Secret carries from its creation what 0.1.0 expects: the slot's name for the `jti`,
-//! and the latest possible end. It also has a mark which says that the Member's status decides about it. The records
-//! of Secrets without the mark are taken over into the status.
+//! upgrade both versions run. So a Secret carries from its creation what 0.1.0 expects: an id for the `jti`, and the
+//! latest possible end. It also has a mark which says that the Member's status decides about it. The records of
+//! Secrets without the mark are taken over into the status.
+//!
+//! That end is not changed when the member is extended: a leader of version 0.1.0 then deletes the Secret of a gateway
+//! kubeconfig at the old end, and its user downloads it again. An upgrade from 0.1.0 keeps direct kubeconfigs, so only
+//! an operator who chooses the gateway in the same upgrade sees this.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::kubeconfig::{KubeconfigRecord, MAX_KUBECONFIGS, is_of_credential, slot_name};
+use super::kubeconfig::{KubeconfigRecord, MAX_KUBECONFIGS, RecordedToken, is_of_credential, slot_name};
 use super::member::Member;
 
 /// How long a Secret may wait for its record. By then, the request that created it has been answered or has failed.
@@ -39,7 +43,8 @@ pub struct KubeconfigSecret {
 /// What a Secret tells about its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretToken {
-    /// The token's id. With [`KubeconfigSecret::in_status`], the slot's name ([`placeholder`]).
+    /// The token's id. With [`KubeconfigSecret::in_status`], the slot's name ([`placeholder`]) of a direct kubeconfig,
+    /// and the record's id of a gateway kubeconfig.
     pub jti: String,
     /// The token's `exp`. With [`KubeconfigSecret::in_status`], the latest that it can have.
     pub expires_at: DateTime<Utc>,
@@ -58,17 +63,23 @@ impl KubeconfigSecret {
         member.owns(self.member_uid.as_deref())
     }
 
-    /// The record that it holds itself, for a member without records in its status.
+    /// The record that it holds itself, for a member without records in its status. A gateway kubeconfig has none: the
+    /// hash of its token was in the status alone.
     pub fn record(&self, member: &Member) -> Option<KubeconfigRecord> {
         let token = self.token.as_ref()?;
+        let slot = (0..MAX_KUBECONFIGS).find(|slot| slot_name(&member.id, *slot) == self.name)?;
+        if self.in_status && token.jti != placeholder(slot) {
+            return None;
+        }
         Some(KubeconfigRecord {
-            slot: (0..MAX_KUBECONFIGS).find(|slot| slot_name(&member.id, *slot) == self.name)?,
+            slot,
             id: token.jti.clone(),
             secret_uid: self.uid.clone(),
             credential: self.credential.clone()?,
             from: token.from.clone(),
             issued_at: self.created_at,
-            expires_at: token.expires_at,
+            last_used_at: None,
+            token: RecordedToken::Direct { expires_at: token.expires_at },
         })
     }
 
@@ -123,11 +134,37 @@ pub fn review(member: &Member, secrets: &[KubeconfigSecret], now: DateTime<Utc>)
     review
 }
 
-/// Whether a record's Secret no longer exists. A younger one may have been created after the list was read.
+/// Whether [`review`] would find something to do about this Secret of a live member.
+pub fn needs_review(member: &Member, secret: &KubeconfigSecret, now: DateTime<Utc>) -> bool {
+    let recorded = member.status.kubeconfigs.as_deref();
+    let records = recorded.unwrap_or_default();
+    let own = records.iter().find(|record| record.secret_uid == secret.uid);
+    if secret.deleting {
+        return own.is_some();
+    }
+    if !secret.belongs_to(member) || !is_of_credential(member, secret.credential.as_deref()) {
+        return true;
+    }
+    if let Some(record) = own {
+        return !secret.in_status || !record.is_wanted(member, now);
+    }
+    let is_decided = secret.in_status && recorded.is_some();
+    match secret.record(member).filter(|_| !is_decided) {
+        Some(record) => !record.is_wanted(member, now) || records.iter().all(|other| other.slot != record.slot),
+        None => !secret.is_pending(now),
+    }
+}
+
+/// Whether a record without a Secret has lost it. A younger one may have been created after the list was read.
+pub fn is_missing(record: &KubeconfigRecord, now: DateTime<Utc>) -> bool {
+    now >= record.issued_at + PENDING
+}
+
+/// Whether a record's Secret no longer exists.
 fn is_lost(record: &KubeconfigRecord, secrets: &[KubeconfigSecret], now: DateTime<Utc>) -> bool {
     match secrets.iter().find(|secret| secret.uid == record.secret_uid) {
         Some(secret) => secret.deleting,
-        None => now >= record.issued_at + PENDING,
+        None => is_missing(record, now),
     }
 }
 
@@ -136,7 +173,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::examples::{HOUR, at, hash, kubeconfig, kubeconfig_secret as secret, member};
+    use crate::domain::examples::{
+        HOUR, at, gateway_kubeconfig, hash, kubeconfig, kubeconfig_secret as secret, member,
+    };
 
     /// The member with these records.
     fn with(records: &[KubeconfigRecord]) -> Member {
@@ -190,6 +229,27 @@ mod tests {
             let review = review(&with(&[kubeconfig(0, exp)]), &[secret(0)], at(now));
             assert_eq!((review.records, review.delete), (Some(vec![]), vec![secret(0)]));
         }
+    }
+
+    #[test]
+    fn gateway_kubeconfig_needs_its_secret_until_the_member_ends() {
+        let member = with(&[gateway_kubeconfig(0)]);
+        keeps(&member, secret(0), HOUR - 1);
+        let lost = review(&member, &[], at(120));
+        assert_eq!(lost.records, Some(vec![]), "nothing binds the gateway's tokens to it");
+        let mut renewed = member.clone();
+        renewed.status.credential = Some(hash(2));
+        let dropped = review(&renewed, &[secret(0)], at(5));
+        assert_eq!((dropped.records, dropped.delete), (Some(vec![]), vec![secret(0)]));
+    }
+
+    #[test]
+    fn secret_of_a_gateway_kubeconfig_without_its_hash_is_deleted() {
+        // After a rollback to a schema without records.
+        let token = SecretToken { jti: "an id".into(), expires_at: at(HOUR - 70), from: None };
+        let orphan = KubeconfigSecret { token: Some(token), ..secret(0) };
+        keeps(&without(), orphan.clone(), 119);
+        deletes(&without(), orphan, 120);
     }
 
     #[test]
@@ -270,8 +330,9 @@ mod tests {
     }
 
     fn records() -> impl Strategy<Value = Option<Vec<KubeconfigRecord>>> {
-        let records = proptest::collection::btree_map(0..10u8, -HOUR..2 * HOUR, 0..10);
-        proptest::option::of(records.prop_map(|of| of.into_iter().map(|(slot, exp)| kubeconfig(slot, exp)).collect()))
+        let record = |(slot, (gateway, exp))| if gateway { gateway_kubeconfig(slot) } else { kubeconfig(slot, exp) };
+        let records = proptest::collection::btree_map(0..10u8, (any::<bool>(), -HOUR..2 * HOUR), 0..10);
+        proptest::option::of(records.prop_map(move |of| of.into_iter().map(record).collect()))
     }
 
     proptest! {

@@ -30,6 +30,9 @@ pub enum InvalidDuration {
 pub struct MembershipDuration(TimeDelta);
 
 impl MembershipDuration {
+    /// The longest.
+    pub const MAX: Self = Self(MAX_LIFETIME);
+
     /// This many whole seconds; a fraction is cut off.
     pub fn new(duration: TimeDelta) -> Result<Self, InvalidDuration> {
         let seconds = duration.num_seconds();

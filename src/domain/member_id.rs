@@ -1,6 +1,7 @@
 //! Member ids.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::role::{RoleId, is_dns_label};
 use super::secret::SecretSubject;
@@ -16,12 +17,13 @@ pub fn encode(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()
 }
 
-/// A member's id, `<roleId>.<name>`. Neither part contains a dot.
+/// A member's id, `<roleId>.<name>`. Neither part contains a dot. Copies share the text: the feed and the queue hold
+/// several of each member.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId {
     /// The role, which determines the namespace.
     pub role: RoleId,
-    name: String,
+    name: Arc<str>,
 }
 
 impl MemberId {
@@ -29,7 +31,7 @@ impl MemberId {
     pub fn new(role: RoleId, name: &str) -> Option<Self> {
         // Kubernetes creates a service account `default` in every namespace; a member must not share it.
         let valid = name.len() <= MAX_NAME && is_dns_label(name) && name != "default";
-        valid.then(|| Self { role, name: name.to_owned() })
+        valid.then(|| Self { role, name: name.into() })
     }
 
     /// Parses `<roleId>.<name>`.

@@ -4,6 +4,7 @@ pub mod access_token;
 mod escapes;
 #[cfg(test)]
 pub(crate) mod examples;
+pub mod gateway_token;
 pub mod grants;
 pub mod hex;
 pub mod kubeconfig;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::role::is_dns_label;
 
@@ -18,8 +19,10 @@ pub const MAX_EXTRA_VALUE: u32 = 512;
 pub struct Owner {
     /// The Kubernetes user name.
     pub username: String,
-    /// A service account's UID. One that is deleted and created again is another account.
+    /// Its UID. A service account always has one: an account that is deleted and created again is another.
     pub uid: Option<String>,
+    /// Who it is at its issuer, if it is a person who signs in with ID tokens.
+    pub subject: Option<Subject>,
     /// A user's groups; `None` for a service account. Stored because Kubernetes has no API to look them up.
     pub groups: Option<Groups>,
     /// Its attributes when the token was created; `None` if none were stored. Some authorizers restrict an identity by
@@ -27,13 +30,29 @@ pub struct Owner {
     pub extra: Option<Extra>,
 }
 
+/// Who a person is at the issuer of their ID tokens. A name may be given to somebody else one day; this never is
+/// (OpenID Connect Core 1.0, section 5.7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// The issuer's URL (`iss`).
+    pub issuer: String,
+    /// The person (`sub`).
+    pub subject: String,
+    /// Identifies the settings by which Daypass maps the issuer's claims to names.
+    #[serde(skip)]
+    pub mapping: String,
+}
+
 /// Attributes of an identity (`extra` of a TokenReview), by name.
 pub type Extra = BTreeMap<String, Vec<String>>;
+
+/// The attribute with the id of a credential: `JTI=` and the token's `jti` (KEP-4193).
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// Attributes that describe one credential of a service account, or the pod that holds it. They do not apply to an
 /// access token of the account.
 const OF_ONE_CREDENTIAL: [&str; 5] = [
-    "authentication.kubernetes.io/credential-id",
+    CREDENTIAL_ID,
     "authentication.kubernetes.io/pod-name",
     "authentication.kubernetes.io/pod-uid",
     "authentication.kubernetes.io/node-name",

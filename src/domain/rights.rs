@@ -14,6 +14,9 @@ pub struct Rights {
     pub read_only: bool,
     /// The role may open streams (watches, logs, shells) that the API server does not cut when the member ends.
     pub streams_outlive_member: bool,
+    /// The role may act through a stream: run commands in pods, attach to them, forward their ports, or reach a server
+    /// by a proxy of the API server.
+    pub executes: bool,
     /// Ways out of the role. A role without any is contained.
     pub escapes: BTreeSet<Escape>,
 }
@@ -28,7 +31,7 @@ impl Rights {
     #[must_use]
     pub fn and_unknown(mut self) -> Self {
         self.escapes.insert(Escape::Unknown);
-        Self { read_only: false, streams_outlive_member: true, ..self }
+        Self { read_only: false, streams_outlive_member: true, executes: true, ..self }
     }
 
     /// The rights that these rules grant together, in a cluster with or without the walls.
@@ -38,11 +41,13 @@ impl Rights {
         if !walls && !read_only {
             escapes.insert(Escape::NoWalls);
         }
-        Self { read_only, streams_outlive_member: rules.iter().any(opens_streams), escapes }
+        let streams_outlive_member = rules.iter().any(opens_streams);
+        Self { read_only, streams_outlive_member, executes: rules.iter().any(executes), escapes }
     }
 }
 
 const STREAMING_SUBRESOURCES: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
+const EXECUTING_SUBRESOURCES: [&str; 4] = ["exec", "attach", "portforward", "proxy"];
 
 fn is_read_only(rule: &Rule) -> bool {
     rule.verbs.iter().all(|verb| matches!(verb.as_str(), "get" | "list" | "watch"))
@@ -60,12 +65,20 @@ fn reads_nothing_sensitive(resource: &str) -> bool {
 
 fn opens_streams(rule: &Rule) -> bool {
     let watches = rule.may(&["watch"]) && !rule.resources.is_empty();
-    let opens = rule.may(&["get", "create"])
+    watches || connects(rule, &STREAMING_SUBRESOURCES)
+}
+
+fn executes(rule: &Rule) -> bool {
+    connects(rule, &EXECUTING_SUBRESOURCES)
+}
+
+/// Whether a rule allows a request that becomes a stream of one of these subresources.
+fn connects(rule: &Rule, subresources: &[&str]) -> bool {
+    rule.may(&["get", "create"])
         && rule.resources.iter().any(|resource| {
             let subresource = resource.split_once('/').map_or("", |(_, subresource)| subresource);
-            resource == "*" || subresource == "*" || STREAMING_SUBRESOURCES.contains(&subresource)
-        });
-    watches || opens
+            resource == "*" || subresource == "*" || subresources.contains(&subresource)
+        })
 }
 
 #[cfg(test)]
@@ -115,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn shells_and_proxies_execute_but_watches_and_logs_do_not() {
+        assert!(!rights(&["get", "list", "watch"], &["pods", "pods/log"]).executes);
+        assert!(!rights(&["delete"], &["pods/exec"]).executes);
+        for resource in ["pods/exec", "pods/attach", "pods/portforward", "services/proxy", "pods/*", "*"] {
+            assert!(rights(&["get"], &[resource]).executes && rights(&["create"], &[resource]).executes, "{resource}");
+        }
+    }
+
+    #[test]
     fn harmless_writes_are_contained_only_by_walls() {
         let contained = [
             rule("", &["get", "list", "watch"], &["pods", "nodes"]),
@@ -131,7 +153,7 @@ mod tests {
     fn unreadable_rights_count_as_the_worst() {
         let unknown = Rights::unknown();
         assert_eq!(unknown.escapes, [Escape::Unknown].into());
-        assert!(!unknown.read_only && unknown.streams_outlive_member);
+        assert!(!unknown.read_only && unknown.streams_outlive_member && unknown.executes);
     }
 
     proptest! {
@@ -148,6 +170,7 @@ mod tests {
             prop_assert!(fewer.escapes.is_subset(&all.escapes));
             prop_assert!(fewer.read_only || !all.read_only);
             prop_assert!(!fewer.streams_outlive_member || all.streams_outlive_member);
+            prop_assert!(!fewer.executes || all.executes);
         }
     }
 }

@@ -77,35 +77,38 @@ impl<S: SecretSubject> Secret<S> {
     /// The hash to store.
     pub fn hash(&self) -> SecretHash {
         let digest = Sha256::digest(self.expose().as_bytes());
-        SecretHash(hex(&digest))
+        let mut digits = [0; 64];
+        digits.copy_from_slice(hex(&digest).as_bytes());
+        SecretHash(digits)
     }
 }
 
 /// The hex SHA-256 of a secret. It does not reveal the secret (nobody can search 256 bits); Daypass hides it anyway.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretHash(String);
+pub struct SecretHash([u8; 64]);
 
 impl SecretHash {
     /// Parses the stored form; `None` unless it is 64 lower-case hex digits.
     pub fn from_hex(hex: &str) -> Option<Self> {
-        let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        valid.then(|| Self(hex.to_owned()))
+        let digits: [u8; 64] = hex.as_bytes().try_into().ok()?;
+        digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)).then_some(Self(digits))
     }
 
     /// The stored form, in hex.
     pub fn as_hex(&self) -> &str {
-        &self.0
+        // Never empty: they are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// The first 16 digits. They mark what was issued for the secret, for example a credential's kubeconfigs. Short,
     /// because a label value has at most 63 characters.
     pub fn fingerprint(&self) -> &str {
-        &self.0[..16]
+        &self.as_hex()[..16]
     }
 
     /// Whether this is the hash of `secret`, in constant time.
     pub fn matches<S: SecretSubject>(&self, secret: &Secret<S>) -> bool {
-        self.0.as_bytes().ct_eq(secret.hash().0.as_bytes()).into()
+        self.0.ct_eq(&secret.hash().0).into()
     }
 }
 

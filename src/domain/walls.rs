@@ -42,6 +42,10 @@ pub const WALLS: [Wall; 12] = [
 /// True for an update of an object that is being deleted if it only removes finalizers. The walls let it pass.
 const REMOVES_FINALIZERS: &str = include_str!("../../deploy/charts/daypass/files/walls/removes-finalizers.cel");
 
+/// How long a member's token may live, in seconds: with direct kubeconfigs, and with the gateway alone. The operator
+/// chooses.
+const TOKEN_LIVES: [&str; 2] = ["172800", "3600"];
+
 /// Daypass's own service account, which the walls exempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnAccount {
@@ -82,7 +86,9 @@ impl Wall {
     /// weaken them.
     pub fn fault(&self, own: &OwnAccount, policy: Option<&Value>, binding: Option<&Value>) -> Option<Fault> {
         let Some(policy) = policy else { return Some(Fault::NoPolicy) };
-        if self.shipped(own, policy).is_none_or(|shipped| shipped != with_defaults(policy.clone())) {
+        let present = with_defaults(policy.clone());
+        let is_shipped = |life| self.shipped(own, policy, life).is_some_and(|shipped| shipped == present);
+        if !TOKEN_LIVES.into_iter().any(is_shipped) {
             return Some(Fault::OtherPolicy);
         }
         let Some(binding) = binding else { return Some(Fault::NoBinding) };
@@ -92,15 +98,16 @@ impl Wall {
 
     /// The spec as the chart renders it for this account. The operator chooses the API server's audiences, so they
     /// come from the policy to compare with, if they are a list of strings.
-    fn shipped(&self, own: &OwnAccount, policy: &Value) -> Option<Value> {
-        serde_yaml::from_str(&self.filled(own, audiences(policy))).ok().map(with_defaults)
+    fn shipped(&self, own: &OwnAccount, policy: &Value, token_life: &str) -> Option<Value> {
+        serde_yaml::from_str(&self.filled(own, audiences(policy), token_life)).ok().map(with_defaults)
     }
 
     /// The template with its placeholders filled in.
-    fn filled(&self, own: &OwnAccount, audiences: Option<&str>) -> String {
+    fn filled(&self, own: &OwnAccount, audiences: Option<&str>, token_life: &str) -> String {
         let username = format!("system:serviceaccount:{}:{}", own.namespace, own.name);
         let text = self.template.replace("${username}", &username).replace("${namespace}", &own.namespace);
         let text = text.replace("${removesFinalizers}", &REMOVES_FINALIZERS.trim().replace('\n', " "));
+        let text = text.replace("${tokenLife}", token_life);
         match audiences {
             Some(audiences) => text.replace("${audiences}", audiences),
             None => text,
@@ -146,7 +153,11 @@ mod tests {
 
     /// The policy as the chart renders it.
     fn rendered(wall: Wall) -> Value {
-        serde_yaml::from_str(&wall.filled(&own(), Some(r#"["a","b"]"#))).unwrap()
+        with_token_life(wall, "172800")
+    }
+
+    fn with_token_life(wall: Wall, seconds: &str) -> Value {
+        serde_yaml::from_str(&wall.filled(&own(), Some(r#"["a","b"]"#), seconds)).unwrap()
     }
 
     fn bound(wall: Wall) -> Value {
@@ -228,6 +239,15 @@ mod tests {
             let wall = wall(name);
             let fault = wall.fault(&other, Some(&rendered(wall)), Some(&bound(wall)));
             assert_eq!(fault, Some(Fault::OtherPolicy), "{name}");
+        }
+    }
+
+    #[test]
+    fn token_life_must_be_one_of_the_two() {
+        let wall = wall("daypass-role-tokens");
+        for (seconds, fault) in [("3600", None), ("172800", None), ("172801", Some(Fault::OtherPolicy))] {
+            let policy = with_token_life(wall, seconds);
+            assert_eq!(wall.fault(&own(), Some(&policy), Some(&bound(wall))), fault, "{seconds}");
         }
     }
 

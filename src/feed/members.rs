@@ -1,17 +1,21 @@
 //! All Members, by id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
-use crate::cluster::{WatchEvent, WatchedMember};
+use crate::cluster::{WatchEvent, Watched, WatchedMember};
 use crate::crd::Unreadable;
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 use crate::domain::role::RoleId;
+
+/// How long a deleted Member is remembered: longer than any call takes.
+const GONE: Duration = Duration::from_secs(60);
 
 /// The Members that a replica knows.
 #[derive(Default)]
@@ -38,6 +42,8 @@ struct State {
     known: BTreeMap<MemberId, Known>,
     /// The number of the current list, or of the last one.
     list: u64,
+    /// The UIDs of Members deleted a moment ago: a read that began before must not bring one back.
+    gone: HashMap<String, Instant>,
     followers: Vec<UnboundedSender<Change>>,
 }
 
@@ -50,14 +56,18 @@ struct Known {
 
 impl Members {
     /// Takes in an event of the watch.
-    pub fn apply(&self, event: WatchEvent<WatchedMember>) {
+    pub fn apply(&self, event: WatchEvent<Watched>) {
         let mut state = self.lock();
         match event {
             WatchEvent::Restarted => state.list += 1,
-            WatchEvent::Interrupted => {}
-            WatchEvent::Present(WatchedMember { id, member: Ok(member) }) => state.put(id, member),
-            WatchEvent::Present(WatchedMember { id, member: Err(why) }) => state.put_unreadable(id, &why),
-            WatchEvent::Deleted(WatchedMember { id, member }) => state.delete(id, member.ok()),
+            WatchEvent::Interrupted
+            | WatchEvent::Present(Watched::Beat(_))
+            | WatchEvent::Deleted(Watched::Beat(_)) => {}
+            WatchEvent::Present(Watched::Member(WatchedMember { id, member: Ok(member) })) => state.put(id, member),
+            WatchEvent::Present(Watched::Member(WatchedMember { id, member: Err(why) })) => {
+                state.put_unreadable(id, &why)
+            }
+            WatchEvent::Deleted(Watched::Member(WatchedMember { id, member })) => state.delete(id, member.ok()),
             WatchEvent::Listed => {
                 state.drop_vanished();
                 self.is_complete.send_replace(true);
@@ -65,12 +75,29 @@ impl Members {
         }
     }
 
-    /// Takes in what a write of this replica has returned, so that its next list has it.
+    /// Takes in what a read or a write of this replica has returned, so that its next list has it.
     pub fn observe(&self, member: &Member) {
         let mut state = self.lock();
-        if !state.holds(member) {
+        if !state.gone.contains_key(&member.uid) && !state.holds(member) {
             state.put(member.id.clone(), member.clone());
         }
+    }
+
+    /// Takes in what another list has found, if the watch has missed it. `before` is what was known before that list.
+    /// Returns `false` if only a live read can tell: an unknown Member may have been deleted since, and an unreadable
+    /// one has no version to compare.
+    pub fn compare(&self, listed: WatchedMember, before: Option<&Arc<Member>>) -> bool {
+        let mut state = self.lock();
+        let Some(known) = state.known.get(&listed.id) else { return false };
+        match (listed.member, &known.member) {
+            (Ok(member), Some(_)) => state.put(listed.id, member),
+            (Err(_), None) => {}
+            (Err(why), Some(held)) if before.is_some_and(|before| Arc::ptr_eq(before, held)) => {
+                state.put_unreadable(listed.id, &why);
+            }
+            (Ok(_), None) | (Err(_), Some(_)) => return false,
+        }
+        true
     }
 
     /// Whether a list was completed since the start.
@@ -82,6 +109,7 @@ impl Members {
     pub fn forget(&self, member: &Member) {
         let mut state = self.lock();
         let is_it = |known: &Known| known.member.as_ref().is_some_and(|held| held.uid == member.uid);
+        state.bury(&member.uid);
         if state.known.get(&member.id).is_some_and(is_it) {
             state.known.remove(&member.id);
         }
@@ -104,6 +132,13 @@ impl Members {
         let state = self.lock();
         let asked = state.known.values().filter_map(|known| known.member.as_ref());
         asked.filter(|member| is_asked(&member.id.role) && member.is_live(now)).cloned().collect()
+    }
+
+    /// The readable Members of a role.
+    pub fn of_role(&self, role: &RoleId) -> Vec<Arc<Member>> {
+        let state = self.lock();
+        let readable = state.known.values().filter_map(|known| known.member.as_ref());
+        readable.filter(|member| member.id.role == *role).cloned().collect()
     }
 
     /// All readable Members, and how many are unreadable.
@@ -169,8 +204,11 @@ impl State {
             (Some(held), Some(last)) => held.uid != last.uid && is_newer(held, last),
             _ => false,
         };
-        if !self.known.get(&id).is_some_and(is_later) {
-            self.known.remove(&id);
+        let held = if self.known.get(&id).is_some_and(is_later) { None } else { self.known.remove(&id) };
+        for gone in
+            held.and_then(|held| held.member).iter().map(|held| &held.uid).chain(last.as_ref().map(|it| &it.uid))
+        {
+            self.bury(gone);
         }
         self.tell(Change::Deleted(id, last.map(Arc::new)));
     }
@@ -178,8 +216,18 @@ impl State {
     /// Removes what the list that is now complete did not have.
     fn drop_vanished(&mut self) {
         let list = self.list;
-        let vanished: Vec<_> = self.known.extract_if(.., |_, known| known.list < list).map(|(id, _)| id).collect();
-        vanished.into_iter().for_each(|id| self.tell(Change::Vanished(id)));
+        let vanished: Vec<_> = self.known.extract_if(.., |_, known| known.list < list).collect();
+        for (id, known) in vanished {
+            known.member.iter().for_each(|member| self.bury(&member.uid));
+            self.tell(Change::Vanished(id));
+        }
+    }
+
+    /// Notes that the Member of this UID is gone for good.
+    fn bury(&mut self, uid: &str) {
+        let now = Instant::now();
+        self.gone.retain(|_, since| now.duration_since(*since) < GONE);
+        self.gone.insert(uid.to_owned(), now);
     }
 
     fn tell(&mut self, change: Change) {
@@ -209,16 +257,16 @@ mod tests {
         Member { id: id(name), resource_version: version.to_string(), ..example() }
     }
 
-    fn present(name: &str, version: u64) -> WatchEvent<WatchedMember> {
-        WatchEvent::Present(WatchedMember { id: id(name), member: Ok(member(name, version)) })
+    fn present(name: &str, version: u64) -> WatchEvent<Watched> {
+        WatchEvent::Present(Watched::Member(WatchedMember { id: id(name), member: Ok(member(name, version)) }))
     }
 
-    fn unreadable(name: &str) -> WatchEvent<WatchedMember> {
-        WatchEvent::Present(WatchedMember { id: id(name), member: Err(Unreadable::Id) })
+    fn unreadable(name: &str) -> WatchEvent<Watched> {
+        WatchEvent::Present(Watched::Member(WatchedMember { id: id(name), member: Err(Unreadable::Id) }))
     }
 
-    fn deleted(member: Member) -> WatchEvent<WatchedMember> {
-        WatchEvent::Deleted(WatchedMember { id: member.id.clone(), member: Ok(member) })
+    fn deleted(member: Member) -> WatchEvent<Watched> {
+        WatchEvent::Deleted(Watched::Member(WatchedMember { id: member.id.clone(), member: Ok(member) }))
     }
 
     /// A feed that has listed these.
@@ -306,6 +354,22 @@ mod tests {
     }
 
     #[test]
+    fn read_that_began_before_a_deletion_does_not_bring_the_member_back() {
+        let uid = |name: &str| Member { uid: name.into(), ..member(name, 1) };
+        let members = feed(&[]);
+        ["a", "b", "c"].into_iter().for_each(|name| members.observe(&uid(name)));
+        members.apply(deleted(uid("a")));
+        members.forget(&uid("b"));
+        list(&members, &[]);
+        members.observe(&uid("d"));
+        list(&members, &[]);
+        ["a", "b", "c", "d"].into_iter().for_each(|name| members.observe(&uid(name)));
+        assert_eq!(names(&members), [""; 0]);
+        members.observe(&Member { uid: "later".into(), ..member("a", 9) });
+        assert_eq!(names(&members), ["a@9"]);
+    }
+
+    #[test]
     fn unreadable_member_is_ended_until_it_is_readable() {
         let members = feed(&[("a", 1), ("b", 2)]);
         let mut changes = members.changes();
@@ -315,8 +379,27 @@ mod tests {
         members.apply(present("a", 4));
         assert_eq!(names(&members), ["a@4", "b@2"]);
         assert_eq!(told(&mut changes), ["+a", "+b", "?a", "+a"]);
-        members.apply(WatchEvent::Deleted(WatchedMember { id: id("a"), member: Err(Unreadable::Id) }));
+        members
+            .apply(WatchEvent::Deleted(Watched::Member(WatchedMember { id: id("a"), member: Err(Unreadable::Id) })));
         assert_eq!((names(&members), told(&mut changes)), (vec!["b@2".to_owned()], vec!["-a?".to_owned()]));
+    }
+
+    #[test]
+    fn another_list_adds_what_the_watch_has_missed() {
+        let members = feed(&[("a", 5), ("b", 6)]);
+        let before = members.get(&id("a"));
+        let compare = |name: &str, member: Result<Member, Unreadable>| {
+            members.compare(WatchedMember { id: id(name), member }, before.as_ref())
+        };
+        assert!(compare("a", Ok(member("a", 4))) && compare("b", Ok(member("b", 8))));
+        assert_eq!(names(&members), ["a@5", "b@8"]);
+        // It may be gone: its deletion is never told again.
+        assert!(!compare("c", Ok(member("c", 7))) && !compare("c", Err(Unreadable::Id)));
+        assert!(!compare("b", Err(Unreadable::Id)), "it has changed since");
+        assert_eq!(names(&members), ["a@5", "b@8"]);
+        assert!(compare("a", Err(Unreadable::Id)) && compare("a", Err(Unreadable::Id)));
+        assert_eq!((names(&members), members.all().1), (vec!["b@8".to_owned()], 1));
+        assert!(!compare("a", Ok(member("a", 4))), "the unreadable one may be later");
     }
 
     #[test]

@@ -2,24 +2,31 @@
 //!
 //! It finds objects without a call; a credential, and what a caller may do, are decided on live reads.
 
+mod beat;
 mod held_rbac;
 mod members;
 mod rights;
 mod roles;
 
+pub use beat::Beat;
 pub use members::{Change, Members};
 pub use rights::RightsView;
 pub use roles::Roles;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Lane};
 use crate::domain::role::{Role, RoleId};
 use crate::observability::metrics::Metrics;
+
+/// How long the first list of roles may take.
+const LIST: Duration = Duration::from_secs(1);
 
 /// The feed of one replica. Cheap to clone.
 #[derive(Clone)]
@@ -28,26 +35,42 @@ pub struct Feed {
     pub members: Arc<Members>,
     pub roles: Arc<Roles>,
     pub rights: RightsView,
+    pub beat: Beat,
 }
 
 impl Feed {
     /// A feed that knows nothing until [`Self::follow`] runs.
     pub fn new(clock: Clock, metrics: Metrics) -> Self {
-        Self { members: Arc::default(), roles: Arc::default(), rights: RightsView::new(clock, metrics) }
+        Self {
+            members: Arc::default(),
+            roles: Arc::default(),
+            rights: RightsView::new(clock, metrics),
+            beat: Beat::default(),
+        }
     }
 
     /// Follows the cluster. Never returns.
     pub async fn follow(&self, cluster: &Cluster) -> ! {
         // A flood of requests must not delay it.
         let cluster = &cluster.in_lane(Lane::Ends);
-        let mut members = pin!(cluster.watch_members());
+        let mut members = Box::pin(cluster.watch_members());
         let mut roles = pin!(cluster.watch_namespaces());
         let mut rights = pin!(self.rights.watch(cluster));
+        let mut beat = pin!(self.beat.run(cluster));
         loop {
             tokio::select! {
-                Some(event) = members.next() => self.members.apply(event),
+                Some(event) = members.next() => {
+                    let sign = self.beat.read(&event);
+                    self.members.apply(event);
+                    self.beat.take(sign);
+                }
+                () = self.beat.silent() => {
+                    tracing::warn!("the watch of Members does not show what was written; beginning again");
+                    members = Box::pin(cluster.watch_members());
+                }
                 Some(event) = roles.next() => self.roles.apply(event),
                 never = &mut rights => never,
+                never = &mut beat => never,
             }
         }
     }
@@ -57,6 +80,9 @@ impl Feed {
     /// # Errors
     /// When that call fails.
     pub async fn role(&self, cluster: &Cluster, id: &RoleId) -> Result<Option<Role>, Error> {
+        // At the start, one list is cheaper than a call for each member. It may fail, and an end does not wait for it.
+        let mut is_complete = self.roles.is_complete();
+        let _ = timeout(LIST, is_complete.wait_for(|is_complete| *is_complete)).await;
         match self.roles.get(id) {
             Some(role) => Ok(Some(role)),
             None => cluster.role(id).await,

@@ -83,9 +83,16 @@ impl Roles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::kubeconfig::Mode;
 
     fn role(id: &str, name: &str) -> RoleNamespace {
-        RoleNamespace::Role(Role { id: RoleId::parse(id).unwrap(), name: name.into(), description: String::new() })
+        RoleNamespace::Role(Role {
+            id: RoleId::parse(id).unwrap(),
+            name: name.into(),
+            description: String::new(),
+            kubeconfig_mode: Mode::Gateway,
+            max_duration: None,
+        })
     }
 
     fn present(name: &str, kind: RoleNamespace) -> WatchEvent<SeenNamespace> {

@@ -1,15 +1,18 @@
 //! Issuing, listing and revoking kubeconfigs.
 //!
-//! Issuing creates a Secret and a token bound to it, and records both in the Member's status. The calls: POST Secret,
-//! POST token, PATCH status. For a member that version 0.1.0 left, LIST Secrets comes first.
+//! Issuing a direct one creates a Secret and a token bound to it, and records both in the Member's status. The calls:
+//! POST Secret, POST token, PATCH status. A gateway kubeconfig has a token of Daypass's own, so POST token falls away.
+//! For a member that version 0.1.0 left, LIST Secrets comes first.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{CONFLICT_RETRIES, Membership};
+use crate::clock::NoEntropy;
 use crate::cluster::{Error, ErrorKind, Slot};
+use crate::domain::gateway_token::{GatewayToken, KubeconfigRef};
 use crate::domain::kubeconfig::{
-    KubeconfigRecord, MAX_KUBECONFIGS, TokenWindow, retry_margin, slot_name, token_window,
+    KubeconfigRecord, MAX_KUBECONFIGS, RecordedToken, TOKEN_LEEWAY, TokenWindow, retry_margin, slot_name, token_window,
 };
 use crate::domain::kubeconfig_secret::KubeconfigSecret;
 use crate::domain::member::{Credential, Member};
@@ -20,7 +23,16 @@ use crate::observability::audit::{Cause, Kind};
 /// a slow API server can expire too late.
 const TOKEN_TRIES: usize = 3;
 
-/// A kubeconfig's token.
+/// A gateway kubeconfig's token.
+#[derive(Debug)]
+pub struct IssuedGatewayKubeconfig {
+    /// The token.
+    pub token: GatewayToken,
+    /// The id of its record.
+    pub id: String,
+}
+
+/// A direct kubeconfig's token.
 #[derive(Debug)]
 pub struct IssuedKubeconfig {
     /// The token.
@@ -41,6 +53,9 @@ pub enum IssueError {
     /// The member has ended or has a new credential.
     #[error("the credential was revoked meanwhile")]
     Ended,
+    /// The operating system has no random bits.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
     /// A call failed.
     #[error(transparent)]
     Cluster(#[from] Error),
@@ -55,7 +70,31 @@ enum Minted {
 }
 
 impl Membership {
-    /// Issues a token for a kubeconfig of `member`, which `credential` has authenticated.
+    /// Issues a gateway kubeconfig of `member`, which `credential` has authenticated. However little is left of the
+    /// membership, the kubeconfig works until its end, and beyond it after an extension.
+    pub async fn issue_gateway_kubeconfig(
+        &self,
+        member: &Member,
+        credential: &Credential,
+        cause: Cause<'_>,
+    ) -> Result<IssuedGatewayKubeconfig, IssueError> {
+        let (id, random) = (self.entropy.uuid()?.to_string(), self.entropy.bytes()?);
+        let end = member.expires_at();
+        // A leader of version 0.1.0 keeps a Secret with this end.
+        let latest_exp = end.checked_sub_signed(TOKEN_LEEWAY).unwrap_or(end);
+        let (slot, secret) = self.take_slot(member, credential, (Some(&id), latest_exp), cause).await?;
+        let token = GatewayToken::new(KubeconfigRef { member: member.id.clone(), slot }, &random);
+        let recorded = RecordedToken::Gateway { hash: token.hash() };
+        let record = new_record((slot, &secret), id.clone(), credential, recorded, cause);
+        if let Err(error) = self.record(member, credential, record).await {
+            self.cluster.delete_secret(&member.id.role, &secret.name, &secret.uid).await?;
+            return Err(error);
+        }
+        self.report(Kind::KubeconfigIssued, member, cause, Some(&id));
+        Ok(IssuedGatewayKubeconfig { token, id })
+    }
+
+    /// Issues a token for a direct kubeconfig of `member`, which `credential` has authenticated.
     ///
     /// If a token would outlive the member, revokes it by deleting its Secret and requests a shorter one.
     pub async fn issue_kubeconfig(
@@ -68,7 +107,7 @@ impl Membership {
         for _ in 0..TOKEN_TRIES {
             let window =
                 token_window(member.expires_at(), self.clock.now() + margin).map_err(|_| IssueError::TooLate)?;
-            let (slot, secret) = self.take_slot(member, credential, window, cause).await?;
+            let (slot, secret) = self.take_slot(member, credential, (None, window.latest_exp), cause).await?;
             let issued = self.issue_on(member, credential, (slot, &secret), window, cause).await;
             if !matches!(issued, Ok(Minted::InTime(_))) {
                 // Nobody has received the token, and this revokes it.
@@ -91,12 +130,12 @@ impl Membership {
         .into())
     }
 
-    /// Creates a Secret in a free slot.
+    /// Creates a Secret in a free slot. `id` and `latest_exp` are for version 0.1.0.
     async fn take_slot(
         &self,
         member: &Member,
         credential: &Credential,
-        window: TokenWindow,
+        (id, latest_exp): (Option<&str>, DateTime<Utc>),
         cause: Cause<'_>,
     ) -> Result<(u8, KubeconfigSecret), IssueError> {
         let (records, now) = (self.kubeconfigs_of(member).await?, self.clock.now());
@@ -115,7 +154,7 @@ impl Membership {
                 None => {}
             }
             let from = cause.origin.address.as_deref();
-            let slot = Slot { slot, credential: &hash, latest_exp: window.latest_exp, from };
+            let slot = Slot { slot, id, credential: &hash, latest_exp, from };
             match self.cluster.create_kubeconfig_secret(member, &slot).await {
                 // Another request was faster, or the sweep has not removed a former Secret yet.
                 Err(error) if error.kind == ErrorKind::AlreadyExists => {}
@@ -134,7 +173,7 @@ impl Membership {
         window: TokenWindow,
         cause: Cause<'_>,
     ) -> Result<Minted, IssueError> {
-        let token = self.cluster.request_token(&member.id, secret, window.lifetime).await?;
+        let token = self.cluster.request_token(&member.id, (&secret.name, &secret.uid), window.lifetime).await?;
         let unreadable = || {
             Error::new("create_token", &member.id.to_string(), ErrorKind::UnreadableAnswer, "no JWT with exp and jti")
         };
@@ -143,15 +182,8 @@ impl Membership {
         if claims.exp > window.latest_exp {
             return Ok(Minted::Late(claims.exp - window.latest_exp));
         }
-        let record = KubeconfigRecord {
-            slot,
-            id: claims.jti.clone(),
-            secret_uid: secret.uid.clone(),
-            credential: credential.hash().fingerprint().to_owned(),
-            from: cause.origin.address.clone(),
-            issued_at: secret.created_at,
-            expires_at: claims.exp,
-        };
+        let recorded = RecordedToken::Direct { expires_at: claims.exp };
+        let record = new_record((slot, secret), claims.jti.clone(), credential, recorded, cause);
         self.record(member, credential, record).await?;
         Ok(Minted::InTime(IssuedKubeconfig { token, claims }))
     }
@@ -214,6 +246,18 @@ impl Membership {
         Ok(records)
     }
 
+    /// Records that the kubeconfig with this id is in use, unless a use in the last ten minutes is recorded. After a
+    /// conflict, the next use does this.
+    pub async fn record_use(&self, member: &Member, id: &str) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut records = member.status.kubeconfigs.clone().unwrap_or_default();
+        match records.iter_mut().find(|record| record.id == id && record.is_use_due(now)) {
+            Some(record) => record.last_used_at = Some(now.trunc_subsecs(0)),
+            None => return Ok(()),
+        }
+        self.record_kubeconfigs(member, &records).await
+    }
+
     /// Revokes the kubeconfig with this id; `false` if there is none.
     pub async fn revoke_kubeconfig(&self, member: &Member, id: &str, cause: Cause<'_>) -> Result<bool, Error> {
         let mut current = member.clone();
@@ -235,6 +279,26 @@ impl Membership {
             }
         }
         Err(changed_too_often(member))
+    }
+}
+
+/// The record of a new kubeconfig.
+fn new_record(
+    (slot, secret): (u8, &KubeconfigSecret),
+    id: String,
+    credential: &Credential,
+    token: RecordedToken,
+    cause: Cause<'_>,
+) -> KubeconfigRecord {
+    KubeconfigRecord {
+        slot,
+        id,
+        secret_uid: secret.uid.clone(),
+        credential: credential.hash().fingerprint().to_owned(),
+        from: cause.origin.address.clone(),
+        issued_at: secret.created_at,
+        last_used_at: None,
+        token,
     }
 }
 

@@ -10,9 +10,9 @@ mod kubeconfigs;
 mod status;
 
 pub use end::EndReason;
-pub use kubeconfigs::{IssueError, IssuedKubeconfig};
+pub use kubeconfigs::{IssueError, IssuedGatewayKubeconfig, IssuedKubeconfig};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Entropy};
 use crate::cluster::{Cluster, Error, Lane, Lookup};
 use crate::domain::member::{Credential, Member};
 use crate::feed::Feed;
@@ -27,13 +27,14 @@ pub struct Membership {
     cluster: Cluster,
     feed: Feed,
     clock: Clock,
+    entropy: Entropy,
     audit: Audit,
 }
 
 impl Membership {
     /// The members in `cluster`.
     pub fn new(cluster: Cluster, feed: Feed, clock: Clock, audit: Audit) -> Self {
-        Self { cluster, feed, clock, audit }
+        Self { cluster, feed, clock, entropy: Entropy::default(), audit }
     }
 
     /// The same members, with calls in this lane.

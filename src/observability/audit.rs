@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::SecondsFormat;
 use serde::Serialize;
 
+pub use super::api_call::{ApiCall, Traffic};
 use crate::clock::{Clock, Entropy};
-use crate::domain::access_token::{AccessToken, Scope};
+use crate::domain::access_token::{AccessToken, Scope, Subject};
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
+use crate::domain::token::TokenClaims;
 
 /// The version of the schema. Within a version, fields may be added but never removed or changed in meaning.
 const API_VERSION: &str = "audit.daypass.dev/v1";
@@ -25,6 +27,10 @@ pub enum Kind {
     KubeconfigIssued,
     KubeconfigRevoked,
     RoleWidened,
+    GatewayTokenMinted,
+    StreamOpened,
+    StreamClosed,
+    RequestForwarded,
     Expired,
     Revoked,
     TokenCreated,
@@ -47,6 +53,9 @@ pub enum Actor {
     Caller {
         /// Its Kubernetes user name.
         username: String,
+        /// Who it is at its issuer, if it is a person with an ID token.
+        #[serde(flatten)]
+        subject: Option<Subject>,
     },
     /// The holder of an access token, or of a session.
     #[serde(rename_all = "camelCase")]
@@ -57,6 +66,9 @@ pub enum Actor {
         token_id: String,
         /// The caller that created it.
         created_by: String,
+        /// Who its owner is at their issuer, if it is a person.
+        #[serde(flatten)]
+        subject: Option<Subject>,
     },
     /// A member, by its credential.
     Member {
@@ -128,12 +140,31 @@ pub struct Event<'a> {
     pub jti: Option<&'a str>,
     /// What was refused, or why: an error code, never free text.
     pub reason: Option<&'a str>,
+    /// The token that the gateway has minted.
+    pub minted: Option<&'a TokenClaims>,
+    /// What was asked of the API server through the gateway.
+    pub call: Option<&'a ApiCall>,
+    /// How much has gone through the gateway.
+    pub traffic: Option<Traffic>,
 }
 
 impl<'a> Event<'a> {
     /// An event without a member, role, token or kubeconfig.
     pub fn new(kind: Kind, actor: Actor, origin: &'a Origin) -> Self {
-        Self { kind, actor, owner: None, origin, member: None, role_id: None, token: None, jti: None, reason: None }
+        Self {
+            kind,
+            actor,
+            owner: None,
+            origin,
+            member: None,
+            role_id: None,
+            token: None,
+            jti: None,
+            reason: None,
+            minted: None,
+            call: None,
+            traffic: None,
+        }
     }
 
     /// Sets the member concerned.
@@ -146,10 +177,33 @@ impl<'a> Event<'a> {
         Self { token: Some(token), ..self }
     }
 
+    /// Sets the token that the gateway has minted.
+    pub fn with_minted(self, claims: &'a TokenClaims) -> Self {
+        Self { minted: Some(claims), ..self }
+    }
+
+    /// Sets what was asked of the API server through the gateway, and how much has gone through.
+    pub fn with_call(self, call: &'a ApiCall, traffic: Option<Traffic>) -> Self {
+        Self { call: Some(call), traffic, ..self }
+    }
+
+    /// Sets the reason.
+    pub fn with_reason(self, reason: Option<&'a str>) -> Self {
+        Self { reason, ..self }
+    }
+
     /// Sets the kubeconfig concerned, by its `jti`.
     pub fn with_jti(self, jti: Option<&'a str>) -> Self {
         Self { jti, ..self }
     }
+}
+
+/// A token of a member's service account.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Minted<'a> {
+    jti: &'a str,
+    expires_at: String,
 }
 
 #[derive(Serialize)]
@@ -175,6 +229,12 @@ struct Line<'a> {
     jti: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minted: Option<Minted<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<&'a ApiCall>,
+    #[serde(flatten)]
+    traffic: Option<Traffic>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<Grant<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +267,8 @@ struct TokenGrant<'a> {
     uid: &'a str,
     name: &'a str,
     owner: &'a str,
+    #[serde(flatten)]
+    subject: Option<&'a Subject>,
     created_by: &'a str,
     scopes: Vec<&'static str>,
     created_at: String,
@@ -257,6 +319,9 @@ impl Audit {
             role_id: event.role_id,
             jti: event.jti,
             reason: event.reason,
+            minted: event.minted.map(|it| Minted { jti: &it.jti, expires_at: rfc3339(it.exp) }),
+            call: event.call,
+            traffic: event.traffic,
             member: event.member.map(Grant::of),
             token: event.token.map(TokenGrant::of),
         };
@@ -291,6 +356,7 @@ impl<'a> TokenGrant<'a> {
             uid: &token.uid,
             name: &token.name,
             owner: &token.owner.username,
+            subject: token.owner.subject.as_ref(),
             created_by: &token.created_by,
             scopes: token.scopes.iter().copied().map(Scope::as_str).collect(),
             created_at: rfc3339(token.created_at),

@@ -11,6 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::gateway_metrics::GatewayMetrics;
+use super::oidc_metrics::OidcMetrics;
+
 /// A call to the Kubernetes API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabels {
@@ -67,6 +70,8 @@ pub struct Metrics {
     pub rbac_unreadable: Gauge,
     pub rights_outdated_since: Gauge<i64, AtomicI64>,
     pub certificate_expiry: Gauge<i64, AtomicI64>,
+    pub gateway: GatewayMetrics,
+    pub oidc: OidcMetrics,
     registry: Arc<Registry>,
 }
 
@@ -92,12 +97,16 @@ impl Default for Metrics {
             rbac_unreadable: Gauge::default(),
             rights_outdated_since: Gauge::default(),
             certificate_expiry: Gauge::default(),
+            gateway: GatewayMetrics::default(),
+            oidc: OidcMetrics::default(),
             registry: Arc::default(),
         };
         let mut registry = Registry::with_prefix("daypass");
         metrics.register_traffic(&mut registry);
         metrics.register_controller(&mut registry);
         metrics.register_feed(&mut registry);
+        metrics.gateway.register(&mut registry);
+        metrics.oidc.register(&mut registry);
         metrics.registry = Arc::new(registry);
         for state in [ConnectionLabels::UNAUTHENTICATED, ConnectionLabels::AUTHENTICATED] {
             // Export both states from the start, not only once a connection has been in them.
@@ -135,7 +144,7 @@ impl Metrics {
     }
 
     fn register_controller(&self, r: &mut Registry) {
-        r.register("members", "Live members at the last sweep (leader only)", self.members.clone());
+        r.register("members", "Live members (leader only)", self.members.clone());
         r.register(
             "members_unreadable",
             "Unreadable Member objects, treated as ended (leader only)",

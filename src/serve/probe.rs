@@ -1,11 +1,11 @@
-//! Checks at start whether the API server answers at the address in kubeconfigs.
+//! Checks at start whether the API server answers at the address in direct kubeconfigs.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::{Client, Config};
 
-use crate::api::KubeconfigSettings;
+use crate::api::DirectSettings;
 use crate::cluster::pem;
 
 /// How long the API server may take to answer at its public address.
@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the address, the proxy's URL or the CA is invalid.
-pub(super) async fn probe(target: KubeconfigSettings) -> anyhow::Result<()> {
+pub(super) async fn probe(target: DirectSettings) -> anyhow::Result<()> {
     let inside = |host: &str| {
         host == "kubernetes" || [".svc", ".default", ".cluster.local"].iter().any(|end| host.ends_with(end))
     };

@@ -9,16 +9,18 @@ use tokio::sync::watch;
 
 use super::admin::reconnect;
 use super::certificate::{key_pair, public_host, show_expiry, watch_cert_files};
-use super::connections::{self, Limits, Listener};
+use super::connections::{self, App, Limits, Listener};
 use super::shutdown::Lifecycle;
-use super::{DRAIN, settings, tls};
+use super::{drain, settings, tls};
 use crate::access_tokens::AccessTokens;
-use crate::api::{self, AppState, Capacity, KubeconfigSettings};
-use crate::authn::{Authenticator, Bursts};
+use crate::api::{self, AppState, Kubeconfigs};
+use crate::authn::oidc::People;
+use crate::authn::{Authenticator, Bursts, Capacity};
 use crate::cli::ServeArgs;
 use crate::clock::{Clock, Entropy};
 use crate::cluster::Cluster;
 use crate::feed::Feed;
+use crate::gateway::Gateway;
 use crate::membership::Membership;
 use crate::observability::audit::Audit;
 use crate::observability::metrics::Metrics;
@@ -30,16 +32,20 @@ pub(super) struct ApiServer {
     pub(super) feed: Feed,
     pub(super) membership: Membership,
     pub(super) tokens: AccessTokens,
+    pub(super) people: Arc<People>,
     pub(super) clock: Clock,
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,
-    pub(super) kubeconfig: KubeconfigSettings,
+    pub(super) kubeconfigs: Kubeconfigs,
+    pub(super) gateway: Option<Arc<Gateway>>,
 }
 
 impl ApiServer {
     /// Serves the API until [`Lifecycle::stop`] is cancelled and the requests in progress are answered.
     pub(super) async fn run(self, listener: TcpListener, lifecycle: Lifecycle) -> anyhow::Result<()> {
-        let Self { args, cluster, feed, membership, tokens, clock, audit, metrics, kubeconfig } = self;
+        let Self {
+            args, cluster, feed, membership, tokens, people, clock, audit, metrics, kubeconfigs, gateway, ..
+        } = self;
         let pair = tokio::select! {
             pair = key_pair(&args, &cluster, &clock) => pair?,
             () = lifecycle.stop.cancelled() => return Ok(()),
@@ -61,6 +67,7 @@ impl ApiServer {
             tokens.clone(),
             audit.clone(),
             settings::methods(&args),
+            people,
             bursts,
         );
         let state = AppState {
@@ -73,10 +80,11 @@ impl ApiServer {
             entropy: Entropy::default(),
             audit,
             metrics: metrics.clone(),
-            settings: settings::api_settings(&args, kubeconfig, &pair.certificate)?,
+            settings: settings::api_settings(&args, kubeconfigs, &pair.certificate)?,
             tasks: lifecycle.requests.clone(),
             capacity: Capacity::default(),
         };
+        let drain = drain(&args);
         let readiness = lifecycle.readiness;
         let router =
             api::router(Arc::new(state))?.layer(axum::middleware::from_fn_with_state(readiness.clone(), reconnect));
@@ -91,7 +99,7 @@ impl ApiServer {
         tracing::info!(address = %args.listen, "listening");
         let files = args.tls_cert_file.zip(args.tls_key_file);
         tokio::select! {
-            () = connections::serve(listener, router, lifecycle.stop, DRAIN) => Ok(()),
+            () = connections::serve(listener, App { router, gateway }, lifecycle.stop, drain) => Ok(()),
             never = watch_cert_files(&tls, files, pair.certificate, &metrics) => match never {},
         }
     }

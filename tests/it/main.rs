@@ -13,8 +13,10 @@ mod support;
 
 mod api;
 mod cluster;
+mod gateway;
 mod ha;
 mod install;
 mod members;
+mod oidc;
 mod tokens;
 mod walls;

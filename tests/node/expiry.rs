@@ -23,7 +23,8 @@ metadata:
 spec:
   duration: 60s
 EOF";
-const LEADER: &str =
+/// Sets and prints `$LEADER`, the name of its pod.
+pub const LEADER: &str =
     "LEADER=$(kubectl get lease daypass --namespace daypass -o 'jsonpath={.spec.holderIdentity}'); echo $LEADER";
 const KILL: &str = concat!(
     r#"CONTAINER=$(kubectl get pod "$LEADER" --namespace daypass "#,
@@ -42,6 +43,35 @@ fn wait_until(then: DateTime<Utc>) {
     }
 }
 
+/// A replica whose process was killed.
+pub struct Killed {
+    pub leader: String,
+    /// How often it had been started again before.
+    restarts: String,
+}
+
+/// Kills the process of the replica that leads.
+pub fn kill_leader(terminal: &mut Session) -> Killed {
+    let leader = terminal.run(LEADER);
+    let restarts = terminal.quiet(&restarts(&leader));
+    terminal.run(KILL);
+    Killed { leader, restarts }
+}
+
+/// Waits until Kubernetes has started it again.
+pub fn is_back(terminal: &mut Session, killed: &Killed) {
+    let restarted = format!("test \"$({})\" != {}", restarts(&killed.leader), killed.restarts);
+    terminal.eventually("Kubernetes has started it again", &restarted);
+    terminal.quiet(
+        "kubectl wait --namespace daypass --for condition=Ready pod --selector app.kubernetes.io/name=daypass \
+        --timeout 120s",
+    );
+}
+
+fn restarts(pod: &str) -> String {
+    format!("kubectl get pod {pod} -n daypass -o 'jsonpath={{.status.containerStatuses[0].restartCount}}'")
+}
+
 pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
     terminal.say("A member of sixty seconds, made with `kubectl`, and a credential for it:");
     terminal.run(MEMBER);
@@ -56,14 +86,7 @@ pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
 
     wait_until(ends - BEFORE);
     terminal.say("Eight seconds before its end, the process of the replica that ends members is killed with SIGKILL:");
-    let leader = terminal.run(LEADER);
-    let restarts = |terminal: &mut Session| {
-        terminal.quiet(&format!(
-            "kubectl get pod {leader} -n daypass -o 'jsonpath={{.status.containerStatuses[0].restartCount}}'"
-        ))
-    };
-    let before = restarts(terminal);
-    terminal.run(KILL);
+    let leader = kill_leader(terminal);
     let killed = now();
 
     // The other replica answers throughout. Each request has its own connection, so some reach the dead one until
@@ -101,12 +124,7 @@ pub fn member_ends_on_time_after_the_leader_is_killed(terminal: &mut Session) {
         seconds(refused),
         seconds(reaped)
     ));
-    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
-    let restarted = format!("test \"$(kubectl get pod {leader} -n daypass -o '{count}')\" != {before}");
-    terminal.eventually("Kubernetes has started it again", &restarted);
-    let is_back = "kubectl wait --namespace daypass --for condition=Ready pod --selector \
-        app.kubernetes.io/name=daypass --timeout 120s";
-    terminal.quiet(is_back);
+    is_back(terminal, &leader);
     terminal.run("kubectl get pods --namespace daypass");
     assert_eq!(ready_pods(terminal).len(), 2);
     let left = terminal.quiet("kubectl get members,serviceaccounts,secrets --namespace daypass-nodes-view -o name");

@@ -1,5 +1,5 @@
 //! Daypass as its users run it: its image, installed by helm, in pods of a real node. Not part of `make test`:
-//! `make test-node` runs it, on Linux as root with containerd and its companions.
+//! `make test-node` runs it, on Linux as root with containerd and its companions, and with client libraries.
 //!
 //! If `DAYPASS_TRANSCRIPT` names a file, the test writes a transcript between that file's two marks.
 
@@ -8,6 +8,8 @@
 mod cluster;
 mod engineer;
 mod expiry;
+mod gateway;
+mod pod;
 mod session;
 mod upkeep;
 
@@ -33,6 +35,7 @@ fn daypass_installs_works_upgrades_fails_over_and_uninstalls() {
     upkeep::upgrade_replaces_pods(&mut terminal);
     expiry::member_ends_on_time_after_the_leader_is_killed(&mut terminal);
     engineer::revocation_ends_access(&mut terminal, &member);
+    gateway::cuts_what_is_open(&mut terminal);
     if Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/charts/daypass/templates/tests").is_dir() {
         terminal.say("The chart's own test makes a member, uses it and ends it, in a pod:");
         terminal.run("helm test daypass --namespace daypass");
@@ -96,14 +99,14 @@ fn install(terminal: &mut Session) {
 
 fn uninstall(terminal: &mut Session) {
     terminal.say(
-        "A member is in while Daypass is uninstalled. Its role's bindings go, so it can do nothing any \
-        more; then its role's namespace, and it with that:",
+        "A member is in while Daypass is uninstalled. The gateway goes, so it can do nothing any more; then its \
+        role's namespace, and it with that:",
     );
     engineer::creates(terminal, "nodes-view", "last");
     terminal.run("kubectl --kubeconfig last.kubeconfig get nodes");
     terminal.run("helm uninstall daypass --namespace daypass --wait");
     let refused = terminal.refused("kubectl --kubeconfig last.kubeconfig get nodes");
-    assert!(refused.contains("Forbidden") || refused.contains("Unauthorized"), "{refused}");
+    assert!(refused.contains("Unable to connect to the server"), "{refused}");
     terminal.say(
         "Namespaces are emptied by Kubernetes, which takes a moment. What is left are the CRDs \
         (`crds.keep`), the namespace that `--create-namespace` made, and in that what Kubernetes puts into every \

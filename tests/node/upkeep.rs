@@ -15,9 +15,9 @@ roles:
     rules:
       - apiGroups: [""]
         resources: [pods, pods/log]
-        verbs: [get, list]
+        verbs: [get, list, watch]
       - apiGroups: [""]
-        resources: [pods/exec]
+        resources: [pods/exec, pods/attach, pods/portforward]
         verbs: [create, get]
 EOF"#;
 

@@ -150,7 +150,7 @@ class Notes(unittest.TestCase):
     """NOTES.txt. `helm template` does not render it and a dry run needs a cluster, so a copy of the chart makes it an
     object."""
 
-    def notes(self, values):
+    def notes(self, values, required=REQUIRED):
         with tempfile.TemporaryDirectory() as folder:
             copy = pathlib.Path(folder) / "daypass"
             shutil.copytree(CHART, copy)
@@ -166,7 +166,7 @@ class Notes(unittest.TestCase):
                 "daypass",
                 "-s",
                 "templates/notes.yaml",
-                values=REQUIRED + values,
+                values=required + values,
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             return yaml.safe_load(done.stdout)["text"]
@@ -185,6 +185,27 @@ class Notes(unittest.TestCase):
             self.assertEqual("--cacert daypass-ca.crt" in notes, ca is not None)
             if ca:
                 self.assertIn(ca, notes)
+
+    def test_notes_say_which_token(self):
+        person, account = "{kind: User, name: 'corp:ada'}", "{kind: ServiceAccount, namespace: default, name: owner}"
+        create, id_token, nobody = "kubectl create token", "# an ID token of corp", "Nobody may manage members yet"
+        for managers, methods, expected in [
+            (account, "[kubernetes]", create),
+            (person, "[kubernetes]", "# A Kubernetes token of audience daypass for the User corp:ada"),
+            (account, "[access-token]", "# an access token"),
+            (account, "[kubernetes, oidc]", create),
+            (person, "[kubernetes, oidc]", id_token),
+            (account, "[oidc]", id_token),
+            ("", "[kubernetes]", nobody),
+            ("", "[kubernetes, oidc]", nobody),
+        ]:
+            values = yaml.safe_load(REQUIRED + VALUES["all"])
+            values["managers"] = yaml.safe_load(f"[{managers}]")
+            values["server"]["authMethods"] = yaml.safe_load(methods)
+            if "oidc" not in methods:
+                del values["oidc"]
+            with self.subTest(managers=managers, methods=methods):
+                self.assertIn(expected, self.notes("", yaml.safe_dump(values)))
 
     def test_notes_warn_about_a_role_that_reads_the_audit_trail(self):
         warning = "WARNING: the role a reads logs in every namespace"

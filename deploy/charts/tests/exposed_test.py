@@ -46,6 +46,10 @@ ingress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a:
         self.assertEqual(spec["hostnames"], ["daypass.example.com"])
         backend = {"group": "", "kind": "Service", "name": "daypass", "port": 443, "weight": 1}
         self.assertEqual(spec["rules"][0]["backendRefs"], [backend])
+        self.assertNotIn("timeouts", spec["rules"][0])
+        gateway = "httpRoute: {enabled: true, parentRefs: [{name: edge}]}\nkubeconfig: {mode: gateway}"
+        spec = one(render(gateway), "HTTPRoute", "daypass", "daypass")["spec"]
+        self.assertEqual(spec["rules"][0]["timeouts"], {"request": "0s"})
         policy = one(objects, "BackendTLSPolicy", "daypass", "daypass")["spec"]
         self.assertEqual(
             policy["targetRefs"], [{"group": "", "kind": "Service", "name": "daypass", "sectionName": "https"}]
@@ -113,7 +117,7 @@ class Monitoring(unittest.TestCase):
         )
 
     def expressions(self):
-        rule = one(self.objects(), "PrometheusRule", "daypass", "daypass")
+        (rule,) = of_kind(render(VALUES["all"] + "kubeconfig: {mode: gateway}"), "PrometheusRule")
         for group in rule["spec"]["groups"]:
             for alert in group["rules"]:
                 yield alert["expr"]
@@ -177,6 +181,14 @@ class Monitoring(unittest.TestCase):
         for rule in found.values():
             self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
             self.assertTrue(rule["annotations"]["summary"] and rule["annotations"]["description"])
+        self.assertNotIn("DaypassFeedStale", found, "all kubeconfigs are direct")
+        of_gateway = alerts(self.objects("kubeconfig: {mode: gateway}"))
+        self.assertLessEqual({"DaypassFeedStale", "DaypassStreamCutLate"}, set(of_gateway))
+        self.assertIn('reason="STALE"', of_gateway["DaypassFeedStale"]["expr"])
+        self.assertNotIn("DaypassIssuerUnavailable", found, "nobody signs in by OpenID Connect")
+        issuer = alerts(render(VALUES["all"]))["DaypassIssuerUnavailable"]
+        self.assertIn("daypass_oidc_keys_fetched_timestamp_seconds", issuer["expr"])
+        self.assertIn("{{ $labels.issuer }}", issuer["annotations"]["summary"])
         self.assertIn("DaypassWallsDown", found)
         self.assertNotIn("DaypassWallsDown", alerts(self.objects("walls: {enabled: false}")))
 

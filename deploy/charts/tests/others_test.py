@@ -52,6 +52,10 @@ def umbrella(folder, values, alias=""):
     return str(folder)
 
 
+# The shipped roles that wait for namespaces.
+OFF = {"logs-view", "pods-debug"}
+
+
 class Removal(unittest.TestCase):
     """A role that is removed is not rendered, however the values come together."""
 
@@ -78,7 +82,7 @@ class Removal(unittest.TestCase):
             ("", "roles: {pods-restart: null, nodes-view: null}", {"projects-view", "storage-view"}),
             ("", "roles: null", set()),
             # Null arrives for a role that only a values file has.
-            (f"roles: {{ops: {{{RULES}}}}}", "roles: {ops: null}", set(SHIPPED["roles"]) - {"logs-view"}),
+            (f"roles: {{ops: {{{RULES}}}}}", "roles: {ops: null}", set(SHIPPED["roles"]) - OFF),
         ]:
             with self.subTest(second):
                 self.assertEqual(roles(rendered(str(CHART), files=[first], values=REQUIRED + second)), left)
@@ -87,6 +91,8 @@ class Removal(unittest.TestCase):
         null = "roles: {logs-view: {onlyInNamespaces: null}}"
         self.assertNotIn("logs-view", yaml.safe_dump_all(render(null)))
         self.assertNotIn("logs-view", yaml.safe_dump_all(render("", "--set", "roles.logs-view.onlyInNamespaces=null")))
+        debug = "kubeconfig: {mode: both}\nroles: {pods-debug: {enabled: true, onlyInNamespaces: null}}"
+        self.assertNotIn("pods-debug", yaml.safe_dump_all(render(debug)))
         objects = render("roles: {logs-view: {onlyInNamespaces: null, namespaces: [shop]}}")
         group = ["system:serviceaccounts:daypass-logs-view"]
         self.assertEqual(bindings_to(objects, "daypass-role-logs-view"), [("RoleBinding", "shop", group)])

@@ -19,14 +19,22 @@ class Values(unittest.TestCase):
 
     def test_required(self):
         self.refused("", "dataPlane.id is required")
-        self.refused("dataPlane: {id: a}", "dataPlane.server is required")
-        self.refused("dataPlane: {id: a, server: 'https://a'}", "server.publicUrl is required")
+        self.refused("dataPlane: {id: a}", "server.publicUrl is required")
+        for mode in ["direct", "both"]:
+            values = f"{{dataPlane: {{id: a}}, server: {{publicUrl: 'https://b'}}, kubeconfig: {{mode: {mode}}}}}"
+            self.refused(values, f"dataPlane.server is required with kubeconfig.mode {mode}")
 
     def test_schema(self):
         for values, message in [
             ("dataPlanes: {}", "'dataPlanes'"),
             ("dataPlane: {id: 'a/b'}", "/dataPlane/id"),
             ("dataPlane: {server: 'http://a'}", "/dataPlane/server"),
+            ("kubeconfig: {mode: neither}", "/kubeconfig/mode"),
+            ("roles: {a: {kubeconfigMode: both}}", "/roles/a/kubeconfigMode"),
+            ("roles: {a: {maxDuration: 49h}}", "/roles/a/maxDuration"),
+            ("roles: {a: {maxDuration: 4}}", "/roles/a/maxDuration"),
+            ("roles: {a: {maxDuration: 48h1m}}", "/roles/a/maxDuration"),
+            ("roles: {a: {maxDuration: 0h}}", "/roles/a/maxDuration"),
             ("server: {publicUrl: 'https://a?b'}", "/server/publicUrl"),
             ("server: {trustedProxies: ['10.0.0.1']}", "/server/trustedProxies/0"),
             ("managers: [{kind: Robot, name: a}]", "/managers/0/kind"),
@@ -82,6 +90,7 @@ class Values(unittest.TestCase):
     def test_rules_that_a_schema_cannot_express(self):
         for values, message in [
             ("managers: [{kind: ServiceAccount, name: a}]", "managers[0].namespace"),
+            ("roles: {nodes-view: {kubeconfigMode: gateway}}", "roles.nodes-view.kubeconfigMode is gateway, but"),
             ("managers: [{kind: User, name: a, namespace: b}]", "managers[0].namespace"),
             ("managers: [{kind: User, name: a, roles: [nope]}]", "managers[0].roles: nope"),
             ("managers: [{kind: ServiceAccount, namespace: daypass-nodes-view, name: a}]", "managers[0]"),
@@ -283,6 +292,28 @@ roles:
         )
         self.assertIn("pods/log", one(objects, "ClusterRole", "daypass-role-logs-view")["rules"][0]["resources"])
 
+    def test_role_that_runs_commands_is_off_and_needs_namespaces(self):
+        both = "kubeconfig: {mode: both}\n"
+        for values in ("", "roles: {pods-debug: {enabled: true}}", "roles: {pods-debug: {namespaces: [blue]}}"):
+            self.assertNotIn("pods-debug", yaml.safe_dump_all(render(both + values)), values)
+        enabled = "roles: {pods-debug: {enabled: true, namespaces: [blue]}}"
+        with self.assertRaisesRegex(AssertionError, "pods-debug.kubeconfigMode is gateway, but"):
+            render("kubeconfig: {mode: direct}\n" + enabled)
+        objects = render(both + enabled)
+        group = ["system:serviceaccounts:daypass-pods-debug"]
+        self.assertEqual(bindings_to(objects, "daypass-role-pods-debug"), [("RoleBinding", "blue", group)])
+        rules = one(objects, "ClusterRole", "daypass-role-pods-debug")["rules"]
+        self.assertIn("pods/exec", [resource for rule in rules for resource in rule["resources"]])
+
+    def test_role_has_a_longest_duration(self):
+        key = "daypass.dev/max-duration"
+        objects = render("roles: {nodes-view: {maxDuration: 1h30m}}")
+        self.assertEqual(one(objects, "Namespace", "daypass-nodes-view")["metadata"]["annotations"][key], "1h30m")
+        self.assertNotIn(key, one(objects, "Namespace", "daypass-storage-view")["metadata"]["annotations"])
+        debug = "roles: {pods-debug: {enabled: true, namespaces: [blue]}}"
+        objects = render("kubeconfig: {mode: both}\n" + debug)
+        self.assertEqual(one(objects, "Namespace", "daypass-pods-debug")["metadata"]["annotations"][key], "8h")
+
 
 class Walls(unittest.TestCase):
     templates = ["walls.yaml"]
@@ -307,6 +338,72 @@ class Walls(unittest.TestCase):
     def test_policies_name_daypass_under_another_release_name(self):
         policies = of_kind(render(release="other", namespace="ops"), "ValidatingAdmissionPolicy")
         self.assertIn("system:serviceaccount:ops:other-daypass", yaml.safe_dump_all(policies))
+
+
+class Kubeconfigs(unittest.TestCase):
+    """Gateway kubeconfigs need no address of the API server, and short tokens."""
+
+    templates = ["deployment.yaml", "walls.yaml", "roles/namespaces.yaml"]
+    GATEWAY = {"dataPlane": {"id": "a"}, "server": {"publicUrl": "https://b"}}
+
+    def arguments(self, objects):
+        (container,) = one(objects, "Deployment", "daypass", "daypass")["spec"]["template"]["spec"]["containers"]
+        return container["args"]
+
+    def tokens_live(self, objects, seconds):
+        policy = one(objects, "ValidatingAdmissionPolicy", "daypass-role-tokens")
+        return any(rule["expression"].endswith(f"<= {seconds}") for rule in policy["spec"]["validations"])
+
+    def test_without_the_address_of_the_api_server_members_get_the_gateway(self):
+        objects = render(self.GATEWAY)
+        arguments = self.arguments(objects)
+        self.assertIn("--kubeconfig-mode=gateway", arguments)
+        self.assertFalse([argument for argument in arguments if argument.startswith("--data-plane-server")])
+        self.assertTrue(self.tokens_live(objects, 3600))
+
+    def test_an_upgrade_with_that_address_keeps_direct_kubeconfigs(self):
+        for values in ["", "kubeconfig: null", "kubeconfig: {mode: ''}", "kubeconfig: {mode: direct}"]:
+            with self.subTest(values):
+                objects = render(values)
+                self.assertIn("--kubeconfig-mode=direct", self.arguments(objects))
+                self.assertIn("--data-plane-server=https://api.example.com:6443", self.arguments(objects))
+                self.assertTrue(self.tokens_live(objects, 172800))
+
+    def test_the_mode_wins_over_the_address(self):
+        objects = render("kubeconfig: {mode: gateway}")
+        self.assertIn("--kubeconfig-mode=gateway", self.arguments(objects))
+        self.assertTrue(self.tokens_live(objects, 3600))
+
+    def test_limits_of_the_gateway(self):
+        gateway = {
+            "maxStaleness": 20, "memberRequests": 1, "requests": 2, "memberStreams": 3, "streams": 4, "audit": "all",
+            "drainSeconds": 100,
+        }
+        objects = render({**self.GATEWAY, "gateway": gateway, "shutdownDelaySeconds": 7})
+        expected = {
+            "--gateway-max-staleness-seconds=20", "--gateway-member-requests=1", "--gateway-requests=2",
+            "--gateway-member-streams=3", "--gateway-streams=4", "--gateway-audit=all", "--gateway-drain-seconds=100",
+        }
+        self.assertLessEqual(expected, set(self.arguments(objects)))
+        spec = one(objects, "Deployment", "daypass", "daypass")["spec"]["template"]["spec"]
+        self.assertEqual(spec["terminationGracePeriodSeconds"], 7 + 105 + 10)
+        direct = self.arguments(render("kubeconfig: {mode: direct}"))
+        self.assertFalse([argument for argument in direct if argument.startswith("--gateway")])
+        for wrong in ({"maxStaleness": 4}, {"maxStaleness": 61}, {"audit": "some"}, {"streams": 0}, {"x": 1}):
+            with self.subTest(wrong), self.assertRaisesRegex(Exception, "gateway"):
+                render({**self.GATEWAY, "gateway": wrong})
+
+    def test_with_both_a_role_says_which(self):
+        objects = render("kubeconfig: {mode: both}\nroles: {nodes-view: {kubeconfigMode: direct}}")
+        self.assertIn("--kubeconfig-mode=both", self.arguments(objects))
+        self.assertTrue(self.tokens_live(objects, 172800))
+        key = "daypass.dev/kubeconfig-mode"
+        says = {
+            obj["metadata"]["name"]: obj["metadata"]["annotations"][key]
+            for obj in of_kind(objects, "Namespace")
+            if key in obj["metadata"]["annotations"]
+        }
+        self.assertEqual(says, {"daypass-nodes-view": "direct"})
 
 
 class FlowControl(unittest.TestCase):

@@ -17,6 +17,17 @@ server: {publicUrl: "https://daypass.example.com"}
 VALUES = {
     "default": "",
     "all": """
+server:
+  publicUrl: "https://daypass.example.com"
+  authMethods: [kubernetes, access-token, oidc]
+oidc:
+  issuers:
+    - name: corp
+      url: "https://id.example.com"
+      audiences: [daypass]
+      caConfigMap: id-ca
+      usernameClaim: sub
+      usernamePrefix: "corp:"
 tls:
   certManager: {enabled: true, issuerRef: {name: ca}}
   caKey: ca.crt

@@ -17,7 +17,7 @@ use crate::api::problem::{Code, Problem, ProblemBody};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::clock::Entropy;
-use crate::cluster::{Access, ErrorKind, Lookup, Resource, Verb};
+use crate::cluster::{Access, ErrorKind, Identity, Lookup, Resource, Verb};
 use crate::crd::MemberSpec;
 use crate::domain::hex::hex;
 use crate::domain::lifetime::{not_after_of_new, rfc3339};
@@ -97,8 +97,9 @@ pub(super) async fn create_member(
     };
 
     let AppState { feed, membership, settings, clock, entropy, .. } = &*context.state;
+    role.admits(body.duration.0, None).map_err(|refused| Problem::field("duration", refused.to_string()))?;
     let id = match &key {
-        Some(key) => keyed_id(role.id, &caller.identity.username, key)?,
+        Some(key) => keyed_id(role.id, &caller.identity, key)?,
         None => random_id(entropy, role.id)?,
     };
     let spec = MemberSpec {
@@ -155,9 +156,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// The id for a caller's key. The same key gives the same name, and the API server creates a name only once: that is
 /// the lock.
-fn keyed_id(role: RoleId, caller: &str, key: &str) -> Result<MemberId, Problem> {
+fn keyed_id(role: RoleId, caller: &Identity, key: &str) -> Result<MemberId, Problem> {
     let mut hash = Sha256::new();
-    for part in [caller, "\0", key] {
+    // A person is the same one under any name, and a name may be given to somebody else.
+    let caller = match &caller.subject {
+        Some(person) => format!("oidc\0{}\0{}", person.issuer, person.subject),
+        None => caller.username.clone(),
+    };
+    for part in [&caller, "\0", key] {
         hash.update(part.as_bytes());
     }
     named(role, &hash.finalize()[..KEYED_NAME_LEN])
@@ -213,7 +219,7 @@ mod tests {
     #[test]
     fn key_gives_one_id_per_caller() {
         let role = || RoleId::parse("view").unwrap();
-        let keyed_id = |role, caller, key| keyed_id(role, caller, key).unwrap();
+        let keyed_id = |role, caller, key| keyed_id(role, &Identity::of_user(caller, &[]), key).unwrap();
         let id = keyed_id(role(), "alice", "k");
         assert_eq!(MemberId::parse(&id.to_string()), Some(id.clone()), "the CRD admits the name");
         assert_eq!(id, keyed_id(role(), "alice", "k"));

@@ -14,8 +14,9 @@ use crate::membership::IssueError;
 
 /// Download a kubeconfig, with the member's credential
 ///
-/// Its token expires 70 seconds before the member, so that the API server refuses it once the membership ends, even if
-/// everything else is down.
+/// A gateway kubeconfig points at Daypass. It works until the membership ends, also after an extension. A direct one
+/// points at the API server. Its token expires 70 seconds before the member, so that the API server refuses it once
+/// the membership ends, even if everything else is down. The installation chooses, or lets each role choose.
 #[utoipa::path(
     get,
     path = "/members/{id}/kubeconfig",
@@ -27,13 +28,23 @@ use crate::membership::IssueError;
     security(("memberCredential" = []))
 )]
 pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
-    let AppState { membership, feed, .. } = &*context.state;
+    let AppState { membership, feed, settings, .. } = &*context.state;
+    let MemberSession { member, credential, .. } = &session;
     let cause = session.cause(&context.origin);
-    let issued = membership.issue_kubeconfig(&session.member, &session.credential, cause).await?;
-    // If the rights are unknown, warn.
-    let grants = feed.rights.grants(&session.member.id.role);
-    let streams_outlive = grants.is_none_or(|grants| grants.rights(true).streams_outlive_member);
-    let kubeconfig = Kubeconfig::new(&context.state.settings, &session.member, &issued, streams_outlive);
+    let role = feed.roles.get(&member.id.role);
+    let rights = feed.rights.grants(&member.id.role).map(|grants| grants.rights(true));
+    let kubeconfig = match settings.kubeconfigs.direct_for(role.as_ref(), rights.as_ref()) {
+        Some(target) => {
+            let issued = membership.issue_kubeconfig(member, credential, cause).await?;
+            // If the rights are unknown, warn.
+            let streams_outlive = rights.is_none_or(|rights| rights.streams_outlive_member);
+            Kubeconfig::direct(settings, target, member, issued, streams_outlive)
+        }
+        None => {
+            let issued = membership.issue_gateway_kubeconfig(member, credential, cause).await?;
+            Kubeconfig::gateway(settings, member, issued)
+        }
+    };
     let headers = [
         (CONTENT_TYPE, "application/yaml".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", kubeconfig.file_name())),
@@ -63,6 +74,7 @@ impl From<IssueError> for Problem {
             IssueError::Ended => {
                 Self::detailed(Code::Conflict, "the membership or its credential changed at the same time")
             }
+            IssueError::NoEntropy(error) => error.into(),
             IssueError::Cluster(error) => error.into(),
         }
     }

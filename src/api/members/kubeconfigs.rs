@@ -1,7 +1,7 @@
 //! `GET /members/{id}/kubeconfigs` and `DELETE /members/{id}/kubeconfigs/{jti}`.
 
 use axum::extract::Path;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,19 +11,37 @@ use crate::api::authentication::CallerOrMember;
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::cluster::{Access, Lane, Resource, Verb};
+use crate::domain::kubeconfig::{KubeconfigRecord, Mode};
 use crate::domain::member::Member;
 
-/// An issued kubeconfig with a live token.
+/// Where a kubeconfig points.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum KubeconfigMode {
+    /// At Daypass's gateway.
+    Gateway,
+    /// At the API server.
+    Direct,
+}
+
+/// An issued kubeconfig that works.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Kubeconfig)]
 pub(super) struct KubeconfigView {
-    /// The token's id, as in the API server's audit log.
+    /// Its id. Of a direct one, the token's id, as in the API server's audit log.
     jti: String,
+    /// Where it points.
+    mode: KubeconfigMode,
     /// When it was issued.
     issued_at: DateTime<Utc>,
-    /// When its token expires.
+    /// When it stops working: a direct one when its token expires, a gateway kubeconfig when the member ends.
     expires_at: DateTime<Utc>,
+    /// When it was last used, to about ten minutes. Absent for a direct one, whose use Daypass does not see, and for
+    /// one that was never used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    last_used_at: Option<DateTime<Utc>>,
     /// The client address that it was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
@@ -44,8 +62,24 @@ pub(super) struct KubeconfigPath {
     /// The member's id.
     #[param(example = "projects-view.k7f3x9qm")]
     id: String,
-    /// The token's id.
+    /// The kubeconfig's id.
     jti: String,
+}
+
+impl KubeconfigView {
+    fn new(record: KubeconfigRecord, member: &Member) -> Self {
+        Self {
+            mode: match record.mode() {
+                Mode::Gateway => KubeconfigMode::Gateway,
+                Mode::Direct => KubeconfigMode::Direct,
+            },
+            expires_at: record.expires_at(member).trunc_subsecs(0),
+            jti: record.id,
+            issued_at: record.issued_at,
+            last_used_at: record.last_used_at,
+            from: record.from,
+        }
+    }
 }
 
 /// The member in the path: the one that authenticated, or one that the caller may access.
@@ -81,12 +115,7 @@ pub(super) async fn list_kubeconfigs(
     let access = Access { verb: Verb::Get, resource: Resource::Members };
     let member = member_of(&context, &who, access, &path.id).await?;
     let records = context.state.membership.live_kubeconfigs(&member).await?;
-    let items = records.into_iter().map(|record| KubeconfigView {
-        jti: record.id,
-        issued_at: record.issued_at,
-        expires_at: record.expires_at,
-        from: record.from,
-    });
+    let items = records.into_iter().map(|record| KubeconfigView::new(record, &member));
     Ok(axum::Json(KubeconfigList { items: items.collect() }))
 }
 

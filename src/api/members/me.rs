@@ -5,11 +5,13 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::role_view::RoleSummary;
 use crate::api::MemberPath;
 use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
 use crate::authn::MemberSession;
 use crate::cluster::Lane;
+use crate::domain::rights::Rights;
 use crate::membership::EndReason;
 
 /// A member's view of its own membership.
@@ -22,6 +24,10 @@ pub(super) struct Me {
     data_plane_id: String,
     /// The role.
     role_id: String,
+    /// The same, and what it can do now; absent if the role no longer exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    role: Option<RoleSummary>,
     /// Who the membership is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
@@ -47,19 +53,27 @@ pub(super) struct Me {
     responses((status = 200, description = "The membership", body = Me)),
     security(("memberCredential" = []))
 )]
-pub(super) async fn get_me(context: RequestContext, session: MemberSession) -> axum::Json<Me> {
+pub(super) async fn get_me(context: RequestContext, session: MemberSession) -> Result<axum::Json<Me>, Problem> {
     let (member, settings) = (&session.member, &context.state.settings);
     let expires_at = member.expires_at();
-    axum::Json(Me {
+    let (feed, id) = (&context.state.feed, &member.id.role);
+    let role = feed.role(&context.state.cluster, id).await?;
+    Ok(axum::Json(Me {
         id: member.id.to_string(),
         data_plane_id: settings.data_plane_id.clone(),
-        role_id: member.id.role.to_string(),
+        role_id: id.to_string(),
+        role: role.map(|role| {
+            let grants = feed.rights.grants(id);
+            // The walls make no difference to what it shows.
+            let rights = grants.as_ref().map_or_else(Rights::unknown, |grants| grants.rights(true));
+            RoleSummary::new(role, grants.as_ref(), &rights)
+        }),
         username: member.username.clone(),
         created_at: member.created_at,
         expires_at: expires_at.trunc_subsecs(0),
         seconds_left: (expires_at - context.state.clock.now()).num_seconds().max(0),
         kubeconfig_url: settings.kubeconfig_url(&member.id),
-    })
+    }))
 }
 
 /// End your own membership early

@@ -8,6 +8,7 @@ mod kubeconfig;
 mod kubeconfigs;
 mod list;
 mod me;
+mod role_view;
 mod roles;
 mod types;
 mod update;

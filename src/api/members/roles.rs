@@ -5,11 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::role_view::RoleSummary;
 use crate::api::problem::Problem;
 use crate::api::request_context::RequestContext;
+use crate::api::settings::Kubeconfigs;
 use crate::authn::Caller;
 use crate::cluster::{Access, Resource, Verb};
 use crate::domain::grants::Grants;
+use crate::domain::lifetime::MembershipDuration;
 use crate::domain::rights::{Escape, Rights};
 use crate::domain::role::Role;
 
@@ -18,27 +21,21 @@ use crate::domain::role::Role;
 #[serde(rename_all = "camelCase")]
 #[schema(as = Role)]
 pub(super) struct RoleView {
-    /// The id, for `roleId`.
-    #[schema(example = "projects-view")]
-    id: String,
-    /// Display name.
-    #[schema(example = "View All Projects")]
-    name: String,
-    /// What it is for.
-    description: String,
-    /// Whether it only allows get, list and watch, and no secrets. Computed from the cluster's RBAC; false if that
-    /// cannot be read.
-    read_only: bool,
-    /// Whether it may open streams (watches, logs, shells) that the API server does not close when the member ends.
+    // A description would stand beside the schema's reference.
+    #[serde(flatten)]
+    summary: RoleSummary,
+    /// The longest that a member may last, in seconds from its creation. Null if the role's limit cannot be read:
+    /// then nobody can become a member.
+    #[schema(required = true, minimum = 1, maximum = 172800)]
+    max_duration_seconds: Option<i64>,
+    /// Whether it may open streams (watches, logs, shells) that nobody closes when the member ends. False if its
+    /// members get gateway kubeconfigs: the gateway closes their streams.
     streams_outlive_member: bool,
     /// Whether its members cannot leave the role or stay in it after their end.
     contained: bool,
     /// Why it is not contained; empty if it is.
     #[schema(value_type = Vec<crate::api::schemas::EscapeSchema>)]
     escapes: Vec<Escape>,
-    /// The namespaces that it covers; null for all.
-    #[schema(required = true)]
-    namespaces: Option<Vec<String>>,
 }
 
 /// How old the result of checking the walls may be. A check takes two calls per policy.
@@ -70,27 +67,26 @@ pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Resul
         Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
         None => false,
     };
-    let rights = &context.state.feed.rights;
+    let (rights, kubeconfigs) = (&context.state.feed.rights, &context.state.settings.kubeconfigs);
     let view = |role: Role| {
         let grants = rights.grants(&role.id);
-        RoleView::new(role, grants, walls)
+        RoleView::new(role, grants, walls, kubeconfigs)
     };
     let items = roles.into_iter().map(view).collect();
     Ok(axum::Json(RoleList { items, walls }))
 }
 
 impl RoleView {
-    fn new(role: Role, grants: Option<Grants>, walls: bool) -> Self {
+    fn new(role: Role, grants: Option<Grants>, walls: bool, kubeconfigs: &Kubeconfigs) -> Self {
         let rights = grants.as_ref().map_or_else(Rights::unknown, |grants| grants.rights(walls));
+        let max_duration = role.max_duration.unwrap_or(Ok(MembershipDuration::MAX));
+        let is_direct = kubeconfigs.direct_for(Some(&role), Some(&rights)).is_some();
         Self {
-            id: role.id.to_string(),
-            name: role.name,
-            description: role.description,
-            read_only: rights.read_only,
-            streams_outlive_member: rights.streams_outlive_member,
+            summary: RoleSummary::new(role, grants.as_ref(), &rights),
+            max_duration_seconds: max_duration.ok().map(|max| max.get().num_seconds()),
+            streams_outlive_member: is_direct && rights.streams_outlive_member,
             contained: rights.escapes.is_empty(),
             escapes: rights.escapes.into_iter().collect(),
-            namespaces: grants.and_then(|grants| grants.namespaces).map(|names| names.into_iter().collect()),
         }
     }
 }

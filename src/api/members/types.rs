@@ -61,6 +61,10 @@ pub struct MemberView {
     pub seconds_left: i64,
     /// Its state.
     pub status: MemberState,
+    /// How many kubeconfigs it has that work; absent if not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    pub kubeconfigs: Option<usize>,
 }
 
 impl MemberView {
@@ -79,6 +83,11 @@ impl MemberView {
             duration_seconds: (expires_at - member.created_at).num_seconds().max(0),
             seconds_left: (expires_at - now).num_seconds().max(0),
             status: if active { MemberState::Active } else { MemberState::Pending },
+            kubeconfigs: member
+                .status
+                .kubeconfigs
+                .as_ref()
+                .map(|records| records.iter().filter(|record| record.is_wanted(member, now)).count()),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::authn::Caller;
 use crate::cluster::{Access, Resource, Verb};
 use crate::domain::lifetime::{InvalidEnd, MembershipDuration, NewEnd};
 use crate::domain::member::Member;
+use crate::domain::role::Role;
 
 /// How often a change is retried after a conflict with another one.
 const CONFLICT_RETRIES: usize = 5;
@@ -60,9 +61,10 @@ pub(super) async fn update_member(
     }
     let access = Access { verb: Verb::Update, resource: Resource::Members };
     let mut member = context.member(&caller, access, &path.id).await?;
-    let AppState { membership, clock, .. } = &*context.state;
+    let AppState { cluster, feed, membership, clock, .. } = &*context.state;
+    let role = feed.role(cluster, &member.id.role).await?;
     for _ in 0..CONFLICT_RETRIES {
-        let duration = body.duration_of(&member, clock.now())?;
+        let duration = body.duration_of(&member, role.as_ref(), clock.now())?;
         match membership.change_duration(&member, duration, caller.cause(&context.origin)).await {
             Err(error) if error.is_conflict() => {
                 let now = context.live_member(&member.id).await?.filter(|now| now.uid == member.uid);
@@ -76,14 +78,22 @@ pub(super) async fn update_member(
 
 impl UpdateMember {
     /// The requested duration from the creation, if the member may have it.
-    fn duration_of(&self, member: &Member, now: DateTime<Utc>) -> Result<MembershipDuration, Problem> {
+    fn duration_of(
+        &self,
+        member: &Member,
+        role: Option<&Role>,
+        now: DateTime<Utc>,
+    ) -> Result<MembershipDuration, Problem> {
         let (field, end) = match (self.duration, self.expires_at) {
             (Some(Hours(duration)), _) => ("duration", NewEnd::After(duration)),
             (None, end) => ("expiresAt", NewEnd::At(end.map_or(now, |Time(end)| end))),
         };
-        member.duration_until(end, now).map_err(|error| match error {
+        let duration = member.duration_until(end, now).map_err(|error| match error {
             InvalidEnd::Past => Problem::field(field, "is in the past; use DELETE to end the membership now"),
             error => Problem::field(field, error.to_string()),
-        })
+        })?;
+        let admitted = role.map_or(Ok(()), |role| role.admits(duration, Some(member.duration)));
+        admitted.map_err(|refused| Problem::field(field, refused.to_string()))?;
+        Ok(duration)
     }
 }

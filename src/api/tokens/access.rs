@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::access_tokens::CreateTokenError;
+use crate::access_tokens::{CreateTokenError, CurrentIdentity};
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::api::tokens::types::TokenView;
@@ -14,10 +14,12 @@ use crate::domain::secret::SecretSubject as _;
 /// The detail for a user that may not own tokens.
 pub(super) const NO_USERS: &str = "only service accounts may own access tokens here; the operator can allow users to";
 
-/// Whether this is the token's owner. A recreated service account is another one.
+/// Whether this is the token's owner. A recreated service account is another one, and so is another person who got the
+/// name, or a person whose claims are mapped in another way now.
 pub(super) fn is_own(token: &AccessToken, identity: &Identity) -> bool {
     let owner = &token.owner;
-    owner.username == identity.username && (owner.uid.is_none() || owner.uid == identity.uid)
+    let is_same = owner.username == identity.username && owner.subject == identity.subject;
+    is_same && (owner.uid.is_none() || owner.uid == identity.uid)
 }
 
 /// Whether the token has just the attributes of this identity. One without them could do more: think of a user whom
@@ -116,9 +118,9 @@ impl RequestContext {
         Err(Problem::new(Code::NotFound))
     }
 
-    /// Whether a token that has not ended is suspended. `identity` names the identity configuration in force.
-    pub(super) fn is_suspended(&self, token: &AccessToken, identity: &str) -> bool {
-        token.identity != identity || !token.is_live(&self.state.tokens.rules, self.state.clock.now())
+    /// Whether a token that has not ended is suspended.
+    pub(super) fn is_suspended(&self, token: &AccessToken, identity: &CurrentIdentity<'_>) -> bool {
+        !identity.is_of(token) || !token.is_live(&self.state.tokens.rules, self.state.clock.now())
     }
 
     /// A token as answers show it.

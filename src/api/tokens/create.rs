@@ -15,10 +15,13 @@ use crate::api::fields::{Days, NO_STORE, Name, Time};
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
-use crate::cluster::Privilege;
-use crate::domain::access_token::{Owner, Scope};
+use crate::cluster::{Identity, Privilege};
+use crate::domain::access_token::{Owner, Scope, Subject};
 use crate::domain::lifetime::rfc3339;
-use crate::domain::text::escape_hidden;
+use crate::domain::text::{escape_hidden, is_bounded};
+
+/// The longest `sub`, in characters.
+const MAX_SUBJECT: usize = 1024;
 
 /// A token to create, with exactly one of `expiresAt` and `expiresInDays`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -44,6 +47,10 @@ pub(in crate::api) struct CreateToken {
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, max_length = 1024)]
     owner: Option<String>,
+    /// The claim `sub` of the owner, if it is a person who signs in with ID tokens: names may be given to others.
+    #[serde(default, deserialize_with = "crate::api::fields::not_null")]
+    #[schema(required = false, nullable = false, min_length = 1, max_length = 1024)]
+    owner_subject: Option<String>,
 }
 
 /// Create an access token
@@ -70,7 +77,7 @@ pub(super) async fn create_token(
     context.require(&caller, Scope::TokensWrite)?;
     // Read the clock before the owner's groups are dated. Otherwise the longest lifetime could be a second too long.
     let now = context.state.clock.now();
-    let owner = context.owner_for(&caller, body.owner.as_deref()).await?;
+    let owner = context.owner_for(&caller, body.owner.as_deref(), body.owner_subject.as_deref()).await?;
 
     let tokens = &context.state.tokens;
     let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
@@ -103,9 +110,15 @@ fn distinct(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Problem> {
 
 impl RequestContext {
     /// The owner of a new token, if the caller may create one for it.
-    async fn owner_for(&self, caller: &Caller, asked: Option<&str>) -> Result<Owner, Problem> {
+    async fn owner_for(&self, caller: &Caller, asked: Option<&str>, subject: Option<&str>) -> Result<Owner, Problem> {
         let tokens = &self.state.tokens;
-        let Some(other) = asked.filter(|name| *name != caller.identity.username) else {
+        let Identity { username, subject: own, .. } = &caller.identity;
+        let is_own = asked.is_none_or(|name| name == username)
+            && subject.is_none_or(|subject| own.as_ref().is_some_and(|own| own.subject == subject));
+        let Some(other) = asked.filter(|_| !is_own) else {
+            if !is_own {
+                return Err(Problem::field("ownerSubject", "needs `owner`, the person's user name"));
+            }
             self.require_privilege(caller, Privilege::Generate).await?;
             // A token made with a token keeps its owner: a user with the groups that it had when the first one was
             // made.
@@ -117,8 +130,24 @@ impl RequestContext {
             return Err(self.forbid(caller, "an access token cannot create a token for another owner"));
         }
         self.require_privilege(caller, Privilege::Manage).await?;
-        let owner = tokens.owner_named(other).await?;
+        let owner = tokens.owner_named(other, self.named_person(other, subject)?).await?;
         owner.ok_or_else(|| Problem::field("owner", "is not the name of a user that can own access tokens"))
+    }
+
+    /// The person of this user name and `sub`; `None` if no person has such a name.
+    fn named_person(&self, username: &str, subject: Option<&str>) -> Result<Option<Subject>, Problem> {
+        let is_id = |id: &str| !id.is_empty() && is_bounded(id, MAX_SUBJECT);
+        let of = self.state.authn.people().subject(username, subject.unwrap_or_default());
+        match (of, subject) {
+            (None, None) => Ok(None),
+            (Some(person), Some(id)) if is_id(id) => Ok(Some(person)),
+            (Some(_), Some(_)) => Err(Problem::field("ownerSubject", "is not the claim `sub` of an ID token")),
+            (Some(person), None) => {
+                let why = format!("is required: this is a person of {}; give the claim `sub`", person.issuer);
+                Err(Problem::field("ownerSubject", why))
+            }
+            (None, Some(_)) => Err(Problem::field("ownerSubject", "is for people: no issuer's prefix begins `owner`")),
+        }
     }
 
     /// Checks that a token made with an access token has none but its scopes and no later end.

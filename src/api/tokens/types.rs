@@ -17,11 +17,24 @@ pub struct OwnerView {
     /// The Kubernetes user name.
     #[schema(example = "system:serviceaccount:default:data-plane-owner")]
     pub username: String,
+    /// The issuer of its ID tokens, if it is a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    pub issuer: Option<String>,
+    /// Who it is at that issuer: the claim `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    pub subject: Option<String>,
 }
 
 impl OwnerView {
     pub(in crate::api) fn new(token: &AccessToken) -> Self {
-        Self { username: token.owner.username.clone() }
+        let person = token.owner.subject.as_ref();
+        Self {
+            username: token.owner.username.clone(),
+            issuer: person.map(|person| person.issuer.clone()),
+            subject: person.map(|person| person.subject.clone()),
+        }
     }
 }
 

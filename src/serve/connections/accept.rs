@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,14 +32,21 @@ use super::Limits;
 use super::caps::{Admitted, Registry};
 use super::limits::{ConnectionState, Verdict};
 use super::strict::Strict;
-use super::wire::{Blocked, Wire};
-use crate::api::Connection;
+use super::wire::Wire;
+use crate::authn::Connection;
+use crate::gateway::Gateway;
 use crate::observability::metrics::{ConnectionLabels, Metrics};
 
 /// How often each connection is checked against its limits.
 const TICK: Duration = Duration::from_secs(1);
 /// The delay after a failure to accept. Most failures are a lack of file descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection may be silent before TCP asks whether the client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long after that it asks again.
+const PROBE: Duration = Duration::from_secs(5);
+/// How often it asks in vain.
+const PROBES: u32 = 3;
 /// The largest request head over HTTP/1, in bytes. It carries one token, and the API server accepts none of half this
 /// size.
 const MAX_HEAD: usize = 32 * 1024;
@@ -52,6 +60,24 @@ const CONNECTION_WINDOW: u32 = 128 * 1024;
 const STREAMS: u32 = 100;
 /// How many bytes of an answer HTTP/2 and TLS buffer while the kernel accepts no more.
 const WRITE_BUFFER: usize = 32 * 1024;
+
+/// What answers requests.
+#[derive(Clone)]
+pub struct App {
+    /// Answers all but the gateway's.
+    pub router: Router,
+    /// The gateway. No layer of the router may come near it: it passes on what it gets.
+    pub gateway: Option<Arc<Gateway>>,
+}
+
+impl App {
+    async fn answer(&self, request: axum::extract::Request) -> Result<Response, Infallible> {
+        match self.gateway.as_ref().filter(|gateway| gateway.is_asked(&request)) {
+            Some(gateway) => Ok(gateway.answer(request).await),
+            None => self.router.clone().oneshot(request).await,
+        }
+    }
+}
 
 /// A listening socket and the rules for its connections.
 #[derive(Debug)]
@@ -69,10 +95,10 @@ pub struct Listener {
 }
 
 /// Serves until `stop` is cancelled, then finishes the requests in progress for up to `drain`.
-pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, drain: Duration) {
+pub async fn serve(listener: Listener, app: App, stop: CancellationToken, drain: Duration) {
     let Listener { socket, tls, limits, metrics, tasks } = listener;
     let registry = Registry::new(limits.caps);
-    let server = Arc::new(Server { router, tls, limits, metrics, builder: builder(&limits, tasks), stop });
+    let server = Arc::new(Server { app, tls, limits, metrics, builder: builder(&limits, tasks), stop });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -145,7 +171,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
 }
 
 struct Server {
-    router: Router,
+    app: App,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     limits: Limits,
     metrics: Option<Metrics>,
@@ -158,6 +184,7 @@ impl Server {
         let counted = self.metrics.as_ref().map(Counted::new);
         tokio::select! {
             () = admitted.close.cancelled() => {}
+            () = admitted.connection.must_reset() => {}
             () = self.open(stream, peer, &admitted.connection, counted) => {}
         }
     }
@@ -167,10 +194,12 @@ impl Server {
         let accepted = Instant::now();
         // Send small answers at once. A failure only costs time.
         let _ = stream.set_nodelay(true);
-        let blocked = Blocked::default();
-        let wire = Wire { stream, connection: connection.clone(), blocked: blocked.clone() };
+        // Finds out that a client has vanished while nothing is sent.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PROBE).with_retries(PROBES);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        let wire = Wire { stream, connection: connection.clone() };
         let Some(tls) = &self.tls else {
-            let session = Session { server: self, peer, connection, counted, accepted, blocked };
+            let session = Session { server: self, peer, connection, counted, accepted };
             return session.run(wire).await;
         };
         let acceptor = TlsAcceptor::from(tls.borrow().clone());
@@ -180,7 +209,7 @@ impl Server {
             () = self.stop.cancelled() => return,
         };
         if let Ok(Ok(stream)) = stream {
-            let session = Session { server: self, peer, connection, counted, accepted, blocked };
+            let session = Session { server: self, peer, connection, counted, accepted };
             session.run(stream).await;
         }
     }
@@ -193,14 +222,15 @@ struct Session<'a> {
     connection: &'a Connection,
     counted: Option<Counted<'a>>,
     accepted: Instant,
-    blocked: Blocked,
 }
 
 impl Session<'_> {
     async fn run(mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let (server, connection) = (self.server, self.connection);
-        let service = service_fn(|request| answer(server.router.clone(), connection.clone(), self.peer, request));
-        let http = server.builder.serve_connection_with_upgrades(TokioIo::new(Strict::new(stream)), service);
+        let service = service_fn(|request| answer(server.app.clone(), connection.clone(), self.peer, request));
+        let http = server
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(Strict::new(stream, connection.clone())), service);
         let mut http = std::pin::pin!(http);
         let opened = Instant::now();
         let mut closing = None;
@@ -216,8 +246,7 @@ impl Session<'_> {
                 }
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    let (accepted, blocked) = (self.accepted, self.blocked.at(now));
-                    let state = ConnectionState { accepted, opened, closing, blocked };
+                    let state = ConnectionState { accepted: self.accepted, opened, closing };
                     match server.limits.judge(&state, &connection.usage(now), now) {
                         Verdict::Keep => false,
                         Verdict::Close => true,
@@ -234,7 +263,7 @@ impl Session<'_> {
 }
 
 async fn answer(
-    router: Router,
+    app: App,
     connection: Connection,
     peer: SocketAddr,
     request: Request<Incoming>,
@@ -243,7 +272,7 @@ async fn answer(
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(connection);
-    router.oneshot(request).await
+    app.answer(request).await
 }
 
 /// A connection that the metrics count.
@@ -317,10 +346,10 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let limits = Limits { idle: Duration::from_secs(2), ..Limits::API };
         let listener = Listener { socket, tls: Some(tls), limits, metrics: None, tasks: TaskTracker::new() };
-        let router = Router::new().route("/", get(|| async { "hello" }));
+        let app = App { router: Router::new().route("/", get(|| async { "hello" })), gateway: None };
         let asked = tokio::task::spawn_blocking(move || ask(address, &pair.certificate));
         tokio::select! {
-            () = serve(listener, router, CancellationToken::new(), Duration::ZERO) => panic!("the server has ended"),
+            () = serve(listener, app, CancellationToken::new(), Duration::ZERO) => panic!("the server has ended"),
             asked = asked => {
                 let (answer, end) = asked.unwrap();
                 assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");

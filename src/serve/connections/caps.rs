@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Connection;
+use crate::authn::Connection;
 use crate::domain::network::network;
 
 /// How many connections there may be.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Caps;
-use crate::api::Usage;
+use crate::authn::Usage;
 
 /// The limits of one listener's connections.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +65,6 @@ pub(super) struct ConnectionState {
     pub(super) opened: Instant,
     /// Since when it has been closing gracefully.
     pub(super) closing: Option<Instant>,
-    /// How long writes have been blocked.
-    pub(super) blocked: Duration,
 }
 
 /// What to do about a connection.
@@ -83,7 +81,8 @@ impl Limits {
     pub(super) fn judge(&self, state: &ConnectionState, usage: &Usage, now: Instant) -> Verdict {
         let since = |then: Instant| now.saturating_duration_since(then);
         let is_idle = |limit: Duration| usage.idle.is_some_and(|idle| idle >= limit);
-        if state.blocked >= self.unread || usage.untaken >= self.unread {
+        // A member may stop reading, as `less` does; the gateway has its own limits.
+        if usage.blocked >= self.unread && !usage.forwarding || usage.untaken >= self.unread {
             return Verdict::Cut;
         }
         if let Some(closing) = state.closing {
@@ -113,12 +112,19 @@ impl Limits {
 mod tests {
     use super::*;
 
-    const QUIET: Usage = Usage { authenticated: true, requests: 1, idle: None, untaken: Duration::ZERO };
+    const QUIET: Usage = Usage {
+        authenticated: true,
+        requests: 1,
+        idle: None,
+        untaken: Duration::ZERO,
+        blocked: Duration::ZERO,
+        forwarding: false,
+    };
 
     /// The verdict on a connection of this age.
     fn after(seconds: u64, usage: Usage) -> Verdict {
         let accepted = Instant::now();
-        let state = ConnectionState { accepted, opened: accepted, closing: None, blocked: Duration::ZERO };
+        let state = ConnectionState { accepted, opened: accepted, closing: None };
         Limits::API.judge(&state, &usage, accepted + Duration::from_secs(seconds))
     }
 
@@ -148,17 +154,17 @@ mod tests {
         let of = |seconds| Usage { untaken: Duration::from_secs(seconds), ..QUIET };
         assert_eq!((after(1, of(29)), after(1, of(30))), (Verdict::Keep, Verdict::Cut));
         let now = Instant::now();
-        let blocked = Duration::from_secs(29);
-        let mut state = ConnectionState { accepted: now, opened: now, closing: None, blocked };
-        assert_eq!(Limits::API.judge(&state, &QUIET, now), Verdict::Keep);
-        state.blocked = Duration::from_secs(30);
-        assert_eq!(Limits::API.judge(&state, &QUIET, now), Verdict::Cut);
+        let state = ConnectionState { accepted: now, opened: now, closing: None };
+        let judge = |usage| Limits::API.judge(&state, &usage, now);
+        let blocked = |seconds| Usage { blocked: Duration::from_secs(seconds), ..QUIET };
+        assert_eq!((judge(blocked(29)), judge(blocked(30))), (Verdict::Keep, Verdict::Cut));
+        assert_eq!(judge(Usage { forwarding: true, ..blocked(30) }), Verdict::Keep);
     }
 
     #[test]
     fn closing_connection_finishes_its_answers_if_authenticated() {
         let now = Instant::now();
-        let state = ConnectionState { accepted: now, opened: now, closing: Some(now), blocked: Duration::ZERO };
+        let state = ConnectionState { accepted: now, opened: now, closing: Some(now) };
         let at = |seconds, usage| Limits::API.judge(&state, &usage, now + Duration::from_secs(seconds));
         let stranger = Usage { authenticated: false, ..QUIET };
         assert_eq!((at(9, stranger), at(10, stranger)), (Verdict::Keep, Verdict::Cut));

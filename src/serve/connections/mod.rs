@@ -6,7 +6,7 @@ mod limits;
 mod strict;
 mod wire;
 
-pub use accept::{Listener, serve};
+pub use accept::{App, Listener, serve};
 pub use caps::Caps;
 pub use limits::Limits;
 

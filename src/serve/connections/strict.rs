@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::authn::Connection;
+
 /// How much of a line is kept, in bytes. A Content-Length and the size of a chunk are shorter.
 const MAX_LINE: usize = 128;
 
@@ -20,14 +22,15 @@ const REFUSED: &[u8] = b"\0\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     stream: S,
+    connection: Connection,
     requests: Requests,
     /// What hyper reads next, before the stream.
     next: &'static [u8],
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, requests: Requests::default(), next: &[] }
+    pub(super) fn new(stream: S, connection: Connection) -> Self {
+        Self { stream, connection, requests: Requests::default(), next: &[] }
     }
 
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -148,6 +151,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if self.connection.is_upgraded() {
+            return Poll::Ready(Ok(()));
+        }
         if let Some(end) = self.requests.read(&buffer.filled()[before..]) {
             buffer.set_filled(before + end);
             self.next = REFUSED;

@@ -2,41 +2,29 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::api::Connection;
-
-/// Since when writes have been blocked because the client does not read.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Blocked(Arc<Mutex<Option<Instant>>>);
-
-impl Blocked {
-    /// How long writes have been blocked.
-    pub(super) fn at(&self, now: Instant) -> Duration {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-    }
-
-    fn note<T>(&self, written: &Poll<T>) {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match written {
-            Poll::Ready(_) => *since = None,
-            Poll::Pending => *since = since.or_else(|| Some(Instant::now())),
-        }
-    }
-}
+use crate::authn::Connection;
 
 /// A client's TCP connection.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     pub(super) connection: Connection,
-    pub(super) blocked: Blocked,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.connection.is_reset() {
+            // Without lingering, closing discards what the client has not read yet. A failure only delays that.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 impl AsyncRead for Wire {
@@ -53,7 +41,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.blocked.note(&written);
+        self.connection.written(written.is_pending());
         written
     }
 
@@ -63,7 +51,7 @@ impl AsyncWrite for Wire {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.blocked.note(&written);
+        self.connection.written(written.is_pending());
         written
     }
 

@@ -13,7 +13,7 @@ enum For {
     Callers,
     Members,
     Both,
-    /// Callers, for their access tokens. tests/it/tokens tests which right each needs.
+    /// Callers, for themselves and their access tokens. tests/it/tokens tests which right each needs.
     Tokens,
     /// Access tokens and sessions.
     Sessions,
@@ -50,7 +50,8 @@ const fn op(
 }
 
 /// Ordered so that all of them can be called on one member.
-const OPERATIONS: [Operation; 20] = [
+const OPERATIONS: [Operation; 21] = [
+    op("get_self", "GET", "/self", For::Tokens, NONE),
     op("list_tokens", "GET", "/tokens", For::Tokens, NONE),
     op("create_token", "POST", "/tokens", For::Tokens, NONE),
     op("get_token", "GET", "/tokens/{id}", For::Tokens, NONE),
@@ -140,9 +141,9 @@ fn authorization_table_covers_every_operation() {
         }
     }
     let audience = |op: &Operation| match op.audience {
-        For::Callers | For::Tokens => ["kubernetesToken", "accessToken", "accessTokenBasic"].into(),
+        For::Callers | For::Tokens => ["kubernetesToken", "idToken", "accessToken", "accessTokenBasic"].into(),
         For::Members => ["memberCredential"].into(),
-        For::Both => ["kubernetesToken", "accessToken", "accessTokenBasic", "memberCredential"].into(),
+        For::Both => ["kubernetesToken", "idToken", "accessToken", "accessTokenBasic", "memberCredential"].into(),
         For::Sessions => ["accessToken", "accessTokenBasic"].into(),
     };
     let tested = OPERATIONS.iter().map(|op| (op.id.into(), op.method.into(), op.path.into(), audience(op))).collect();

@@ -7,11 +7,13 @@ use std::env;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use daypass_local::{Component, Shutdown};
+use daypass_local::{Component, RELEASE, Shutdown};
 use serde_json::{Value, json};
 
 use crate::support::tokens::{AccessToken, SCOPES};
-use crate::support::{Answer, Call, Cluster, Daypass, Http, Launch, NewMember, Role, eventually, wait_until};
+use crate::support::{
+    Answer, Call, Cluster, Daypass, Http, Launch, NewMember, OpenIdProvider, Role, eventually, oidc_args, wait_until,
+};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/api/calls.txt");
 
@@ -26,6 +28,7 @@ const HEAD: &str = "\
 # - GET /members/roles checks the walls unless the last check is less than 30 s old.
 # - The use of an access token is recorded at most once in ten minutes.
 # - A denial is remembered for 10 s.
+# - The API server is asked once about each ID token, until that ends.
 ";
 
 /// The call for the issuer, which is cached for a time that tests cannot control.
@@ -132,6 +135,7 @@ fn each_operation_makes_the_calls_in_the_table() {
     let pat = of_tokens(&mut table, &daypass);
     of_members(&mut table, &daypass, &role, &pat);
     of_refusals(&mut table, &daypass, &nobodies);
+    of_people(&mut table, &role);
     of_last_token_operations(&mut table, &daypass, &pat);
     table.lines("the issuer, at most once a second", &[ISSUER.to_owned()]);
 
@@ -159,7 +163,34 @@ fn of_tokens(table: &mut Table<'_>, daypass: &Daypass) -> AccessToken {
     table.request("GET /tokens", owner.get("/tokens"), 200);
     table.request("GET /tokens?owner=*", owner.get("/tokens?owner=*"), 200);
     table.request("PATCH /tokens/{id}", owner.patch(&path, &json!({"name": "another"})), 200);
+    table.request("GET /self", owner.get("/self"), 200);
+    table.request("GET /self, access token", pat.http.get("/self"), 200);
     pat
+}
+
+/// The calls for an ID token, beside those of the operation. None goes to the issuer: its keys are known.
+fn of_people(table: &mut Table<'_>, role: &Role) {
+    let provider = OpenIdProvider::start();
+    let args = oidc_args(table.cluster, &[provider.settings(&json!({}))]);
+    let mut daypass = Daypass::start(table.cluster, &Launch { args, ..Launch::default() });
+    // With both privileges, whose lack would be remembered.
+    for right in ["generate", "manage"] {
+        let (name, role) = (format!("platform-{right}"), format!("--clusterrole=daypass-tokens-{right}"));
+        let binding = ["create", "rolebinding", &name, "-n", RELEASE, &role, "--group=corp:platform"];
+        table.cluster.kubectl(&binding);
+    }
+    let first = daypass.owner.with_token(&provider.token(&json!({"jti": "first"})));
+    eventually("the group has its rights", || {
+        let rights = first.get("/self").expect(200).json()["privileges"].take();
+        rights.as_object().unwrap().values().all(|right| *right == json!(true)).then_some(())
+    });
+    let (person, asked) = (daypass.owner.with_token(&provider.token(&json!({}))), provider.key_requests());
+    table.request("GET /self, an ID token that is new to the replica", person.get("/self"), 200);
+    table.request("GET /self, ID token", person.get("/self"), 200);
+    let of_role = person.get(&format!("/self?roleId={}", role.id));
+    table.request("GET /self?roleId, ID token", of_role, 200);
+    assert_eq!(provider.key_requests(), asked);
+    daypass.stop();
 }
 
 /// Ends the sessions and tokens.
@@ -213,7 +244,12 @@ fn of_members(table: &mut Table<'_>, daypass: &Daypass, role: &Role, pat: &Acces
     table.request("DELETE /members/{id}, 2 kubeconfigs", owner.delete(&member.path("")), 204);
     table.request("GET /members/{id}, ended", owner.get(&member.path("")), 404);
     let brief = NewMember::created(owner, &brief);
-    table.request("DELETE /members/{id}/me", brief.engineer.delete(&brief.path("/me")), 204);
+    let gateway = Daypass::with_args(cluster, &["--kubeconfig-mode=gateway"]);
+    let downloaded = brief.at(&gateway).engineer.get(&brief.path("/kubeconfig"));
+    table.request("GET /members/{id}/kubeconfig, gateway", downloaded, 200);
+    let extended = owner.patch(&brief.path(""), &json!({"duration": 8}));
+    table.request("PATCH /members/{id}, longer, 1 gateway kubeconfig", extended, 200);
+    table.request("DELETE /members/{id}/me, 1 gateway kubeconfig", brief.engineer.delete(&brief.path("/me")), 204);
 }
 
 fn of_roles(table: &mut Table<'_>, owner: &Http) {

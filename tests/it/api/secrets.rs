@@ -102,12 +102,14 @@ fn scanner_patterns_match_exactly_the_secrets() {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/secret-scanning.toml")).unwrap();
     let patterns = patterns.lines().filter_map(|line| line.strip_prefix("regex = '''")?.strip_suffix("'''"));
     let patterns: Vec<regex::Regex> = patterns.map(|pattern| regex::Regex::new(pattern).unwrap()).collect();
-    assert_eq!(patterns.len(), 2);
+    assert_eq!(patterns.len(), 3);
     let body = json!({"name": "scanned", "expiresInDays": 1, "scopes": ["members:read"]});
     let token = daypass.owner.post("/tokens", &body).expect(201).json()["token"].as_str().unwrap().to_owned();
     let session = daypass.owner.with_token(&token).post("/sessions", &Value::Null).expect(201).json();
     let member = NewMember::new(&daypass.owner, &cluster.reader(), 1);
-    for secret in [&token, session["token"].as_str().unwrap(), &member.password] {
+    let gateway = Daypass::with_args(cluster, &["--kubeconfig-mode=gateway"]);
+    let kubeconfig = member.at(&gateway).kubeconfig(cluster).token;
+    for secret in [&token, session["token"].as_str().unwrap(), &member.password, &kubeconfig] {
         let text = format!("export TOKEN=\"{secret}\"; curl");
         let found: Vec<&str> = patterns.iter().filter_map(|pattern| Some(pattern.find(&text)?.as_str())).collect();
         assert_eq!(found, [secret]);

@@ -202,6 +202,7 @@ fn longest_and_shortest_values_are_kept_as_given() {
         "durationSeconds",
         "expiresAt",
         "id",
+        "kubeconfigs",
         "roleId",
         "secondsLeft",
         "status",

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use daypass_local::{Chart, ControlPlane, Options, RELEASE, Tools, fresh_state_dir};
 use serde_json::{Value, json};
 
+use super::sso::{issuer, with_issuers};
 use crate::support::{Cluster, DAYPASS, Daypass, Launch, eventually};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/charts/daypass");
@@ -36,7 +37,9 @@ fn everything(cluster: &Cluster) -> Value {
     for (key, value) in more.as_object().unwrap() {
         values[key] = value.clone();
     }
-    values
+    let mut issuer = issuer();
+    issuer["caConfigMap"] = json!("id-ca");
+    with_issuers(values, &json!([issuer]))
 }
 
 fn folder_of(module: &str) -> PathBuf {
@@ -79,7 +82,7 @@ fn live(cluster: &Cluster, manifests: &str) -> Vec<Value> {
     serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().clone()
 }
 
-fn objects(manifests: &str) -> Vec<Value> {
+pub(super) fn objects(manifests: &str) -> Vec<Value> {
     serde_yaml::from_multiple::<Value>(manifests).unwrap().into_iter().filter(|object| !object.is_null()).collect()
 }
 
@@ -300,14 +303,20 @@ fn role_removed_with_enabled_false_stays_removed() {
     assert!(reuse("roles.removed=null"));
     assert!(!reuse("roles.removed.enabled=false"));
     assert!(!reuse("logFormat=text"));
+    let namespace = || cluster.object("", "namespace", "daypass-removed");
+    eventually("its namespace is gone", || namespace().is_none().then_some(()));
     assert!(reuse("roles.removed.enabled=true"));
     cluster.upgrade(&cluster.values());
 }
 
 #[test]
 fn alerts_and_dashboard_use_existing_metrics() {
-    let (cluster, daypass) = Cluster::shared();
-    let mut values = cluster.values();
+    let (cluster, _) = Cluster::shared();
+    let file = cluster.fresh_folder("oidc").join("issuers.yaml");
+    fs::write(&file, json!([issuer()]).to_string()).unwrap();
+    let file = format!("--oidc-issuers-file={}", file.display());
+    let daypass = Daypass::with_args(cluster, &["--kubeconfig-mode=both", "--auth-methods=kubernetes,oidc", &file]);
+    let mut values = with_issuers(cluster.values(), &json!([issuer()]));
     let enabled = json!({"enabled": true});
     values["metrics"] = json!({"serviceMonitor": enabled, "prometheusRule": enabled, "dashboard": enabled});
     let templates = ["templates/metrics/prometheusrule.yaml", "templates/metrics/dashboard.yaml"];

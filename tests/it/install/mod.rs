@@ -1,4 +1,4 @@
-//! The chart, the rights of the roles, `daypass lint` and `helm test`.
+//! The chart, single sign-on in it, the rights of the roles, `daypass lint` and `helm test`.
 
 mod chart;
 mod elsewhere;
@@ -6,4 +6,5 @@ mod lint;
 mod rights;
 mod selftest;
 mod shipped_roles;
+mod sso;
 mod uninstall;

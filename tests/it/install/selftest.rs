@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Role, eventually};
+use crate::support::{Cluster, Daypass, Role, eventually};
 
 /// Runs it with this token. Its kubeconfig has the API server's address and CA, but no valid credentials.
 fn selftest(cluster: &Cluster, url: &str, role: &str, token: &str, more: &[&str]) -> Output {
@@ -29,7 +29,7 @@ fn selftest(cluster: &Cluster, url: &str, role: &str, token: &str, more: &[&str]
 fn said(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    for secret in ["dpm_", "eyJ", "Bearer", "Basic"] {
+    for secret in ["dpm_", "dpg_", "eyJ", "Bearer", "Basic"] {
         assert!(!out.contains(secret) && !err.contains(secret), "{out}{err}");
     }
     (out, err)
@@ -59,6 +59,21 @@ fn selftest_creates_uses_and_ends_a_member() {
     nothing_is_left(cluster, &role);
     let events: Vec<_> = daypass.audit(id).into_iter().map(|event| event["event"].clone()).collect();
     assert_eq!(events, ["MEMBER_CREATED", "KUBECONFIG_ISSUED", "REVOKED"]);
+}
+
+#[test]
+fn selftest_uses_the_gateway_where_kubeconfigs_point_at_it() {
+    let (cluster, _) = Cluster::shared();
+    let daypass = Daypass::with_args(cluster, &["--kubeconfig-mode=gateway"]);
+    let role = cluster.reader();
+    let output = selftest(cluster, &daypass.url, &role.id, daypass.owner.token(), &[]);
+    let (out, err) = said(&output);
+    assert!(output.status.success(), "{out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[1].ends_with(&format!("{}/dp-1/gateway", daypass.url)), "{out}");
+    assert!(lines[2].contains(&format!("system:serviceaccount:{}:", role.namespace)), "{out}");
+    assert_eq!(lines.last().unwrap(), &"the gateway refuses its kubeconfig", "{out}");
+    nothing_is_left(cluster, &role);
 }
 
 #[test]

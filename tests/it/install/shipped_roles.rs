@@ -46,10 +46,14 @@ fn no_shipped_role_reads_the_audit_trail() {
     let cluster = Cluster::exclusive();
     // As an operator enables it.
     let mut values = cluster.values();
-    values["roles"] = json!({"logs-view": {"namespaces": ["default"]}});
+    values["roles"] = json!({
+        "logs-view": {"namespaces": ["default"]},
+        "pods-debug": {"enabled": true, "namespaces": ["default"]},
+    });
     let templates = ["templates/roles/namespaces.yaml", "templates/roles/bindings.yaml"];
     cluster.apply(&cluster.chart.render(&cluster.plane, &values, &templates).unwrap());
     cluster.wait_role("logs-view");
+    cluster.wait_role("pods-debug");
     let may = |who: &str, what: &str| cluster.api.allows(who, &attributes(what));
     let member = |role: &str| format!("system:serviceaccount:daypass-{role}:m");
     eventually("the role's rights are in force", || {
@@ -71,7 +75,7 @@ fn no_shipped_role_reads_the_audit_trail() {
         })
         .collect();
     let shipped: Vec<&str> = shipped.iter().filter_map(|name| name.strip_prefix("daypass-")).collect();
-    for role in ["logs-view", "nodes-view", "pods-restart", "projects-view", "storage-view"] {
+    for role in ["logs-view", "nodes-view", "pods-debug", "pods-restart", "projects-view", "storage-view"] {
         assert!(shipped.contains(&role), "{shipped:?}");
         for what in TRAIL {
             assert!(!may(&member(role), &format!("{what} -n daypass")), "{role}: {what}");
@@ -80,9 +84,11 @@ fn no_shipped_role_reads_the_audit_trail() {
             assert!(!may(&member(role), what), "{role}: {what}");
         }
     }
-    for namespace in ["daypass", "daypass-nodes-view", "kube-system"] {
-        assert!(!may(&member("logs-view"), &format!("get pods -n {namespace}")), "{namespace}");
+    for role in ["logs-view", "pods-debug"] {
+        for namespace in ["daypass", "daypass-nodes-view", "kube-system"] {
+            assert!(!may(&member(role), &format!("get pods -n {namespace}")), "{role}: {namespace}");
+        }
+        cluster.kubectl(&["delete", "namespace", &format!("daypass-{role}")]);
+        cluster.kubectl(&["delete", "rolebinding", &format!("daypass-role-{role}"), "-n", "default"]);
     }
-    cluster.kubectl(&["delete", "namespace", "daypass-logs-view"]);
-    cluster.kubectl(&["delete", "rolebinding", "daypass-role-logs-view", "-n", "default"]);
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Answer, Cluster, Kubeconfig, NewMember};
+use crate::support::{Answer, Cluster, Kubeconfig, NewMember, eventually};
 
 #[test]
 fn browser_asks_for_the_credential_and_saves_the_file() {
@@ -47,7 +47,22 @@ fn member_sees_only_itself() {
     let created = daypass.owner.post("/members", &body).expect(201).json();
     let id = created["id"].as_str().unwrap();
     let engineer = daypass.owner.with_basic(id, created["credentials"]["password"].as_str().unwrap());
-    let mut me = engineer.get(&format!("/members/{id}/me")).expect(200).json();
+    // RBAC reaches the replica a moment later.
+    let mut me = eventually("the role's rules are known", || {
+        let me = engineer.get(&format!("/members/{id}/me")).expect(200).json();
+        me["role"]["rules"].as_array().is_some_and(|rules| !rules.is_empty()).then_some(me)
+    });
+    let its_role = me.as_object_mut().unwrap().remove("role").unwrap();
+    assert_eq!((&its_role["id"], &its_role["readOnly"]), (&json!(role.id), &json!(true)));
+    let rule = json!({
+        "namespaces": null, "verbs": ["get", "list"], "apiGroups": [""], "resources": ["namespaces", "pods"],
+        "resourceNames": [], "nonResourceURLs": [],
+    });
+    assert!(its_role["rules"].as_array().unwrap().contains(&rule), "{its_role}");
+    // The owner saw the same before it gave the role.
+    let roles = daypass.owner.get("/members/roles").expect(200).json();
+    let given = roles["items"].as_array().unwrap().iter().find(|item| item["id"] == role.id).unwrap();
+    assert_eq!((&given["rules"], &given["namespaces"]), (&its_role["rules"], &its_role["namespaces"]));
     let left = me.as_object_mut().unwrap().remove("secondsLeft").unwrap().as_i64().unwrap();
     assert!((1..=3600).contains(&left), "{left}");
     assert_eq!(

@@ -25,6 +25,22 @@ fn what_a_caller_wrote_is_in_the_next_list() {
 }
 
 #[test]
+fn list_has_the_number_of_live_kubeconfigs() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let member = NewMember::new(&daypass.owner, &role, 1);
+    let count = || listed(daypass, &role)[0]["kubeconfigs"].clone();
+    assert_eq!(count(), 0);
+    let kubeconfigs = [member.kubeconfig(cluster), member.kubeconfig(cluster)];
+    assert_eq!(count(), 2);
+    let path = member.path(&format!("/kubeconfigs/{}", kubeconfigs[0].jti()));
+    daypass.owner.delete(&path).expect(204);
+    assert_eq!(count(), 1);
+    daypass.owner.post(&member.path("/credentials"), &json!({})).expect(201);
+    assert_eq!(count(), 0, "they go with the credential that they were issued for");
+}
+
+#[test]
 fn what_kubectl_wrote_is_listed_soon() {
     let (cluster, daypass) = Cluster::shared();
     let role = cluster.reader();

@@ -63,12 +63,17 @@ impl Api {
     /// Whether the API server accepts a token. Panics unless it answers yes (201) or no (401).
     #[track_caller]
     pub fn accepts(&self, token: &str) -> bool {
+        self.self_review(token).status == 201
+    }
+
+    /// Who the API server says that a token names: a SelfSubjectReview, or a refusal.
+    pub fn self_review(&self, token: &str) -> Answer {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let url = format!("{}/apis/authentication.k8s.io/v1/selfsubjectreviews", self.server);
         let request = || -> RequestBuilder { self.anonymous.post(&url).bearer_auth(token).json(&review) };
         let answer = Answer::try_of(request()).or_else(|_| Answer::try_of(request())).unwrap();
         assert!([201, 401].contains(&answer.status), "{} {}", answer.status, answer.text);
-        answer.status == 201
+        answer
     }
 
     /// Whether RBAC allows a user something (`resourceAttributes` of a SubjectAccessReview). An empty user is the

@@ -23,6 +23,8 @@ use super::{Pool, PoolGuard, eventually};
 pub struct Cluster {
     pub plane: ControlPlane,
     pub chart: Chart,
+    /// Whether that is the chart of this version. The one before knows no modes.
+    is_current: bool,
     /// A kubeconfig with the rights that the chart grants to Daypass.
     pub kubeconfig: PathBuf,
     pub api: Api,
@@ -83,10 +85,11 @@ impl Cluster {
         let state = fresh_state_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
         let plane = ControlPlane::start(&Tools::find_or_build().unwrap(), &state, Options::default()).unwrap();
         keep_audit_log(&plane);
+        let is_current = chart == Path::new(CHART);
         let chart = Chart::new(chart).unwrap();
         let (rendered, spare_roles) = (Mutex::default(), Mutex::default());
         let kubeconfig = state.join("daypass.kubeconfig");
-        let cluster = Self { kubeconfig, api: Api::new(&plane), plane, chart, rendered, spare_roles };
+        let cluster = Self { kubeconfig, api: Api::new(&plane), plane, chart, is_current, rendered, spare_roles };
         // Each has half of what makes a role namespace. The chart's admission policies refuse both.
         for (name, labels) in
             [("daypass-only-named", json!({})), ("only-labelled", json!({"daypass.dev/role-id": "only-labelled"}))]
@@ -112,13 +115,18 @@ impl Cluster {
     /// The values that the chart was installed with.
     pub fn values(&self) -> Value {
         let owner = json!({"kind": "ServiceAccount", "namespace": "default", "name": "owner"});
-        json!({
+        let mut values = json!({
             "replicas": 0,
             "dataPlane": {"id": "dp-1", "server": self.plane.server_url()},
             "server": {"publicUrl": "https://127.0.0.1:8443"},
             "managers": [owner],
             "accessTokens": {"generateBy": [owner], "manageBy": [owner]},
-        })
+        });
+        if self.is_current {
+            // The rights for either; a Daypass gets its mode when it starts.
+            values["kubeconfig"] = json!({"mode": "both"});
+        }
+        values
     }
 
     /// Changes the release to these values.

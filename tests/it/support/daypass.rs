@@ -68,13 +68,18 @@ impl Daypass {
         command.env("KUBECONFIG", launch.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig));
         // Some tests send many denied requests.
         command.env("DAYPASS_MAX_DENIED_REQUESTS", "1000000");
+        // Tests have many roles, and wait for the sweep.
+        command.env("DAYPASS_MAX_SWEEP_INTERVAL_SECONDS", "30");
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE]);
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
             command.arg("--data-plane-id=dp-1");
         }
-        let server = cluster.plane.server_url().replace("127.0.0.1", host);
-        command.args(["--data-plane-server", &server, "--public-url", &url]);
+        // The gateway does not need it.
+        if !launch.args.iter().any(|arg| arg == "--kubeconfig-mode=gateway") {
+            command.args(["--data-plane-server", &cluster.plane.server_url().replace("127.0.0.1", host)]);
+        }
+        command.args(["--public-url", &url]);
         command.args(["--listen", &format!("{host}:{port}"), "--admin-listen", &format!("{host}:{admin_port}")]);
         if !launch.args.iter().any(|arg| arg.starts_with("--max-refused-credentials")) {
             // All tests come from one address.

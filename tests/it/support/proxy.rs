@@ -1,4 +1,4 @@
-//! A reverse proxy between Daypass and the API server that kills Daypass at a chosen call, or holds the call.
+//! A reverse proxy between Daypass and the API server that kills Daypass at a chosen call, or holds calls and answers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use futures::stream;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tower::BoxError;
 
 use super::cluster::Cluster;
 use super::daypass::send_signal;
@@ -35,6 +36,8 @@ pub enum Fault {
     KillAfter(u32),
     /// Holds the call until [`Proxy::release`].
     Hold,
+    /// Forwards the call, and holds its answer until [`Proxy::release`].
+    HoldAnswer,
 }
 
 struct Shared {
@@ -42,6 +45,8 @@ struct Shared {
     client: reqwest::Client,
     state: Mutex<Progress>,
     released: Notify,
+    /// Texts of the calls that get no answer.
+    blocked: watch::Sender<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -75,7 +80,8 @@ impl Proxy {
         let client =
             reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_idle_timeout(idle).build().unwrap();
         let (server, state) = (cluster.plane.server_url(), Mutex::default());
-        let shared = Arc::new(Shared { server, client, state, released: Notify::new() });
+        let (released, blocked) = (Notify::new(), watch::Sender::new(Vec::new()));
+        let shared = Arc::new(Shared { server, client, state, released, blocked });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -98,7 +104,7 @@ impl Proxy {
         self.plan_of(fault, nth, "");
     }
 
-    /// The same, and counts only changes whose method and path contain this text.
+    /// The same, and counts only changes whose method and path contain this text; reads, too, if it has their method.
     pub fn plan_of(&self, fault: Fault, nth: usize, text: &str) {
         let mut state = self.state();
         (state.fault, state.happened_at, state.of) = (Some((fault, nth)), None, text.to_owned());
@@ -117,9 +123,19 @@ impl Proxy {
         self.state().happened_at.is_some()
     }
 
-    /// Forwards the held call.
+    /// Forwards the held call, or passes on the held answer.
     pub fn release(&self) {
         self.shared.released.notify_one();
+    }
+
+    /// From now on, calls whose method and path contain this text wait, and answers to such calls break off.
+    pub fn block(&self, text: &str) {
+        self.shared.blocked.send_modify(|texts| texts.push(text.to_owned()));
+    }
+
+    /// Blocks nothing any more.
+    pub fn unblock(&self) {
+        self.shared.blocked.send_replace(Vec::new());
     }
 
     /// The changes that succeeded since the fault was planned: method and path.
@@ -150,7 +166,10 @@ impl Progress {
             }
             None => None,
         };
-        if hit.is_some() {
+        if hit == Some(Fault::HoldAnswer) {
+            // It happens when the API server has answered.
+            self.fault = None;
+        } else if hit.is_some() {
             self.happened_at = Some(change.to_owned());
         }
         hit.map_or(Verdict::Forward, Verdict::Fault)
@@ -165,7 +184,7 @@ impl Shared {
         let change = format!("{} {target}", request.method);
         let about = format!("{change} {}", String::from_utf8_lossy(body));
         let mut state = self.state.lock().unwrap();
-        let counts = request.method != Method::GET
+        let counts = (request.method != Method::GET || state.of.starts_with("GET "))
             && !asks
             && change.contains(&state.of)
             && !state.ignored.iter().any(|name| about.contains(name));
@@ -181,13 +200,21 @@ impl Shared {
             return Response::builder().status(502).body(Body::empty()).unwrap();
         };
         if is_change && answer.status().is_success() {
-            self.state.lock().unwrap().made.push(change);
+            self.state.lock().unwrap().made.push(change.clone());
         }
         let mut response = Response::builder().status(answer.status());
         *response.headers_mut().unwrap() = end_to_end(std::mem::take(answer.headers_mut()));
         // Stream the body: a watch's answer lasts for minutes.
-        let chunks = stream::unfold(answer, |mut answer| async {
-            answer.chunk().await.transpose().map(|chunk| (chunk, answer))
+        let state = (answer, self.blocked.subscribe());
+        let chunks = stream::unfold(state, move |(mut answer, mut blocked)| {
+            let change = change.clone();
+            async move {
+                let chunk: Option<Result<Bytes, BoxError>> = tokio::select! {
+                    chunk = answer.chunk() => chunk.map_err(Into::into).transpose(),
+                    _ = blocked.wait_for(|texts| is_blocked(texts, &change)) => Some(Err("blocked".into())),
+                };
+                chunk.map(|chunk| (chunk, (answer, blocked)))
+            }
         });
         response.body(Body::from_stream(chunks)).unwrap()
     }
@@ -196,11 +223,19 @@ impl Shared {
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (request, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let call = format!("{} {}", request.method, request.uri);
+    let _ = shared.blocked.subscribe().wait_for(|texts| !is_blocked(texts, &call)).await;
     match shared.judge(&request, &body) {
         Verdict::Forward => return shared.send(request, body).await,
         Verdict::Fault(Fault::Hold) => {
             shared.released.notified().await;
             return shared.send(request, body).await;
+        }
+        Verdict::Fault(Fault::HoldAnswer) => {
+            let answer = shared.send(request, body).await;
+            shared.state.lock().unwrap().happened_at = Some(call);
+            shared.released.notified().await;
+            return answer;
         }
         Verdict::Fault(Fault::KillBefore(pid)) => send_signal(pid, "KILL"),
         Verdict::Fault(Fault::KillAfter(pid)) => {
@@ -210,6 +245,10 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         Verdict::Drop => {}
     }
     std::future::pending().await
+}
+
+fn is_blocked(texts: &[String], call: &str) -> bool {
+    texts.iter().any(|text| call.contains(text))
 }
 
 /// Without hop-by-hop headers (RFC 9110, section 7.6.1).

@@ -42,6 +42,18 @@ impl RawConnection {
         self.try_answer().unwrap()
     }
 
+    /// Reads up to this text. Panics when the connection ends before it.
+    #[track_caller]
+    pub fn read_to(&mut self, text: &str) {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(text.as_bytes()) {
+            let mut byte = [0];
+            let read = self.read_exact(&mut byte);
+            read.unwrap_or_else(|error| panic!("{error} instead of {text} after {}", bytes.escape_ascii()));
+            bytes.extend_from_slice(&byte);
+        }
+    }
+
     /// [`RawConnection::send`] that returns the connection's error.
     pub fn try_send(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(text.as_bytes())?;
@@ -53,15 +65,32 @@ impl RawConnection {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            self.0.read_exact(&mut byte)?;
+            self.read_exact(&mut byte)?;
             bytes.extend_from_slice(&byte);
         }
         let mut text = String::from_utf8(bytes).unwrap();
         let length =
             text.to_ascii_lowercase().split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse();
         let mut body = vec![0; length.unwrap()];
-        self.0.read_exact(&mut body)?;
+        self.read_exact(&mut body)?;
         text.push_str(&String::from_utf8(body).unwrap());
         Ok(text)
+    }
+
+    /// Reads without writing: rustls' stream would try to send what is left of a request first, and fail where an
+    /// answer to the beginning has arrived.
+    fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            match self.0.conn.reader().read(into) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => into = &mut into[read..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.0.conn.read_tls(&mut self.0.sock)?;
+                    self.0.conn.process_new_packets().map_err(io::Error::other)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }

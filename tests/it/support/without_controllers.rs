@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Cluster, Daypass, Launch, Role, eventually};
 
 /// One role for each test that uses this cluster: without Kubernetes' controllers no namespace is complete later.
-const ROLES: usize = 16;
+const ROLES: usize = 17;
 
 /// Annotation that makes the API server refuse an object's deletion.
 pub const KEEP: &str = "example.com/keep";

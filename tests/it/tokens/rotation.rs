@@ -86,6 +86,28 @@ fn rotation_with_an_old_secret_revokes_the_token() {
 }
 
 #[test]
+fn last_hundred_secrets_are_recognized_however_often_a_token_is_rotated() {
+    let (cluster, daypass) = Cluster::shared();
+    let caller = cluster.generator(daypass);
+    let mut secrets = vec![AccessToken::new(&caller, &SCOPES)];
+    for _ in 0..102 {
+        secrets.push(rotate(&caller, secrets.last().unwrap()));
+    }
+    let object = cluster.stored(&secrets[0]).unwrap();
+    assert_eq!(object["spec"]["rotatedHashes"].as_array().unwrap().len(), 100);
+    // All of an owner's tokens fit into a page or two of a list.
+    assert!(object.to_string().len() < 12 * 1024, "{}", object.to_string().len());
+    // What a list has left out is still there: the third secret revokes the token, the second is just wrong.
+    assert_eq!(caller.get("/tokens").expect(200).json()["total"], 1);
+    let newest = secrets.last().unwrap();
+    caller.patch(&newest.path(), &json!({"name": "renamed"})).expect(200);
+    secrets[1].http.post("/tokens/self/rotate", &json!({})).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    newest.http.get("/tokens/self").expect(200);
+    secrets[2].http.post("/tokens/self/rotate", &json!({})).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    assert_family_ended(cluster, daypass, &[newest]);
+}
+
+#[test]
 fn one_of_concurrent_rotations_wins() {
     let (cluster, daypass) = Cluster::shared();
     let other = Daypass::second();

@@ -48,6 +48,28 @@ fn members_are_created_only_in_roles_under_the_callers_name() {
 }
 
 #[test]
+fn only_daypass_writes_its_heartbeat() {
+    const PLACE: (&str, &str) = ("daypass-members", "a Member must be in a role's namespace");
+    const HEARTBEAT: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member,
+        metadata: {name: heartbeat, namespace: daypass}, spec: {duration: 1s}}";
+    const OTHER: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member,
+        metadata: {name: m, namespace: daypass}, spec: {duration: 1s}}";
+    const BEAT: &str = "annotate member heartbeat -n daypass --overwrite daypass.dev/beat=x/1";
+    let test = with_member("walls-heartbeat");
+    // Daypass makes it when the gateway is used.
+    test.cluster().try_apply(&[&format!("--as={DAYPASS}"), "--validate=false"], HEARTBEAT);
+    test.check_all(&[
+        attack("a Member in Daypass's namespace", "mia", "create -f -", OTHER, PLACE),
+        attack("… by the administrator", "", "create -f -", OTHER, PLACE),
+        attack("… by Daypass", DAYPASS, "create -f -", OTHER, PLACE),
+        attack("a number of one's own", "mia", BEAT, "", PLACE),
+        attack("… by the administrator", "", BEAT, "", PLACE),
+        legit("Daypass", DAYPASS, BEAT, ""),
+        legit("a label, by the administrator", "", "label member heartbeat -n daypass --overwrite a=b", ""),
+    ]);
+}
+
+#[test]
 fn only_daypass_claims_members() {
     const CLAIM: (&str, &str) = ("daypass-members", "the annotation daypass.dev/claimed-until is Daypass's own");
     const NEW: &str = "annotate member $MEMBER -n $ROLE --overwrite daypass.dev/claimed-until=2100-01-01T00:00:00Z";
@@ -150,6 +172,59 @@ fn only_daypass_sets_member_finalizers_and_owners() {
         attack("another finalizer", "mia", ORPHAN, "", NONE),
     ]);
     patch(json!(null));
+}
+
+#[test]
+fn annotations_and_labels_of_a_member_are_bounded() {
+    const BOUND: &str = "a Member may have at most 128 annotations and labels, of 16384 bytes together; this one has ";
+    const LARGE: (&str, &str) = ("daypass-members", BOUND);
+    const ONE: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, spec: {duration: 1h},
+        metadata: {name: m, namespace: $ROLE, annotations: {k: $ONE}}}";
+    const WIDE: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, spec: {duration: 1h},
+        metadata: {name: m, namespace: $ROLE, annotations: {k: $WIDE}}}";
+    const MOST: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, spec: {duration: 1h},
+        metadata: {name: m, namespace: $ROLE, annotations: {k: $MOST}}}";
+    const MANY: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, spec: {duration: 1h},
+        metadata: {name: m, namespace: $ROLE, annotations: {$KEYS}}}";
+    const LABELS: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member, spec: {duration: 1h},
+        metadata: {name: m, namespace: $ROLE, labels: {$KEYS}}}";
+    const ANNOTATE: &str = "annotate member $MEMBER -n $ROLE k=$ONE";
+    const LABEL: &str = "label member $MEMBER -n $ROLE k=v";
+    const EXTEND: &str = r#"patch member $MEMBER -n $ROLE --type=merge -p {"spec":{"duration":"2h"}}"#;
+    let mut test = with_member("walls-bounded");
+    // As many keys as the API server takes in 256 KiB.
+    let keys = |count: usize| (0..count).map(|n| format!("k{n:x}: ''")).collect::<Vec<_>>().join(", ");
+    test.set("ONE", &"x".repeat(16384)).set("WIDE", &"🔑".repeat(4096)).set("MOST", &"x".repeat(16383));
+    test.set("KEYS", &keys(45_000)).check_all(&[
+        attack("one large annotation", "mia", "create -f -", ONE, LARGE),
+        attack("… by the administrator", "", "create -f -", ONE, LARGE),
+        attack("… of characters that take four bytes", "mia", "create -f -", WIDE, LARGE),
+        legit("… that just fits", "mia", "create -f -", MOST),
+        attack("very many annotations", "mia", "create -f -", MANY, LARGE),
+        attack("very many labels", "mia", "create -f -", LABELS, LARGE),
+        attack("added later", "mia", ANNOTATE, "", LARGE),
+        legit("by Daypass", DAYPASS, ANNOTATE, ""),
+    ]);
+    test.set("KEYS", &keys(129)).check_all(&[attack("129 annotations", "mia", "create -f -", MANY, LARGE)]);
+    test.set("KEYS", &keys(128)).check_all(&[
+        legit("128 annotations", "mia", "create -f -", MANY),
+        legit("128 labels", "mia", "create -f -", LABELS),
+    ]);
+    let refused = test.run("mia", "create -f -", ONE);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains(&format!("{BOUND}1, of 16385 bytes")), "{error}");
+
+    // As from before the bound.
+    let (role, member) = (test.fill("$ROLE"), test.fill("$MEMBER"));
+    let large = test.fill("k=$ONE");
+    let by_daypass = format!("--as={DAYPASS}");
+    test.cluster().kubectl(&["annotate", "member", &member, "-n", &role, &large, &by_daypass]);
+    test.check_all(&[
+        attack("one more label", "mia", LABEL, "", LARGE),
+        legit("extended", "mia", EXTEND, ""),
+        legit("taken off", "mia", "annotate member $MEMBER -n $ROLE k-", ""),
+        legit("deleted", "mia", "delete member $MEMBER -n $ROLE", ""),
+    ]);
 }
 
 #[test]

@@ -130,6 +130,14 @@ fn namespace_cannot_become_or_change_a_role() {
             "",
             MANAGE,
         ),
+        attack(
+            "… or direct kubeconfigs",
+            "nina",
+            "annotate namespace $ROLE daypass.dev/kubeconfig-mode=direct",
+            "",
+            MANAGE,
+        ),
+        attack("… or a longer duration", "nina", "annotate namespace $ROLE daypass.dev/max-duration=48h", "", MANAGE),
         legit("another label", "nina", "label namespace $PLAIN team=blue", ""),
         legit(
             "another annotation, as cluster controllers write",

@@ -91,7 +91,7 @@ fn only_daypass_creates_tokens_in_roles() {
 
 #[test]
 fn daypass_creates_only_bound_expiring_member_tokens() {
-    const LIFE: (&str, &str) = ("daypass-role-tokens", "a token lives for 48 hours (172800 s) at most");
+    const LIFE: (&str, &str) = ("daypass-role-tokens", "a token lives for 172800 s at most");
     const BOUND: (&str, &str) = ("daypass-role-tokens", "a token must be bound to a Secret, by name and UID");
     const AUDIENCE: (&str, &str) = ("daypass-role-tokens", "a token must be for the API server alone");
     const DEFAULT: (&str, &str) = ("daypass-role-tokens", "default is not a member and gets no token");

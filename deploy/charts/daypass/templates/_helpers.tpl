@@ -37,8 +37,8 @@ here (readme.py), so that null removes what Helm removes.
   {{- $value = dict -}}
   {{- range $key := concat (keys .value) (keys $defaults) | uniq -}}
     {{- $item := dict "value" (index $.value $key) "default" (index $defaults $key) -}}
-    {{- /* An id of a role is no key: a role may be called `labels`. */ -}}
-    {{- $_ := set $item "key" (ternary "" $key (eq $.key "roles")) -}}
+    {{- /* An id of a role and the name of a claim are no keys: one may be called `labels`. */ -}}
+    {{- $_ := set $item "key" (ternary "" $key (has $.key (list "roles" "requiredClaims"))) -}}
     {{- $_ := set $value $key (include "daypass.complete" $item | fromJson).value -}}
   {{- end -}}
 {{- else if kindIs "slice" $value -}}
@@ -138,7 +138,8 @@ A logs-view whose onlyInNamespaces is missing or null keeps the default: a remov
 {{- $roles := dict -}}
 {{- range $id, $role := .Values.roles -}}
 {{- if and $role (ne (toString $role.enabled) "false") -}}
-{{- $only := kindIs "invalid" $role.onlyInNamespaces | ternary (eq $id "logs-view") $role.onlyInNamespaces -}}
+{{- $must := has $id (list "logs-view" "pods-debug") -}}
+{{- $only := kindIs "invalid" $role.onlyInNamespaces | ternary $must $role.onlyInNamespaces -}}
 {{- if or $role.namespaces (not $only) -}}
 {{- $_ := set $roles $id $role -}}
 {{- end -}}
@@ -156,6 +157,11 @@ namespace: {{ .namespace | quote }}
 {{- else }}
 apiGroup: rbac.authorization.k8s.io
 {{- end }}
+{{- end -}}
+
+{{/* Which kubeconfigs members get. The program has the same default (src/serve/settings.rs). */}}
+{{- define "daypass.kubeconfigMode" -}}
+{{- .Values.kubeconfig.mode | default (ternary "direct" "gateway" (not (empty .Values.dataPlane.server))) -}}
 {{- end -}}
 
 {{/* https URL of the members in the REST API, for NOTES.txt. */}}
@@ -188,6 +194,34 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "daypass.fullname" . }
 {{- define "daypass.tlsAtProxy" -}}
 {{- if or .Values.tls.atProxy.enabled .Values.httpRoute.enabled -}}
 true
+{{- end -}}
+{{- end -}}
+
+{{/* `oidc.issuers` as Daypass reads them: each CA is the file that the Deployment mounts. */}}
+{{- define "daypass.issuers" -}}
+{{- $issuers := list -}}
+{{- range .Values.oidc.issuers -}}
+{{- $issuer := omit . "caConfigMap" -}}
+{{- if .caConfigMap -}}
+{{- $_ := set $issuer "caFile" (printf "/etc/daypass/oidc-ca/%s/ca.crt" .name) -}}
+{{- end -}}
+{{- $issuers = append $issuers $issuer -}}
+{{- end -}}
+{{- toYaml $issuers -}}
+{{- end -}}
+
+{{/* The issuers' own CAs, as sources of a projected volume; empty if none has one. */}}
+{{- define "daypass.issuerCas" -}}
+{{- if has "oidc" .Values.server.authMethods -}}
+{{- range .Values.oidc.issuers -}}
+{{- if .caConfigMap }}
+- configMap:
+    name: {{ .caConfigMap | quote }}
+    items:
+      - key: ca.crt
+        path: {{ printf "%s/ca.crt" .name | quote }}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

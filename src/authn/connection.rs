@@ -1,10 +1,11 @@
 //! One client connection: how many requests and bytes it may hold before and after it has authenticated.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::Request;
+use http::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,10 @@ struct Shared {
     authenticated: CancellationToken,
     slots: Arc<Semaphore>,
     heads: Arc<Semaphore>,
+    /// Since when writes have been blocked because the client does not read.
+    blocked: Mutex<Option<Instant>>,
+    upgraded: AtomicBool,
+    reset: CancellationToken,
     activity: Mutex<Activity>,
 }
 
@@ -50,6 +55,8 @@ struct Activity {
     idle_since: Instant,
     /// Bytes received, without bodies that were dropped.
     held: usize,
+    /// Requests that are being forwarded. Their answers may take as long as their client likes.
+    forwarded: usize,
     /// Answers that are being sent, and when the client last took a piece of each.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
@@ -80,6 +87,10 @@ pub struct Usage {
     pub idle: Option<Duration>,
     /// How long the client has taken nothing of an answer; of several answers, the longest.
     pub untaken: Duration,
+    /// How long writes have been blocked.
+    pub blocked: Duration,
+    /// Whether a request of an accepted credential is being forwarded.
+    pub forwarding: bool,
 }
 
 impl Activity {
@@ -95,6 +106,7 @@ impl Default for Connection {
             under_way: 0,
             idle_since: Instant::now(),
             held: 0,
+            forwarded: 0,
             answers: BTreeMap::new(),
             next_answer: 0,
         };
@@ -102,6 +114,9 @@ impl Default for Connection {
             authenticated: CancellationToken::new(),
             slots: Arc::new(Semaphore::new(UNAUTHENTICATED_REQUESTS)),
             heads: Arc::new(Semaphore::new(UNAUTHENTICATED_HEADS)),
+            blocked: Mutex::default(),
+            upgraded: AtomicBool::new(false),
+            reset: CancellationToken::new(),
             activity: Mutex::new(activity),
         }))
     }
@@ -127,6 +142,52 @@ impl Connection {
         UnderWay(self.clone())
     }
 
+    /// Counts a request as being forwarded until the returned guard is dropped.
+    pub fn forward(&self) -> Forwarding {
+        self.activity().forwarded += 1;
+        Forwarding { _request: self.begin(), connection: self.clone() }
+    }
+
+    /// Notes that the connection will speak another protocol after the next answer (101).
+    pub fn upgrade(&self) {
+        self.0.upgraded.store(true, Ordering::Release);
+    }
+
+    /// Whether it speaks another protocol than HTTP.
+    pub fn is_upgraded(&self) -> bool {
+        self.0.upgraded.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the last write is blocked because the client does not read.
+    pub fn written(&self, is_blocked: bool) {
+        let mut blocked = self.0.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        *blocked = is_blocked.then(|| blocked.unwrap_or_else(Instant::now));
+    }
+
+    /// Whether the client does not read.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_since().is_some()
+    }
+
+    fn blocked_since(&self) -> Option<Instant> {
+        *self.0.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connection reset, with everything that it has not delivered. Other requests on it end, too.
+    pub fn reset(&self) {
+        self.0.reset.cancel();
+    }
+
+    /// Waits until it must be reset.
+    pub async fn must_reset(&self) {
+        self.0.reset.cancelled().await;
+    }
+
+    /// Whether it must be reset.
+    pub fn is_reset(&self) -> bool {
+        self.0.reset.is_cancelled()
+    }
+
     /// Counts received bytes; `false` if they are more than an unauthenticated client may send.
     pub fn receive(&self, bytes: usize) -> bool {
         if self.is_authenticated() {
@@ -146,11 +207,13 @@ impl Connection {
             requests: activity.requests,
             idle: activity.is_idle().then(|| since(activity.idle_since)),
             untaken: activity.answers.values().map(|taken| since(*taken)).max().unwrap_or_default(),
+            blocked: self.blocked_since().map(since).unwrap_or_default(),
+            forwarding: activity.forwarded > 0,
         }
     }
 
     /// Notes that a credential was accepted.
-    pub(super) fn authenticate(&self) {
+    pub fn authenticate(&self) {
         let _only_once = self.activity();
         if !self.is_authenticated() {
             self.0.slots.add_permits(REQUESTS - UNAUTHENTICATED_REQUESTS);
@@ -161,7 +224,7 @@ impl Connection {
     /// Waits for a place for a request of this [`weight`], which the request holds until it ends. Unauthenticated
     /// connections take turns: each has only a few requests in the common queue. `None` if the request must be
     /// refused.
-    pub(super) async fn admit(&self, weight: u32, capacity: &Capacity) -> Option<Place> {
+    pub async fn admit(&self, weight: u32, capacity: &Capacity) -> Option<Place> {
         let heads = match self.is_authenticated() {
             true => None,
             false => Some(self.0.heads.clone().try_acquire_many_owned(weight).ok()?),
@@ -175,13 +238,13 @@ impl Connection {
     }
 
     /// Notes that received bytes were dropped.
-    pub(super) fn forget(&self, bytes: usize) {
+    pub fn forget(&self, bytes: usize) {
         let mut activity = self.activity();
         activity.held = activity.held.saturating_sub(bytes);
     }
 
     /// Counts an answer as being sent, under the returned number.
-    pub(super) fn begin_answer(&self) -> u64 {
+    pub fn begin_answer(&self) -> u64 {
         let mut activity = self.activity();
         let id = activity.next_answer;
         activity.next_answer += 1;
@@ -190,14 +253,14 @@ impl Connection {
     }
 
     /// Notes that the client has taken everything sent of an answer so far.
-    pub(super) fn taken(&self, answer: u64) {
+    pub fn taken(&self, answer: u64) {
         if let Some(taken) = self.activity().answers.get_mut(&answer) {
             *taken = Instant::now();
         }
     }
 
     /// Notes that an answer is no longer being sent.
-    pub(super) fn end_answer(&self, answer: u64) {
+    pub fn end_answer(&self, answer: u64) {
         let mut activity = self.activity();
         activity.answers.remove(&answer);
         activity.idle_since = Instant::now();
@@ -209,7 +272,7 @@ impl Connection {
 }
 
 /// About how much memory a request's head takes, in bytes.
-pub(super) fn weight(request: &Request) -> u32 {
+pub fn weight<B>(request: &Request<B>) -> u32 {
     let headers = request.headers();
     let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let path = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
@@ -228,112 +291,26 @@ impl Drop for UnderWay {
     }
 }
 
+/// A request that is being forwarded, until dropped.
+#[derive(Debug)]
+pub struct Forwarding {
+    _request: UnderWay,
+    connection: Connection,
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        self.connection.activity().forwarded -= 1;
+    }
+}
+
 /// A request's share of the limits, freed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     _slot: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
     _heads: Option<OwnedSemaphorePermit>,
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::body::Body;
-
-    use super::*;
-
-    fn request(header: usize) -> Request {
-        Request::builder().uri("/a").header("x", "a".repeat(header)).body(Body::empty()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn unauthenticated_requests_wait_until_a_credential_is_accepted() {
-        let (connection, capacity) = (Connection::default(), Capacity::default());
-        let mut places = Vec::new();
-        for _ in 0..UNAUTHENTICATED_REQUESTS {
-            places.push(connection.admit(1, &capacity).await.unwrap());
-        }
-        let mut next = std::pin::pin!(connection.admit(1, &capacity));
-        assert!(futures::poll!(&mut next).is_pending());
-        connection.authenticate();
-        places.push(next.await.unwrap());
-        connection.authenticate();
-        assert_eq!(connection.0.slots.available_permits(), REQUESTS - places.len(), "more places, but only once");
-    }
-
-    #[tokio::test]
-    async fn unauthenticated_connections_take_turns() {
-        let capacity = Capacity::default();
-        let crowd: Vec<Connection> = (0..ALL_UNAUTHENTICATED_REQUESTS).map(|_| Connection::default()).collect();
-        let mut places = Vec::new();
-        for connection in &crowd {
-            places.push(connection.admit(1, &capacity).await.unwrap());
-        }
-        let (greedy, modest) = (&crowd[0], Connection::default());
-        let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(greedy.admit(1, &capacity))).collect();
-        for request in &mut waiting {
-            assert!(futures::poll!(request).is_pending());
-        }
-        let mut own = std::pin::pin!(modest.admit(1, &capacity));
-        assert!(futures::poll!(&mut own).is_pending());
-        places.drain(1..1 + UNAUTHENTICATED_REQUESTS);
-        let own = tokio::time::timeout(Duration::from_secs(60), own).await;
-        assert!(own.is_ok_and(|place| place.is_some()), "the other requests of that connection come later");
-    }
-
-    #[tokio::test]
-    async fn sum_of_unauthenticated_heads_is_bounded() {
-        let (connection, capacity) = (Connection::default(), Capacity::default());
-        let large = weight(&request(40_000));
-        assert!((40_000..40_500).contains(&large), "{large}");
-        let mut places = Vec::new();
-        while let Some(place) = connection.admit(large, &capacity).await {
-            places.push(place);
-        }
-        assert_eq!(places.len(), 3);
-        places.pop();
-        assert!(connection.admit(large, &capacity).await.is_some());
-        assert!(connection.admit(u32::MAX, &capacity).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn all_authenticated_connections_share_one_capacity() {
-        let capacity = Capacity::default();
-        let all: Vec<Connection> = (0..4).map(|_| Connection::default()).collect();
-        all.iter().for_each(Connection::authenticate);
-        let mut places = Vec::new();
-        for n in 0..ALL_REQUESTS {
-            places.push(all[n % 3].admit(1, &capacity).await.unwrap());
-        }
-        assert!(all[3].admit(1, &capacity).await.is_none());
-        places.pop();
-        assert!(all[3].admit(1, &capacity).await.is_some());
-        assert!(Connection::default().admit(1, &capacity).await.is_some(), "a new client may still log on");
-    }
-
-    #[test]
-    fn bytes_of_an_unauthenticated_client_are_bounded() {
-        let connection = Connection::default();
-        assert!(connection.receive(UNAUTHENTICATED_BYTES));
-        assert!(!connection.receive(1));
-        connection.forget(2);
-        assert!(connection.receive(1), "dropped bytes do not count");
-        connection.authenticate();
-        assert!(connection.receive(usize::MAX));
-    }
-
-    #[test]
-    fn connection_is_idle_while_it_has_no_request() {
-        let connection = Connection::default();
-        let later = || Instant::now() + Duration::from_secs(5);
-        assert!(connection.usage(later()).idle >= Some(Duration::from_secs(5)));
-        let (first, second) = (connection.begin(), connection.begin());
-        drop(first);
-        assert_eq!((connection.usage(later()).idle, connection.usage(later()).requests), (None, 2));
-        let answer = connection.begin_answer();
-        drop(second);
-        assert_eq!(connection.usage(later()).idle, None, "it is still being answered");
-        connection.end_answer(answer);
-        assert!(connection.usage(later()).idle.is_some());
-    }
-}
+mod tests;

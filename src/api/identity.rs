@@ -1,0 +1,201 @@
+//! `GET /self`: who the caller is to Daypass, and what it may do.
+
+use axum::extract::RawQuery;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use futures::future::try_join;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::State;
+use super::fields::NO_STORE;
+use super::page::only_parameter;
+use super::problem::Problem;
+use super::request_context::RequestContext;
+use crate::authn::Caller;
+use crate::cluster::{Access, Privilege, Resource, Verb};
+use crate::domain::access_token::{Extra, Scope};
+use crate::domain::role::RoleId;
+
+/// Who the caller is, and what it may do.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Self)]
+struct SelfView {
+    /// The Kubernetes user name.
+    #[schema(example = "corp:ada@example.com")]
+    username: String,
+    /// The UID, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    uid: Option<String>,
+    /// The groups.
+    groups: Vec<String>,
+    /// Further attributes, which authorizers may use.
+    #[serde(skip_serializing_if = "Extra::is_empty")]
+    #[schema(required = false)]
+    extra: Extra,
+    /// The issuer of its ID tokens, if it is a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    issuer: Option<String>,
+    /// Who it is at that issuer: the claim `sub`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    subject: Option<String>,
+    /// What it presented.
+    credential: CredentialView,
+    /// The scopes of its access token; all of them with any other credential.
+    #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
+    scopes: Vec<Scope>,
+    /// Its rights on access tokens.
+    privileges: Privileges,
+    /// Its rights in the role that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    role: Option<RoleRights>,
+}
+
+/// What a caller presented.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct CredentialView {
+    /// Its kind.
+    r#type: CredentialKind,
+    /// The id of the access token; of a session, of the one that opened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    token_id: Option<String>,
+    /// When it ends, if Daypass knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// A kind of credential.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum CredentialKind {
+    KubernetesToken,
+    IdToken,
+    AccessToken,
+    Session,
+}
+
+/// The rights on access tokens, as RBAC gives them. To use them, an access token needs the scopes as well.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Privileges {
+    /// To have access tokens of its own.
+    generate_access_tokens: bool,
+    /// To manage those of everybody.
+    manage_access_tokens: bool,
+}
+
+/// The rights in a role, as RBAC gives them. All are false in a role that does not exist.
+#[derive(Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RoleRights {
+    /// The role.
+    id: String,
+    create_members: bool,
+    get_members: bool,
+    list_members: bool,
+    /// To extend and shorten them.
+    update_members: bool,
+    /// To end them early.
+    delete_members: bool,
+    /// To issue new credentials.
+    create_credentials: bool,
+    /// To revoke single kubeconfigs.
+    delete_kubeconfigs: bool,
+}
+
+pub(super) fn router() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(get_self))
+}
+
+/// Who am I
+///
+/// Who the caller is to Daypass, by which credential, and what it may do: its scopes, its rights on access tokens, and
+/// its rights in one role if it asks for them. It needs no right.
+#[utoipa::path(
+    get,
+    path = "/self",
+    tag = "self",
+    params(("roleId" = Option<String>, Query, description = "Also the rights in this role.", min_length = 1)),
+    responses((status = 200, description = "The caller", body = SelfView)),
+    security(("kubernetesToken" = []), ("accessToken" = []), ("accessTokenBasic" = []))
+)]
+async fn get_self(context: RequestContext, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let role = only_parameter(query.as_deref().unwrap_or_default(), "roleId")?;
+    let privileges = async {
+        let of = |privilege| context.has_privilege(&caller, privilege);
+        let (generate, manage) = try_join(of(Privilege::Generate), of(Privilege::Manage)).await?;
+        Ok::<_, Problem>(Privileges { generate_access_tokens: generate, manage_access_tokens: manage })
+    };
+    let role = async {
+        match &role {
+            Some(id) => context.rights_in(&caller, id).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (privileges, role) = try_join(privileges, role).await?;
+    let identity = &caller.identity;
+    let person = identity.subject.as_ref();
+    let view = SelfView {
+        username: identity.username.clone(),
+        uid: identity.uid.clone(),
+        groups: identity.groups.clone(),
+        extra: identity.extra.clone(),
+        issuer: person.map(|person| person.issuer.clone()),
+        subject: person.map(|person| person.subject.clone()),
+        credential: CredentialView::of(&caller),
+        scopes: Scope::ALL.into_iter().filter(|scope| caller.has_scope(*scope)).collect(),
+        privileges,
+        role,
+    };
+    Ok(([NO_STORE], axum::Json(view)).into_response())
+}
+
+impl RequestContext {
+    /// What RBAC lets the caller do in a role. Whether the role exists makes no difference to what is asked.
+    async fn rights_in(&self, caller: &Caller, id: &str) -> Result<RoleRights, Problem> {
+        let none = || RoleRights { id: id.to_owned(), ..RoleRights::default() };
+        let Some(role) = RoleId::parse(id) else { return Ok(none()) };
+        // One after the other, and a denial is remembered: whoever has no right may ask as often as they like.
+        let may = |verb, resource| self.has_right(caller, Access { verb, resource }, &role);
+        let rights = RoleRights {
+            id: id.to_owned(),
+            create_members: may(Verb::Create, Resource::Members).await?,
+            get_members: may(Verb::Get, Resource::Members).await?,
+            list_members: may(Verb::List, Resource::Members).await?,
+            update_members: may(Verb::Update, Resource::Members).await?,
+            delete_members: may(Verb::Delete, Resource::Members).await?,
+            create_credentials: may(Verb::Create, Resource::MembersCredentials).await?,
+            delete_kubeconfigs: may(Verb::Delete, Resource::MembersKubeconfigs).await?,
+        };
+        let exists = self.state.feed.role(&self.state.cluster, &role).await?.is_some();
+        Ok(if exists { rights } else { none() })
+    }
+}
+
+impl CredentialView {
+    fn of(caller: &Caller) -> Self {
+        let token_id = caller.token.as_ref().map(|token| token.id.to_string());
+        match (&caller.session, &caller.token) {
+            (Some(session), _) => {
+                Self { r#type: CredentialKind::Session, token_id, expires_at: Some(session.expires_at) }
+            }
+            (None, Some(token)) => {
+                Self { r#type: CredentialKind::AccessToken, token_id, expires_at: Some(token.expires_at) }
+            }
+            (None, None) if caller.id_token_end.is_some() => {
+                Self { r#type: CredentialKind::IdToken, token_id, expires_at: caller.id_token_end }
+            }
+            (None, None) => Self { r#type: CredentialKind::KubernetesToken, token_id, expires_at: None },
+        }
+    }
+}

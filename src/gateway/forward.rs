@@ -1,0 +1,177 @@
+//! Forwards a request whose answer is a body: ordinary ones, watches, followed logs.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::WARNING;
+use http::{HeaderValue, Request, StatusCode};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::body::{AnswerBody, Piece};
+use super::cut::Ending;
+use super::exchange::Exchange;
+use super::registry::Why;
+use super::upstream::{Driver, Upstream};
+use super::{Failure, headers};
+use crate::authn::Connection;
+
+/// How long the head of an ordinary answer may take: a little longer than the API server gives a request (60 s).
+pub(super) const HEAD: Duration = Duration::from_secs(65);
+/// How long a client may take for what was sent before the cut.
+pub(super) const GRACE: Duration = Duration::from_millis(250);
+/// The same for a client of HTTP/2, whose other streams end with its connection.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long the HTTP library gets to write the last piece: it discards what it holds when a body breaks off.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// A request on its way, and what it needs.
+pub(super) struct Forward {
+    pub(super) upstream: Upstream,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) connection: Connection,
+    /// Whether the connection carries one request at a time, so that it may be reset.
+    pub(super) is_http1: bool,
+    /// A warning for the answer: the end is near.
+    pub(super) warning: Option<HeaderValue>,
+}
+
+impl Forward {
+    /// Sends the request and passes the answer on, in a task of its own. Dropping this before the head of the answer
+    /// has come cancels the request.
+    pub(super) async fn run(self, request: Request<Body>, tasks: &TaskTracker) -> Result<Response, Failure> {
+        let (head, driver) = tokio::select! {
+            biased;
+            why = self.exchange.open.cut() => return Err(Failure::Cut(why)),
+            head = self.send(request) => head?,
+        };
+        // Nobody has asked for another protocol.
+        if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::NotUpgraded);
+        }
+        Ok(self.pass(head, driver, tasks))
+    }
+
+    /// Passes an answer on. `driver` is its connection, if that is its own.
+    pub(super) fn pass(
+        self,
+        answer: http::Response<Incoming>,
+        driver: Option<Driver>,
+        tasks: &TaskTracker,
+    ) -> Response {
+        let (parts, body) = answer.into_parts();
+        let mut ending = Ending::of(self.exchange.kind, parts.status, &parts.headers);
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = headers::answer(parts.headers);
+        if let Some(warning) = &self.warning {
+            response.headers_mut().append(WARNING, warning.clone());
+        }
+        if body.is_end_stream() {
+            return response;
+        }
+        let (pieces, receiver) = mpsc::channel(1);
+        let (alive, gone) = oneshot::channel();
+        let (in_use, hint) = (self.connection.forward(), body.size_hint());
+        *response.body_mut() = Body::new(AnswerBody::new(receiver, Arc::clone(&self.exchange), hint, in_use, alive));
+        tasks.spawn(async move {
+            let passed = self.pass_on(body, &pieces, &mut ending).await;
+            drop(driver);
+            match passed {
+                Some(why) => self.cut(why, pieces, &ending, gone).await,
+                None => {
+                    drop(pieces);
+                    self.see_off(gone).await;
+                }
+            }
+        });
+        response
+    }
+
+    async fn send(&self, request: Request<Body>) -> Result<(http::Response<Incoming>, Option<Driver>), Failure> {
+        let sending = self.upstream.send(request);
+        let answer = match self.exchange.kind.is_stream() {
+            true => sending.await,
+            false => timeout(HEAD, sending).await.map_err(|_| Failure::TooSlow)?,
+        };
+        answer.map_err(|error| {
+            tracing::debug!(%error, "could not forward a request");
+            Failure::Unreachable
+        })
+    }
+
+    /// Passes on until the answer ends, the client is gone or the answer is cut. Returns why it is cut.
+    async fn pass_on(&self, mut body: Incoming, pieces: &mpsc::Sender<Piece>, ending: &mut Ending) -> Option<Why> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                why = self.exchange.open.cut() => return Some(why),
+                () = pieces.closed() => return None,
+                frame = next(&mut body) => frame,
+            };
+            if let Some(why) = self.exchange.open.why() {
+                return Some(why);
+            }
+            let piece = match frame {
+                Some(Ok(frame)) => {
+                    frame.data_ref().into_iter().for_each(|data| ending.follow(data));
+                    Piece::Frame(frame, ending.is_at_boundary())
+                }
+                // An answer that breaks off must not look whole.
+                Some(Err(_)) => return None,
+                None => Piece::End,
+            };
+            let is_last = matches!(piece, Piece::End);
+            tokio::select! {
+                biased;
+                why = self.exchange.open.cut() => return Some(why),
+                sent = pieces.send(piece) => if sent.is_err() { return None },
+            }
+            if is_last {
+                return None;
+            }
+        }
+    }
+
+    /// Ends the answer with the reason, if it can have one. Discards what the client does not take soon.
+    async fn cut(self, why: Why, pieces: mpsc::Sender<Piece>, ending: &Ending, gone: oneshot::Receiver<()>) {
+        let told = async {
+            // There is room again when it has been taken. The client may be gone already.
+            pieces.send(ending.last(why)).await.is_ok() && pieces.reserve().await.is_ok()
+        };
+        if timeout(GRACE, told).await.unwrap_or(false) {
+            sleep(FLUSH).await;
+        }
+        drop(pieces);
+        self.discard(gone).await;
+    }
+
+    /// Waits until the client has all of an answer that has ended. If the request is cut meanwhile, discards the rest.
+    async fn see_off(self, mut gone: oneshot::Receiver<()>) {
+        tokio::select! {
+            _ = &mut gone => {}
+            _ = self.exchange.open.cut() => self.discard(gone).await,
+        }
+    }
+
+    /// Resets a connection whose client does not take the rest of an answer soon.
+    async fn discard(&self, gone: oneshot::Receiver<()>) {
+        let patience = if self.is_http1 { GRACE } else { LINGER };
+        let is_over = timeout(patience, gone).await.is_ok();
+        if !is_over || self.is_http1 && self.connection.is_blocked() {
+            self.connection.reset();
+        }
+    }
+}
+
+async fn next(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}

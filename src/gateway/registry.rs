@@ -1,0 +1,241 @@
+//! What is open: each forwarded request, and the signal that cuts it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::request_info::StreamKind;
+use super::trust::Trust;
+use crate::domain::gateway_token::{Pass, Refusal, still_admits};
+use crate::domain::member::Member;
+use crate::domain::member_id::MemberId;
+
+/// How far the clocks of replicas may be apart.
+const SKEW: TimeDelta = TimeDelta::seconds(1);
+
+/// Why an open request is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Why {
+    /// Its kubeconfig is no longer admitted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This replica no longer hears from the API server.
+    #[error("Daypass cannot tell whether this membership is still in force; try again")]
+    Stale,
+    /// This replica stops.
+    #[error("this replica of Daypass restarts; try again")]
+    Restarting,
+}
+
+impl Why {
+    /// All names.
+    pub(super) const LABELS: [&'static str; 6] =
+        ["EXPIRED", "REVOKED", "CREDENTIAL_REPLACED", "KUBECONFIG_REVOKED", "STALE", "RESTARTING"];
+
+    /// Its name in metrics and in the audit trail.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Ended(_)) => "EXPIRED",
+            Self::Refused(Refusal::Revoked) => "REVOKED",
+            Self::Refused(Refusal::Replaced) => "CREDENTIAL_REPLACED",
+            Self::Refused(Refusal::KubeconfigRevoked | Refusal::Unknown) => "KUBECONFIG_REVOKED",
+            Self::Stale => "STALE",
+            Self::Restarting => "RESTARTING",
+        }
+    }
+}
+
+/// An open request.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) member: MemberId,
+    pub(super) pass: Pass,
+    pub(super) kind: StreamKind,
+    trust: Trust,
+    since: Instant,
+    /// When its member ends, as last known.
+    ends: Mutex<DateTime<Utc>>,
+    cut: CancellationToken,
+    /// Why it was cut, and when.
+    why: OnceLock<(Why, Instant)>,
+}
+
+impl Open {
+    /// Waits until it must be cut.
+    pub(super) async fn cut(&self) -> Why {
+        self.cut.cancelled().await;
+        self.reason().unwrap_or(Why::Stale)
+    }
+
+    /// The same, for somebody else to wait for.
+    pub(super) fn when_cut(&self) -> WaitForCancellationFutureOwned {
+        self.cut.clone().cancelled_owned()
+    }
+
+    /// Why it was cut, if it was.
+    pub(super) fn reason(&self) -> Option<Why> {
+        self.why.get().map(|(why, _)| *why)
+    }
+
+    /// Why it must be cut; `None` while it may go on. Looks at the clock and at the age of the feed: this process may
+    /// have been stopped for a while, and whoever passes something on may run before the task that cuts.
+    pub(super) fn why(&self) -> Option<Why> {
+        if self.why.get().is_none() {
+            let ends = *self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.trust.now() >= ends {
+                self.end(Refusal::Ended(ends).into());
+            } else if self.trust.is_stale_since(self.since) {
+                self.end(Why::Stale);
+            }
+        }
+        self.reason()
+    }
+
+    pub(super) fn end(&self, why: Why) {
+        if self.why.set((why, Instant::now())).is_ok() {
+            self.cut.cancel();
+        }
+    }
+}
+
+/// All open requests of this replica.
+#[derive(Debug)]
+pub(super) struct Registry {
+    trust: Trust,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    open: HashMap<MemberId, HashMap<u64, Arc<Open>>>,
+}
+
+/// An open request, until dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    registry: Arc<Registry>,
+    number: u64,
+    open: Arc<Open>,
+}
+
+impl std::ops::Deref for Registered {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        &self.open
+    }
+}
+
+impl Registry {
+    /// Nothing is open.
+    pub(super) fn new(trust: Trust) -> Arc<Self> {
+        Arc::new(Self { trust, state: Mutex::default() })
+    }
+
+    /// Registers a request that `pass` admits.
+    pub(super) fn register(self: &Arc<Self>, member: &Member, pass: Pass, kind: StreamKind) -> Registered {
+        let open = Arc::new(Open {
+            member: member.id.clone(),
+            pass,
+            kind,
+            trust: self.trust.clone(),
+            since: Instant::now(),
+            ends: Mutex::new(member.expires_at()),
+            cut: CancellationToken::new(),
+            why: OnceLock::new(),
+        });
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.open.entry(open.member.clone()).or_default().insert(number, Arc::clone(&open));
+        Registered { registry: Arc::clone(self), number, open }
+    }
+
+    /// Whether nothing is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().open.is_empty()
+    }
+
+    /// The members that have something open.
+    pub(super) fn members(&self) -> Vec<MemberId> {
+        self.lock().open.keys().cloned().collect()
+    }
+
+    /// Cuts what this member may no longer have. `member` is the Member as it is now, if there is one.
+    pub(super) fn review(&self, id: &MemberId, member: Option<&Member>, now: DateTime<Utc>) {
+        let state = self.lock();
+        for open in state.open.get(id).into_iter().flat_map(HashMap::values) {
+            let mut ends = open.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            *ends = member.map_or(*ends, Member::expires_at);
+            let verdict = member.map_or(Err(gone(*ends, now)), |member| still_admits(member, &open.pass, now));
+            if let Err(refusal) = verdict {
+                open.end(refusal.into());
+            }
+        }
+    }
+
+    /// Cuts what the clock or the age of the feed no longer allows.
+    pub(super) fn look(&self) {
+        for open in self.lock().open.values().flat_map(HashMap::values) {
+            // It ends itself.
+            let _ = open.why();
+        }
+    }
+
+    /// The open watches.
+    pub(super) fn watches(&self) -> Vec<Arc<Open>> {
+        let state = self.lock();
+        let open = state.open.values().flat_map(HashMap::values);
+        open.filter(|open| open.kind == StreamKind::Watch).cloned().collect()
+    }
+
+    /// How long ago the first of those that are still open was cut.
+    pub(super) fn overdue(&self) -> Duration {
+        let state = self.lock();
+        let cuts = state.open.values().flat_map(HashMap::values).filter_map(|open| open.why.get());
+        cuts.map(|(_, at)| at.elapsed()).max().unwrap_or_default()
+    }
+
+    /// Cuts everything.
+    pub(super) fn end_all(&self, why: Why) {
+        self.lock().open.values().flat_map(HashMap::values).for_each(|open| open.end(why));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No panic under the lock leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        if let Some(of_member) = state.open.get_mut(&self.open.member) {
+            of_member.remove(&self.number);
+            if of_member.is_empty() {
+                state.open.remove(&self.open.member);
+            }
+        }
+    }
+}
+
+/// Why a member is gone that would have ended then.
+pub(super) fn gone(ends: DateTime<Utc>, now: DateTime<Utc>) -> Refusal {
+    // The replica that ends it has another clock.
+    if now + SKEW >= ends { Refusal::Ended(ends) } else { Refusal::Revoked }
+}
+
+/// Whether nobody can take this refusal back. Until all clocks are past an end, another replica may still move it.
+pub(super) fn is_final(refusal: Refusal, now: DateTime<Utc>) -> bool {
+    !matches!(refusal, Refusal::Ended(ends) if now < ends + SKEW)
+}
+
+/// Whether the member ends within `within` from now.
+pub(super) fn ends_within(member: &Member, within: TimeDelta, now: DateTime<Utc>) -> bool {
+    !member.is_expired(now) && member.is_expired(now + within)
+}

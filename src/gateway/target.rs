@@ -1,0 +1,226 @@
+//! The target of a request: which ones are the gateway's, and where they go. The path stays as it arrived.
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Uri, Version};
+
+/// The gateway's address, and the API server's behind it.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    prefix: String,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    /// The path of the API server's address, without a slash at the end.
+    base: String,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where it goes: always to the API server.
+    pub uri: Uri,
+    /// The path and query at the API server, without the path of its address.
+    pub asked: PathAndQuery,
+}
+
+/// Why a target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    /// It is not a path (RFC 9112, section 3.2.1), or not the gateway's.
+    #[error("the target of a request to the gateway must be a path")]
+    NotAPath,
+    /// It is too long for an address.
+    #[error("the path is too long")]
+    TooLong,
+}
+
+impl Prefix {
+    /// The gateway of this data plane, in front of the API server at this address.
+    ///
+    /// # Errors
+    /// If the address has no scheme or no host.
+    pub fn new(data_plane_id: &str, api_server: &Uri) -> Result<Self, http::Error> {
+        let authority = api_server.authority().map_or("", Authority::as_str);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        Ok(Self {
+            prefix: format!("/{data_plane_id}/gateway"),
+            scheme: api_server.scheme_str().unwrap_or("none!").parse()?,
+            authority: host.parse()?,
+            host: host.parse()?,
+            base: api_server.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The API server's `Host`.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// Whether a request is for the gateway.
+    pub fn matches(&self, uri: &Uri) -> bool {
+        self.rest(uri).is_some()
+    }
+
+    /// Where a request goes. The bytes after the prefix stay as they are: whoever decodes or normalizes them sees
+    /// another path than the API server. (hyper refuses control characters and what is not UTF-8, and cuts off
+    /// fragments.)
+    ///
+    /// # Errors
+    /// [`BadTarget`]: a `CONNECT`, an absolute address over HTTP/1, or another path.
+    pub fn target<B>(&self, request: &Request<B>) -> Result<Target, BadTarget> {
+        let uri = request.uri();
+        // HTTP/2 always has a scheme and an authority, in fields of their own.
+        let has_address = uri.scheme().is_some() || uri.authority().is_some();
+        // hyper would send a CONNECT on as one.
+        if request.method() == Method::CONNECT || (has_address && request.version() < Version::HTTP_2) {
+            return Err(BadTarget::NotAPath);
+        }
+        let rest = self.rest(uri).ok_or(BadTarget::NotAPath)?;
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{slash}{rest}", self.base))
+            .build()
+            .map_err(|_| BadTarget::TooLong)?;
+        let asked = PathAndQuery::try_from(format!("{slash}{rest}")).map_err(|_| BadTarget::TooLong)?;
+        Ok(Target { uri, asked })
+    }
+
+    /// What follows the prefix.
+    fn rest<'a>(&self, uri: &'a Uri) -> Option<&'a str> {
+        let rest = uri.path_and_query()?.as_str().strip_prefix(&self.prefix)?;
+        (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix(api_server: &'static str) -> Prefix {
+        Prefix::new("dp-1", &Uri::from_static(api_server)).unwrap()
+    }
+
+    fn request(method: Method, uri: &str, version: Version) -> Request<()> {
+        Request::builder().method(method).uri(uri).version(version).body(()).unwrap()
+    }
+
+    fn target(path: &str) -> Result<Target, BadTarget> {
+        prefix("https://10.0.0.1:6443").target(&request(Method::GET, path, Version::HTTP_11))
+    }
+
+    #[test]
+    fn path_after_the_prefix_reaches_the_api_server_unchanged() {
+        for rest in [
+            "/",
+            "/api/v1/pods?watch=true&labelSelector=a%3Db,c!%3Dd",
+            "//api//v1/",
+            "//evil.example/api",
+            "/../../api",
+            "/api/v1/../../x/./y",
+            "/%2e%2e/%2E%2e%2fapi",
+            "/api%2Fv1/%00/%zz",
+            "/a;b=c/@:!$&'()*+,=~",
+            "/{\"x\"}|\\^",
+            "/api/ü?ü",
+            "/?",
+            "/a??b?c/d/../e",
+            "/http://evil.example/",
+        ] {
+            let found = target(&format!("/dp-1/gateway{rest}")).unwrap();
+            assert_eq!(found.uri.to_string(), format!("https://10.0.0.1:6443{rest}"));
+            assert_eq!(found.uri.path_and_query(), Some(&found.asked));
+            assert_eq!(found.asked.as_str(), rest);
+        }
+    }
+
+    #[test]
+    fn empty_path_becomes_a_slash() {
+        assert_eq!(target("/dp-1/gateway").unwrap().asked, "/");
+        assert_eq!(target("/dp-1/gateway?a=b/c").unwrap().asked, "/?a=b/c");
+        assert_eq!(target("/dp-1/gateway#f").unwrap().asked, "/");
+    }
+
+    #[test]
+    fn other_paths_are_not_the_gateways() {
+        for path in [
+            "/",
+            "/dp-1",
+            "/dp-1/gatewayx",
+            "/dp-1/gateway%2fapi",
+            "/dp-1/gateway;x",
+            "/dp-1%2Fgateway/api",
+            "/%64p-1/gateway/api",
+            "/DP-1/gateway/api",
+            "//dp-1/gateway/api",
+            "/x/../dp-1/gateway/api",
+            "/dp-2/gateway/api",
+            "/?/dp-1/gateway/",
+            "/processing/data-planes/dp-1/gateway/api",
+            "*",
+        ] {
+            assert!(!prefix("https://a").matches(&path.parse().unwrap()), "{path}");
+            assert_eq!(target(path), Err(BadTarget::NotAPath), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_path_is_a_target() {
+        let prefix = prefix("https://a");
+        let refused = |method, uri: &str, version| prefix.target(&request(method, uri, version)).is_err();
+        for uri in ["http://evil.example/dp-1/gateway/api", "https://a/dp-1/gateway/api"] {
+            assert!(refused(Method::GET, uri, Version::HTTP_11), "{uri}");
+            assert!(refused(Method::GET, uri, Version::HTTP_10), "{uri}");
+            // Its scheme and authority are fields of their own, and change nothing.
+            let found = prefix.target(&request(Method::GET, uri, Version::HTTP_2)).unwrap();
+            assert_eq!(found.uri, "https://a/api");
+        }
+        for uri in ["evil.example:443", "/dp-1/gateway/api"] {
+            assert!(refused(Method::CONNECT, uri, Version::HTTP_11), "{uri}");
+            assert!(refused(Method::CONNECT, uri, Version::HTTP_2), "{uri}");
+        }
+        assert!(refused(Method::OPTIONS, "*", Version::HTTP_11));
+    }
+
+    #[test]
+    fn path_of_the_api_servers_address_comes_first() {
+        let prefix = prefix("https://me:secret@rancher.example/k8s/clusters/c-1/");
+        let found = prefix.target(&request(Method::GET, "/dp-1/gateway/api?x", Version::HTTP_11)).unwrap();
+        assert_eq!(found.uri, "https://rancher.example/k8s/clusters/c-1/api?x");
+        assert_eq!(found.asked, "/api?x");
+        assert_eq!(prefix.host(), "rancher.example");
+    }
+
+    #[test]
+    fn address_without_host_is_refused() {
+        for address in ["/", "/api", "host:443"] {
+            assert!(Prefix::new("dp-1", &Uri::from_static(address)).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn path_that_is_too_long_with_the_base_is_refused() {
+        let found = prefix(concat!("https://a/", "0123456789012345678901234567890123456789")).target(&request(
+            Method::GET,
+            &format!("/dp-1/gateway/{}", "x".repeat(65_500)),
+            Version::HTTP_11,
+        ));
+        assert_eq!(found, Err(BadTarget::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_stays_as_it_is_and_goes_to_one_host(rest in "[/?][!-~&&[^#<>`]]{0,60}") {
+            if let Ok(uri) = format!("/dp-1/gateway{rest}").parse::<Uri>() {
+                let found = prefix("https://a:1").target(&request(Method::GET, &uri.to_string(), Version::HTTP_11));
+                let found = found.unwrap().uri;
+                let sent = if rest.starts_with('/') { rest } else { format!("/{rest}") };
+                prop_assert_eq!(found.authority().unwrap().as_str(), "a:1");
+                prop_assert_eq!(found.path_and_query().unwrap().as_str(), sent);
+            }
+        }
+    }
+}

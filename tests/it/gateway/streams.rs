@@ -1,0 +1,170 @@
+//! What is open is cut the moment the membership ends, on every replica, and says why.
+
+use std::net::TcpListener;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Gateways, Guest, Running, config_map};
+use crate::support::{RawConnection, eventually, now};
+
+/// Watches through both replicas that have shown the first event.
+fn watches(gateways: &Gateways, guest: &Guest) -> [Running; 2] {
+    let watch = |file| Running::start(gateways.cluster, file, &["get", "configmaps", "-w", "-n", "default"]);
+    let watches = [watch(&guest.file), watch(&guest.elsewhere)];
+    watches.iter().for_each(|watch| watch.wait_for("kube-root-ca.crt"));
+    watches
+}
+
+/// Ends the membership in a way, and checks that both watches end with this reason, and that it refuses what comes
+/// after.
+#[track_caller]
+fn cuts(gateways: &Gateways, guest: &Guest, reason: &str, end: impl FnOnce()) {
+    let watches = watches(gateways, guest);
+    end();
+    for watch in watches {
+        let (_, output) = watch.ended();
+        assert!(output.contains(reason), "{reason} in {output}");
+    }
+    for file in [&guest.file, &guest.elsewhere] {
+        let output = gateways.cluster.kubectl_with(file, &["get", "configmaps", "-n", "default"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(reason), "{reason} in {text}");
+    }
+}
+
+#[test]
+fn revocation_cuts_watches() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    cuts(gateways, &guest, "this membership was ended early", || {
+        gateways.first.owner.delete(&guest.member.path("")).expect(204);
+    });
+}
+
+#[test]
+fn member_deleted_with_kubectl_cuts_watches() {
+    let gateways = Gateways::shared();
+    let role = gateways.role();
+    let guest = gateways.member(&role);
+    cuts(gateways, &guest, "this membership was ended early", || {
+        gateways.cluster.kubectl(&["delete", "dpm", guest.member.name(), "-n", &role.namespace, "--wait=false"]);
+    });
+}
+
+#[test]
+fn new_credential_cuts_watches() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    cuts(gateways, &guest, "the member's credential was replaced", || {
+        gateways.first.owner.post(&guest.member.path("/credentials"), &json!({})).expect(201);
+    });
+}
+
+#[test]
+fn revoked_kubeconfig_cuts_its_watches_and_no_others() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    let other = gateways.cluster.save(&guest.member.engineer.get(&guest.member.path("/kubeconfig")).expect(200).text);
+    let mut lives = Running::start(gateways.cluster, &other, &["get", "configmaps", "-w", "-n", "default"]);
+    lives.wait_for("kube-root-ca.crt");
+    let jti = guest.member.listed(&gateways.first.owner)[0].clone();
+    cuts(gateways, &guest, "this kubeconfig was revoked", || {
+        gateways.first.owner.delete(&guest.member.path(&format!("/kubeconfigs/{jti}"))).expect(204);
+    });
+    gateways.cluster.create(&config_map(&format!("after-{}", guest.member.name())));
+    lives.wait_for(&format!("after-{}", guest.member.name()));
+    assert!(lives.is_running());
+}
+
+#[test]
+fn removed_role_cuts_watches() {
+    let gateways = Gateways::shared();
+    let role = gateways.role();
+    let guest = gateways.member(&role);
+    cuts(gateways, &guest, "this membership was ended early", || {
+        gateways.cluster.delete_namespace(&role.namespace);
+    });
+}
+
+#[test]
+fn expiry_cuts_watches() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member_for(&gateways.role(), "short", 12);
+    let started = Instant::now();
+    cuts(gateways, &guest, "this membership ended at 20", || {});
+    assert!(started.elapsed().as_secs() >= 2, "not before its end");
+}
+
+#[test]
+fn shortening_cuts_watches_at_the_new_end() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    cuts(gateways, &guest, "this membership ended at 20", || {
+        let soon = now() + chrono::TimeDelta::seconds(3);
+        let body = json!({"expiresAt": soon.to_rfc3339()});
+        gateways.first.owner.patch(&guest.member.path(""), &body).expect(200);
+    });
+}
+
+#[test]
+fn watch_lives_past_the_old_end_after_an_extension() {
+    let gateways = Gateways::shared();
+    let role = gateways.role();
+    let guest = gateways.member(&role);
+    let mut watches = watches(gateways, &guest);
+    let old = now() + chrono::TimeDelta::seconds(15);
+    let path = guest.member.path("");
+    gateways.first.owner.patch(&path, &json!({"expiresAt": old.to_rfc3339()})).expect(200);
+    gateways.first.owner.patch(&path, &json!({"duration": "1"})).expect(200);
+    eventually("the old end is over", || (now() > old + chrono::TimeDelta::seconds(2)).then_some(()));
+    gateways.cluster.create(&config_map("after-the-old-end"));
+    for watch in &mut watches {
+        watch.wait_for("after-the-old-end");
+        assert!(watch.is_running());
+    }
+}
+
+#[test]
+fn stream_is_in_the_audit_trail_from_its_opening_to_its_end() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    let jti = guest.member.listed(&gateways.first.owner)[0].clone();
+    let watches = watches(gateways, &guest);
+    gateways.first.owner.delete(&guest.member.path("")).expect(204);
+    watches.into_iter().for_each(|watch| drop(watch.ended()));
+    let closed = eventually("the end of the stream is recorded", || {
+        let events = gateways.first.audit(&guest.member.id);
+        events.into_iter().find(|event| event["event"] == "STREAM_CLOSED")
+    });
+    assert_eq!((&closed["jti"], &closed["reason"]), (&json!(jti), &json!("REVOKED")), "{closed}");
+    assert_eq!(closed["call"]["verb"], "watch");
+    assert_eq!((&closed["call"]["resource"], &closed["call"]["namespace"]), (&json!("configmaps"), &json!("default")));
+    assert!(closed["bytesToClient"].is_u64(), "{closed}");
+    let events = gateways.first.audit(&guest.member.id);
+    let opened = events.iter().find(|event| event["event"] == "STREAM_OPENED").unwrap();
+    assert_eq!(opened["requestId"], closed["requestId"]);
+    let minted = events.iter().find(|event| event["event"] == "GATEWAY_TOKEN_MINTED").unwrap();
+    assert_eq!(minted["jti"], json!(jti));
+    assert!(minted["minted"]["jti"].is_string() && minted["minted"]["jti"] != json!(jti));
+}
+
+#[test]
+fn upgrade_that_waits_for_an_answer_is_cut() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.executor());
+    // A kubelet that takes connections and says nothing.
+    let kubelet = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pod = gateways.pod(&guest, Some(kubelet.local_addr().unwrap().port()));
+    let mut connection = RawConnection::connect(gateways.cluster, &gateways.first);
+    connection.send(&format!(
+        "POST /dp-1/gateway/api/v1/namespaces/default/pods/{pod}/exec?command=a&stdout=1 HTTP/1.1\r\nHost: a\r\n\
+         Authorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
+         X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n",
+        guest.token
+    ));
+    let _silent = kubelet.accept().unwrap();
+    gateways.first.owner.delete(&guest.member.path("")).expect(204);
+    let answer = connection.answer();
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("this membership was ended early"), "{answer}");
+}
