@@ -1,6 +1,7 @@
 //! Creating tokens and sessions under numbered names.
 //!
-//! The API server creates each name only once, and that enforces the limits on tokens and sessions.
+//! The API server creates each name only once, and that enforces the limits on tokens and sessions. One token too many
+//! is refused; one session too many replaces the oldest.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
@@ -8,33 +9,43 @@ use kube::Resource as _;
 use super::{AccessTokens, CONFLICT_RETRIES, NewToken};
 use crate::cluster::{Error, ErrorKind};
 use crate::crd;
-use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SessionSpec, SubjectSpec};
+use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SubjectSpec};
 use crate::domain::access_token::{AccessToken, Owner, TokenId, TokenSecret, owner_key};
-use crate::domain::session::{MAX_SESSIONS, SessionOrigin};
+use crate::domain::session::SessionOrigin;
 use crate::observability::audit::{Actor, Cause, Kind};
 
 /// Label on a token: its owner's [`owner_key`].
 const OWNER_LABEL: &str = "daypass.dev/token-owner";
-/// Label on a session: its token's UID.
+/// Label on a session: the UID of its token or member, or its owner's [`owner_key`].
 const SESSION_LABEL: &str = "daypass.dev/session-of";
 
 /// Why no token or session was created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateTokenError {
-    /// The owner or token already has the maximum number of live tokens or sessions.
-    #[error("too many live tokens or sessions")]
+    /// The owner already has the maximum number of live tokens.
+    #[error("too many live tokens")]
     TooMany,
     /// A call failed.
     #[error(transparent)]
     Cluster(#[from] Error),
 }
 
-/// The numbered names for an owner's tokens or a token's sessions, and the metadata of their objects.
+/// The numbered names for an owner's tokens or for the sessions of one origin, and the metadata of their objects.
 struct Slots {
     prefix: String,
     most: usize,
     label: (&'static str, String),
     object_owner: Option<OwnerReference>,
+}
+
+/// What can be done about the name of a new token or session.
+enum Name {
+    /// It is free.
+    Free(String),
+    /// Another one has it, which must end first.
+    OfOldest(Box<AccessToken>),
+    /// None was free, but one is now: try again.
+    Again,
 }
 
 impl AccessTokens {
@@ -53,29 +64,35 @@ impl AccessTokens {
             label: (OWNER_LABEL, key),
             object_owner: self.cluster.own_account().await,
         };
-        self.create_in(&slots, &new, None).await
+        self.create_in(&slots, &new, None, Cause::internal(&Actor::Daypass)).await
     }
 
+    /// `cause` is that of the end of a session that this one replaces.
     pub(super) async fn create_session(
         &self,
         new: NewToken,
         of: SessionOrigin,
+        cause: Cause<'_>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
-        let token = OwnerReference {
-            api_version: crd::AccessToken::api_version(&()).into_owned(),
-            kind: crd::AccessToken::kind(&()).into_owned(),
-            name: of.token.clone(),
-            uid: of.token_uid.clone(),
-            controller: None,
-            block_owner_deletion: None,
-        };
         let slots = Slots {
-            prefix: format!("{}-s", of.token),
-            most: MAX_SESSIONS,
-            label: (SESSION_LABEL, of.token_uid.clone()),
-            object_owner: Some(token),
+            prefix: prefix(&of, &new.owner),
+            most: of.most(),
+            label: (SESSION_LABEL, session_label(&of, &new.owner)),
+            // A member is in another namespace, where it cannot own an object of this one.
+            object_owner: match &of {
+                SessionOrigin::Token { token, token_uid, .. } => Some(token_reference(token, token_uid)),
+                SessionOrigin::Owner | SessionOrigin::Member { .. } => self.cluster.own_account().await,
+            },
         };
-        self.create_in(&slots, &new, Some(&of)).await
+        self.create_in(&slots, &new, Some(&of), cause).await
+    }
+
+    /// Lists the sessions of this origin, ended ones and those of an earlier secret included. Of several people who
+    /// had the owner's name one after the other, only the owner's.
+    pub(super) async fn sessions_of(&self, of: &SessionOrigin, owner: &Owner) -> Result<Vec<AccessToken>, Error> {
+        let mut sessions = self.list(Some((SESSION_LABEL, &session_label(of, owner)))).await?;
+        sessions.retain(|session| session.session.is_some() && is_same(&session.owner, owner));
+        Ok(sessions)
     }
 
     async fn create_in(
@@ -83,6 +100,7 @@ impl AccessTokens {
         slots: &Slots,
         new: &NewToken,
         session: Option<&SessionOrigin>,
+        cause: Cause<'_>,
     ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
         let untrusted =
             || Error::new("create_access_token", "-", ErrorKind::Conflict, "the owner's issuer is not trusted");
@@ -90,7 +108,15 @@ impl AccessTokens {
         // Losing a name to another request means one more token, so there are never more lost tries than names. The
         // extra ones are for names that another request is just freeing.
         for _ in 0..=slots.most + CONFLICT_RETRIES {
-            let Some(name) = self.free_name(slots, &new.owner, session).await? else { continue };
+            let name = match self.name(slots, &new.owner, session).await? {
+                Name::Free(name) => name,
+                Name::Again => continue,
+                Name::OfOldest(oldest) => match self.end_as_seen(&oldest, Kind::SessionEnded, cause).await {
+                    Ok(_) => oldest.id.object_name().to_owned(),
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error.into()),
+                },
+            };
             let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());
             let spec = spec(&secret, new, &identity, session);
@@ -99,33 +125,39 @@ impl AccessTokens {
                 result => return Ok((self.bounded(result?), secret)),
             }
         }
-        Err(CreateTokenError::TooMany)
+        match session {
+            None => Err(CreateTokenError::TooMany),
+            Some(_) => Err(Error::changed_too_often("create_access_token", &slots.prefix).into()),
+        }
     }
 
-    /// A random free name, so that concurrent requests seldom choose the same one. `None` if none was free but one is
-    /// now: try again.
-    async fn free_name(
+    /// A random free name, so that concurrent requests seldom choose the same one, or the name of the oldest session.
+    async fn name(
         &self,
         slots: &Slots,
         owner: &Owner,
         session: Option<&SessionOrigin>,
-    ) -> Result<Option<String>, CreateTokenError> {
+    ) -> Result<Name, CreateTokenError> {
         let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
         // Sessions of an earlier secret have ended too, and so have tokens of an earlier account with the owner's
         // name. Those of another person with that name have not: people share the limit of their name.
-        let is_same = |of: &Owner| owner.service_account().is_none() || of.uid == owner.uid;
+        let counts = |of: &Owner| owner.service_account().is_none() || of.uid == owner.uid;
         let is_live = |token: &AccessToken| {
-            self.has_not_ended(token) && token.session.as_ref() == session && is_same(&token.owner)
+            self.has_not_ended(token) && token.session.as_ref() == session && counts(&token.owner)
         };
         let (live, dead): (Vec<_>, Vec<_>) = found.into_iter().partition(is_live);
         if live.len() >= slots.most {
-            return Err(CreateTokenError::TooMany);
+            // One's own first: of people who share a name, nobody signs the others out without need.
+            let oldest = live.into_iter().min_by_key(|token| (!is_same(&token.owner, owner), token.created_at));
+            let replaced = session.and(oldest).ok_or(CreateTokenError::TooMany)?;
+            return Ok(Name::OfOldest(Box::new(replaced)));
         }
         let is_taken = |name: &String| live.iter().chain(&dead).any(|token| token.id.object_name() == name);
         let mut free: Vec<String> = (0..slots.most).map(|number| format!("{}{number}", slots.prefix)).collect();
         free.retain(|name| !is_taken(name));
         if free.is_empty() {
-            return self.remove_dead(dead).await.map(|()| None).map_err(CreateTokenError::from);
+            self.remove_dead(dead).await?;
+            return Ok(Name::Again);
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -134,7 +166,7 @@ impl AccessTokens {
             reason = "there are at most a few hundred names"
         )]
         let any = (self.entropy.fraction() * free.len() as f64) as usize;
-        Ok(Some(free.swap_remove(any.min(free.len() - 1))))
+        Ok(Name::Free(free.swap_remove(any.min(free.len() - 1))))
     }
 
     /// Ends tokens or sessions that no longer count but that the sweep has not removed yet, to free their names.
@@ -160,8 +192,43 @@ impl AccessTokens {
     }
 }
 
+/// Whether two owners are the same account, person or user. Attributes and groups may differ.
+fn is_same(one: &Owner, other: &Owner) -> bool {
+    let person = |owner: &Owner| owner.subject.as_ref().map(|it| (it.issuer.clone(), it.subject.clone()));
+    one.username == other.username && person(one) == person(other) && one.uid == other.uid
+}
+
+/// How the names of the sessions of this origin begin.
+fn prefix(of: &SessionOrigin, owner: &Owner) -> String {
+    match of {
+        SessionOrigin::Token { token, .. } => format!("{token}-s"),
+        SessionOrigin::Owner => format!("{}-o", owner_key(&owner.username)),
+        SessionOrigin::Member { .. } => format!("{}-m", owner_key(&owner.username)),
+    }
+}
+
+/// The label of the sessions of this origin. A key is shorter than any UID.
+fn session_label(of: &SessionOrigin, owner: &Owner) -> String {
+    match of {
+        SessionOrigin::Token { token_uid, .. } => token_uid.clone(),
+        SessionOrigin::Owner => owner_key(&owner.username),
+        SessionOrigin::Member { uid, .. } => uid.clone(),
+    }
+}
+
+fn token_reference(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: crd::AccessToken::api_version(&()).into_owned(),
+        kind: crd::AccessToken::kind(&()).into_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: None,
+        block_owner_deletion: None,
+    }
+}
+
 fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&SessionOrigin>) -> AccessTokenSpec {
-    let (owner, session) = (&new.owner, session.cloned());
+    let owner = &new.owner;
     AccessTokenSpec {
         id: secret.subject().to_string(),
         name: new.name.clone(),
@@ -183,6 +250,6 @@ fn spec(secret: &TokenSecret, new: &NewToken, identity: &str, session: Option<&S
         token_hash: secret.hash().as_hex().to_owned(),
         rotated_hashes: Vec::new(),
         identity: identity.to_owned(),
-        session: session.map(|of| SessionSpec { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+        session: session.cloned().map(Into::into),
     }
 }

@@ -1,4 +1,4 @@
-//! The use cases of access tokens: creating, authenticating, changing and ending tokens and their sessions.
+//! The use cases of access tokens and sessions: creating, authenticating, changing and ending them.
 //!
 //! Reads go to the API server, so every replica refuses a token as soon as one replica has revoked it. Every function
 //! returns the [`Error`] of a failed call; only further reasons are documented.
@@ -8,15 +8,16 @@ mod create;
 mod end;
 mod identity;
 mod owners;
+mod sessions;
 
-pub use authenticate::AuthenticatedToken;
+pub use authenticate::Authenticated;
 pub use create::CreateTokenError;
 pub use identity::{CurrentIdentity, IdentityConfig};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Utc};
 
 use futures::{Stream, StreamExt as _};
 
@@ -24,8 +25,6 @@ use self::identity::KnownIssuer;
 use crate::clock::{Clock, Entropy, NoEntropy};
 use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
 use crate::domain::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret};
-use crate::domain::session::{SESSION_LIFETIME, SessionOrigin};
-use crate::domain::text::escape_hidden;
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a change on the newer version after a conflict.
@@ -133,34 +132,6 @@ impl AccessTokens {
         let (token, secret) = self.create_token(new).await?;
         self.report(Kind::TokenCreated, &token, cause);
         Ok((token, secret))
-    }
-
-    /// Creates a session for a token that has just been authenticated.
-    ///
-    /// # Errors
-    /// [`CreateTokenError::TooMany`] if the token already has the maximum number of live sessions.
-    pub async fn sign_in(
-        &self,
-        token: &AccessToken,
-        cause: Cause<'_>,
-    ) -> Result<(AccessToken, TokenSecret), CreateTokenError> {
-        let end = (self.clock.now() + SESSION_LIFETIME).min(token.ends_at(&self.rules)).trunc_subsecs(0);
-        let new = NewToken {
-            // The token may be older than the schema's rule for texts; a session is a new object.
-            name: escape_hidden(&token.name),
-            owner: token.owner.clone(),
-            created_by: escape_hidden(&token.created_by),
-            scopes: token.scopes.clone(),
-            expires_at: end,
-        };
-        let of = SessionOrigin {
-            token: token.id.object_name().to_owned(),
-            token_uid: token.uid.clone(),
-            secret: token.hash.fingerprint().to_owned(),
-        };
-        let (session, secret) = self.create_session(new, of).await?;
-        self.report(Kind::SessionCreated, &session, cause);
-        Ok((session, secret))
     }
 
     /// Renames a token.

@@ -34,8 +34,16 @@ impl AccessTokens {
         }))
     }
 
-    /// The token owner for an identity that Kubernetes has just authenticated; `None` if it cannot own tokens.
+    /// The token owner for an identity that has just been authenticated; `None` if it cannot own tokens.
     pub fn owner_of(&self, identity: &Identity) -> Option<Owner> {
+        let owner = self.session_owner_of(identity)?;
+        // The tokens of a user outlast what gave it this UID, unless an issuer vouches for it.
+        let uid = owner.uid.clone().filter(|_| owner.service_account().is_some() || owner.subject.is_some());
+        self.may_own_tokens(&owner).then_some(Owner { uid, ..owner })
+    }
+
+    /// The owner of the sessions of an identity that has just been authenticated; `None` if it cannot have any.
+    pub fn session_owner_of(&self, identity: &Identity) -> Option<Owner> {
         let (username, extra) = (identity.username.clone(), lasting(&identity.extra));
         // Never store only some of the attributes: an authorizer may restrict the identity because of any of them.
         if !fits(&extra) {
@@ -47,8 +55,10 @@ impl AccessTokens {
             return uid.map(|uid| Owner { username, uid: Some(uid), subject: None, groups: None, extra });
         }
         let names = identity.groups.iter().filter(|name| !is_reserved(name)).cloned().collect();
-        let subject = identity.subject.clone();
-        let uid = identity.uid.clone().filter(|_| subject.is_some());
+        let (uid, subject) = (identity.uid.clone(), identity.subject.clone());
+        if uid.as_deref().is_some_and(|uid| !is_bounded(uid, MAX_KUBERNETES_USERNAME)) {
+            return None;
+        }
         self.user(username, names, extra).map(|owner| Owner { uid, subject, ..owner })
     }
 
@@ -60,16 +70,21 @@ impl AccessTokens {
             let uid = self.account_uid(namespace, name).await?;
             return Ok(uid.map(|uid| Owner { username, uid: Some(uid), subject: None, groups: None, extra: None }));
         }
-        Ok(self.user(username, Vec::new(), Extra::new()).map(|owner| Owner { subject, ..owner }))
+        let user = self.user(username, Vec::new(), Extra::new()).filter(|owner| self.may_own_tokens(owner));
+        Ok(user.map(|owner| Owner { subject, ..owner }))
     }
 
-    /// A user as the owner; `None` if a name is invalid or reserved, or if only service accounts can own tokens.
+    fn may_own_tokens(&self, owner: &Owner) -> bool {
+        owner.service_account().is_some() || self.rules.max_user_lifetime.is_some()
+    }
+
+    /// A user as the owner; `None` if a name is invalid or reserved.
     fn user(&self, username: String, names: Vec<String>, extra: Extra) -> Option<Owner> {
         let is_group = |name: &String| !name.is_empty() && is_bounded(name, MAX_KUBERNETES_USERNAME);
         let are_groups = names.len() <= MAX_GROUPS && names.iter().all(is_group);
         // Lists show the owner's name, so it must not look like another one.
         let is_name = !username.is_empty() && check_text(&username, MAX_KUBERNETES_USERNAME).is_ok();
-        (are_groups && is_name && !is_reserved(&username) && self.rules.max_user_lifetime.is_some()).then(|| Owner {
+        (are_groups && is_name && !is_reserved(&username)).then(|| Owner {
             username,
             uid: None,
             subject: None,

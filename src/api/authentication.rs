@@ -1,8 +1,7 @@
 //! Extractors that authenticate REST requests, and the errors for refused credentials.
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use serde::Deserialize;
 
 use super::State;
 use super::problem::{Code, Problem};
@@ -23,13 +22,13 @@ const DOWNLOAD: &str = "/members/{id}/kubeconfig";
 
 /// A caller or a member, for operations that are open to both.
 #[derive(Debug)]
-pub(super) enum CallerOrMember {
+pub(crate) enum CallerOrMember {
     Caller(Box<Caller>),
     Member(Box<MemberSession>),
 }
 
 impl CallerOrMember {
-    pub(super) fn cause<'a>(&'a self, context: &'a RequestContext) -> Cause<'a> {
+    pub(crate) fn cause<'a>(&'a self, context: &'a RequestContext) -> Cause<'a> {
         match self {
             Self::Caller(caller) => caller.cause(&context.origin),
             Self::Member(session) => session.cause(&context.origin),
@@ -51,36 +50,53 @@ pub(super) fn credentials(context: &RequestContext, parts: &Parts) -> Result<Cre
     Ok(credentials)
 }
 
+/// Authenticates a caller or a member, as the form of the credential says.
+///
+/// # Errors
+/// The error for the client.
+pub(crate) async fn caller_or_member(
+    context: &RequestContext,
+    credentials: &Credentials,
+    id: Option<&str>,
+) -> Result<CallerOrMember, Problem> {
+    if credentials.is_member() {
+        return Ok(CallerOrMember::Member(Box::new(member(context, credentials, id).await?)));
+    }
+    let caller = caller(context, credentials).await.map_err(|refusal| caller_problem(context, refusal))?;
+    Ok(CallerOrMember::Caller(Box::new(caller)))
+}
+
 /// Authenticates a caller.
-pub(super) async fn caller(context: &RequestContext, credentials: &Credentials) -> Result<Caller, Refusal> {
+pub(crate) async fn caller(context: &RequestContext, credentials: &Credentials) -> Result<Caller, Refusal> {
     let caller = context.state.authn.caller(credentials, &context.operation, &context.origin).await?;
     context.connection.authenticate();
     Ok(caller)
 }
 
 /// The error for a caller that was not authenticated.
-pub(super) fn caller_problem(context: &RequestContext, refusal: Refusal) -> Problem {
+pub(crate) fn caller_problem(context: &RequestContext, refusal: Refusal) -> Problem {
     let challenges = if matches!(refusal, Refusal::Refused) { &CALLER_REFUSED } else { &CALLER };
     // Without access tokens, Bearer is the only scheme left.
     let accepted = if context.state.authn.methods().access_tokens { challenges.len() } else { 1 };
     problem(refusal, &challenges[..accepted])
 }
 
-async fn member(
+/// Authenticates a member: the one of this id, if the path names one.
+pub(crate) async fn member(
     context: &RequestContext,
     credentials: &Credentials,
-    parts: &mut Parts,
+    id: Option<&str>,
 ) -> Result<MemberSession, Problem> {
-    #[derive(Deserialize)]
-    struct IdInPath {
-        id: String,
-    }
-    let path = Path::<IdInPath>::from_request_parts(parts, &()).await;
-    let Path(IdInPath { id }) = path.map_err(|_| Problem::new(Code::NotFound))?;
-    let session = context.state.authn.member(credentials, &id, &context.origin).await;
+    let session = context.state.authn.member(credentials, id, &context.origin).await;
     let session = session.map_err(|refusal| problem(refusal, &MEMBER))?;
     context.connection.authenticate();
     Ok(session)
+}
+
+/// The member's id in the path, if its route has one.
+async fn id_in_path(parts: &mut Parts) -> Result<Option<String>, Problem> {
+    let found = RawPathParams::from_request_parts(parts, &()).await.map_err(|_| Problem::new(Code::NotFound))?;
+    Ok(found.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()))
 }
 
 fn problem(refusal: Refusal, challenges: &[&'static str]) -> Problem {
@@ -122,7 +138,8 @@ impl FromRequestParts<State> for MemberSession {
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = RequestContext::from_request_parts(parts, state).await?;
         let credentials = credentials(&context, parts)?;
-        member(&context, &credentials, parts).await
+        let id = id_in_path(parts).await?;
+        member(&context, &credentials, id.as_deref()).await
     }
 }
 
@@ -132,11 +149,8 @@ impl FromRequestParts<State> for CallerOrMember {
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let context = RequestContext::from_request_parts(parts, state).await?;
         let credentials = credentials(&context, parts)?;
-        if credentials.is_member() {
-            return Ok(Self::Member(Box::new(member(&context, &credentials, parts).await?)));
-        }
-        let caller = caller(&context, &credentials).await.map_err(|refusal| caller_problem(&context, refusal))?;
-        Ok(Self::Caller(Box::new(caller)))
+        let id = id_in_path(parts).await?;
+        caller_or_member(&context, &credentials, id.as_deref()).await
     }
 }
 

@@ -124,8 +124,7 @@ codes! {
         code: "DP_ERR_TOKENS_DISABLED",
         status: FORBIDDEN,
         title: "Token based authentication is disabled",
-        cause: "The call would create or rotate an access token or open a session, and the operator has turned \
-            access tokens off.",
+        cause: "The call would create or rotate an access token, and the operator has turned access tokens off.",
         remedy: "Ask the operator to add `access-token` to `server.authMethods`. Listing and revoking still work.",
     }
     RefusedByClusterPolicy {
@@ -197,13 +196,6 @@ codes! {
         title: "The owner has its maximum number of access tokens",
         cause: "The owner has as many live access tokens as `accessTokens.maxPerOwner` allows.",
         remedy: "Revoke one that is no longer needed.",
-    }
-    TooManySessions {
-        code: "DP_ERR_TOO_MANY_SESSIONS",
-        status: CONFLICT,
-        title: "The access token has its maximum number of sessions",
-        cause: "The access token has 16 live sessions.",
-        remedy: "Sign out of one with `DELETE /sessions/current`, or wait: each ends within 30 minutes.",
     }
     MembershipTooShort {
         code: "DP_ERR_MEMBERSHIP_TOO_SHORT",

@@ -14,9 +14,10 @@ use super::fields::NO_STORE;
 use super::page::only_parameter;
 use super::problem::Problem;
 use super::request_context::RequestContext;
+use super::sessions::SessionKindView;
 use crate::authn::Caller;
 use crate::cluster::{Access, Privilege, Resource, Verb};
-use crate::domain::access_token::{Extra, Scope};
+use crate::domain::access_token::{AccessToken, Extra, Scope};
 use crate::domain::role::RoleId;
 
 /// Who the caller is, and what it may do.
@@ -64,6 +65,10 @@ struct SelfView {
 struct CredentialView {
     /// Its kind.
     r#type: CredentialKind,
+    /// What a session was issued for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    issued_for: Option<SessionKindView>,
     /// The id of the access token; of a session, of the one that opened it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, nullable = false)]
@@ -185,17 +190,18 @@ impl RequestContext {
 impl CredentialView {
     fn of(caller: &Caller) -> Self {
         let token_id = caller.token.as_ref().map(|token| token.id.to_string());
-        match (&caller.session, &caller.token) {
-            (Some(session), _) => {
-                Self { r#type: CredentialKind::Session, token_id, expires_at: Some(session.expires_at) }
-            }
-            (None, Some(token)) => {
-                Self { r#type: CredentialKind::AccessToken, token_id, expires_at: Some(token.expires_at) }
-            }
-            (None, None) if caller.id_token_end.is_some() => {
-                Self { r#type: CredentialKind::IdToken, token_id, expires_at: caller.id_token_end }
-            }
-            (None, None) => Self { r#type: CredentialKind::KubernetesToken, token_id, expires_at: None },
+        let (session, token) = (caller.session.as_ref(), caller.token.as_ref());
+        let kind = match (session, token) {
+            (Some(_), _) => CredentialKind::Session,
+            (None, Some(_)) => CredentialKind::AccessToken,
+            (None, None) if caller.identity.subject.is_some() => CredentialKind::IdToken,
+            (None, None) => CredentialKind::KubernetesToken,
+        };
+        Self {
+            r#type: kind,
+            issued_for: session.and_then(AccessToken::session_kind).map(Into::into),
+            token_id,
+            expires_at: session.or(token).map(|it| it.expires_at).or(caller.token_end),
         }
     }
 }

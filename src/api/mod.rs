@@ -1,7 +1,7 @@
 //! The REST API.
 
 mod answer;
-mod authentication;
+pub(crate) mod authentication;
 mod authorization;
 mod body;
 mod error_codes;
@@ -15,10 +15,10 @@ mod members;
 mod middleware;
 mod openapi;
 mod page;
-mod problem;
-mod request_context;
+pub(crate) mod problem;
+pub(crate) mod request_context;
 mod schemas;
-mod sessions;
+pub(crate) mod sessions;
 mod settings;
 mod tokens;
 

@@ -16,19 +16,19 @@ const MAX_REQUEST: usize = 512;
 
 /// The context of a request. The outermost middleware builds it once.
 #[derive(Debug, Clone)]
-pub(super) struct RequestContext {
-    pub(super) state: State,
+pub(crate) struct RequestContext {
+    pub(crate) state: State,
     /// Where it comes from, and its id.
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
     /// Method and route, without the ids in the path.
-    pub(super) operation: String,
+    pub(crate) operation: String,
     /// Its connection, which has to know when a credential is accepted.
-    pub(super) connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl RequestContext {
     /// The context of a request with this id and this (redacted) path.
-    pub(super) fn new(state: State, request: &Request, id: String, path: &str, connection: Connection) -> Self {
+    pub(crate) fn new(state: State, request: &Request, id: String, path: &str, connection: Connection) -> Self {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());

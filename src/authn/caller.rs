@@ -1,15 +1,16 @@
-//! Authenticates callers, by a Kubernetes token, an ID token or an access token.
+//! Authenticates callers, by a Kubernetes token, an ID token, an access token or a session.
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::in_progress::Place;
 use super::oidc::{Decider, Trusted};
 use super::{Authenticator, Credentials, Digest, PresentedSecret, Refusal};
 use crate::cluster::Identity;
-use crate::domain::access_token::{AccessToken, CREDENTIAL_ID, Scope, TokenSecret};
+use crate::domain::access_token::{AccessToken, CREDENTIAL_ID, IdForm, Scope, TokenSecret};
 use crate::domain::role::NAMESPACE_PREFIX;
+use crate::domain::token::expiry;
 use crate::observability::audit::{Actor, Cause, Origin};
 
 /// An authenticated caller.
@@ -17,12 +18,12 @@ use crate::observability::audit::{Actor, Cause, Origin};
 pub struct Caller {
     /// The identity that it acts as.
     pub identity: Identity,
-    /// Its access token, or that of its session; `None` with a token of somebody else.
+    /// Its access token, or that of its session; `None` with a token of somebody else, and with a session of one.
     pub token: Option<AccessToken>,
     /// Its session, if it presented one.
     pub session: Option<AccessToken>,
-    /// When its ID token ends.
-    pub id_token_end: Option<DateTime<Utc>>,
+    /// When its Kubernetes token or ID token ends, if it presented one that says so.
+    pub token_end: Option<DateTime<Utc>>,
     /// The actor in the audit trail.
     pub actor: Actor,
     /// Identifies its credential together with the requested operation.
@@ -54,7 +55,7 @@ struct Login {
     identity: Identity,
     token: Option<AccessToken>,
     session: Option<AccessToken>,
-    id_token_end: Option<DateTime<Utc>>,
+    token_end: Option<DateTime<Utc>>,
     actor: Actor,
 }
 
@@ -66,9 +67,15 @@ impl Authenticator {
     pub async fn caller(&self, presented: &Credentials, operation: &str, origin: &Origin) -> Result<Caller, Refusal> {
         let (digest, secret) = self.presented(presented, origin)?;
         let wrong = || self.refuse(Refusal::Refused, origin);
-        // Refuse without a lookup what no lookup can accept. That includes a member's credential: a member is no
-        // caller.
+        // Refuse without a lookup what no lookup can accept. That includes a member's credential and session: a member
+        // is no caller.
         let login = match secret {
+            PresentedSecret::AccessToken(Some(secret)) if secret.subject().form() == IdForm::SessionOfOwner => {
+                self.by_access_token(secret, presented.username()).boxed()
+            }
+            PresentedSecret::AccessToken(Some(secret)) if secret.subject().form() == IdForm::SessionOfMember => {
+                return Err(wrong());
+            }
             PresentedSecret::AccessToken(_) if !self.methods.access_tokens => {
                 return Err(self.refuse(Refusal::AccessTokensDisabled, origin));
             }
@@ -89,22 +96,48 @@ impl Authenticator {
         }
         // Nothing has been called so far: a future does nothing until it is awaited.
         let look_up = async { Ok(login.await?.filter(|login| !is_member(&login.identity))) };
-        let Login { identity, token, session, id_token_end, actor } =
+        let Login { identity, token, session, token_end, actor } =
             self.check(digest, origin, look_up).await?.ok_or_else(wrong)?;
         let place = self.in_progress.begin(who(&identity)).ok_or(Refusal::TooManyRequests)?;
-        Ok(Caller { identity, token, session, id_token_end, actor, request, place })
+        Ok(Caller { identity, token, session, token_end, actor, request, place })
     }
 
+    /// Authenticates the owner of this caller's session once more, by a credential that is no session: for what a
+    /// session may not do. The answer is who presented that credential, with no more than its scopes.
+    ///
+    /// # Errors
+    /// As [`Self::caller`]. Also if the credential is a session's, or that of somebody else.
+    pub async fn same_owner(
+        &self,
+        caller: &Caller,
+        presented: &Credentials,
+        operation: &str,
+        origin: &Origin,
+    ) -> Result<Caller, Refusal> {
+        let again = self.caller(presented, operation, origin).await?;
+        if again.session.is_some() || again.digest() != caller.digest() {
+            return Err(self.refuse(Refusal::Refused, origin));
+        }
+        Ok(again)
+    }
+
+    /// By an access token, or by the session of a caller.
     async fn by_access_token(&self, secret: &TokenSecret, username: Option<&str>) -> Result<Option<Login>, Refusal> {
-        let Some(login) = self.tokens.authenticate(secret, username).await? else { return Ok(None) };
-        let actor = Actor::AccessToken {
-            username: login.identity.username.clone(),
-            token_id: login.token.id.to_string(),
-            created_by: login.token.created_by.clone(),
-            subject: login.identity.subject.clone(),
+        let Some(found) = self.tokens.authenticate(secret, username).await? else { return Ok(None) };
+        let (identity, token, session) = (found.identity, found.token, found.session);
+        // A session is worth what it was issued for. Without its issuer, that of a person has ended already.
+        let of_kubernetes = token.is_none() && identity.subject.is_none();
+        if of_kubernetes && !self.methods.kubernetes_tokens {
+            return Ok(None);
+        }
+        let (username, subject) = (identity.username.clone(), identity.subject.clone());
+        let actor = match &token {
+            Some(AccessToken { id, created_by, .. }) => {
+                Actor::AccessToken { username, token_id: id.to_string(), created_by: created_by.clone(), subject }
+            }
+            None => Actor::Caller { username, subject },
         };
-        let (identity, token, session) = (login.identity, Some(login.token), login.session);
-        Ok(Some(Login { identity, token, session, id_token_end: None, actor }))
+        Ok(Some(Login { identity, token, session, token_end: None, actor }))
     }
 
     async fn by_id_token(
@@ -123,7 +156,7 @@ impl Authenticator {
             extra: credential_id.into_iter().collect(),
         };
         let actor = Actor::Caller { username: identity.username.clone(), subject: identity.subject.clone() };
-        Ok(Some(Login { identity, token: None, session: None, id_token_end: Some(person.expires_at), actor }))
+        Ok(Some(Login { identity, token: None, session: None, token_end: Some(person.expires_at), actor }))
     }
 
     async fn by_kubernetes_token(&self, token: &SecretString) -> Result<Option<Login>, Refusal> {
@@ -133,7 +166,9 @@ impl Authenticator {
         }
         Ok(identity.map(|identity| {
             let actor = Actor::Caller { username: identity.username.clone(), subject: None };
-            Login { identity, token: None, session: None, id_token_end: None, actor }
+            // The API server has verified the claims, if it is a JWT.
+            let token_end = expiry(token.expose_secret());
+            Login { identity, token: None, session: None, token_end, actor }
         }))
     }
 }

@@ -1,4 +1,5 @@
-//! The credentials in an Authorization header, classified once by their form.
+//! The credentials of a request, classified once by their form: in an Authorization header, in a form that somebody
+//! filled in, or in a session's cookie.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use http::header::AUTHORIZATION;
 use secrecy::SecretString;
 
 use super::Digest;
-use crate::domain::access_token::TokenSecret;
+use crate::domain::access_token::{IdForm, TokenSecret};
 use crate::domain::member::Credential;
 use crate::domain::secret::GATEWAY_PREFIX;
 
@@ -19,9 +20,9 @@ const MAX_LEN: usize = 16 * 1024;
 
 /// What a request presents.
 pub enum Credentials {
-    /// No Authorization header.
+    /// No Authorization header, an empty field, or no cookie.
     Nothing,
-    /// A header that cannot be parsed.
+    /// A header that cannot be parsed, or a cookie that holds no session's secret.
     Malformed,
     /// A secret.
     Presented {
@@ -52,7 +53,7 @@ pub enum Scheme {
 pub enum PresentedSecret {
     /// A member's credential; `None` if it is mistyped (its checksum is wrong).
     Member(Option<Credential>),
-    /// An access token or a session; `None` if it is mistyped.
+    /// An access token or a session of any kind; `None` if it is mistyped.
     AccessToken(Option<TokenSecret>),
     /// The token of a gateway kubeconfig. It is refused here, and never sent to the API server.
     Gateway,
@@ -93,21 +94,58 @@ impl Credentials {
         }
     }
 
+    /// What somebody typed into a form: a user name, which tokens do not need, and a secret.
+    ///
+    /// A user name beside a JWT is ignored, since password managers fill one in. A secret of no known form is refused
+    /// without a lookup: it may be the password for something else.
+    pub fn of_form(username: Option<&str>, secret: &str) -> Self {
+        let secret = secret.trim();
+        let username = username.map(str::trim).filter(|name| !name.is_empty());
+        if secret.is_empty() {
+            return Self::Nothing;
+        }
+        if secret.len() + username.map_or(0, str::len) > MAX_LEN {
+            return Self::Malformed;
+        }
+        match (PresentedSecret::of(secret), username) {
+            (Some(_), None) => Self::token(Scheme::Bearer, secret),
+            (None, _) if is_jwt(secret) => Self::token(Scheme::Bearer, secret),
+            (_, username) => Self::password(username.unwrap_or_default(), secret),
+        }
+    }
+
+    /// The secret of a session, from a cookie. Anything else is refused, an access token too: it would outlast the
+    /// page.
+    pub fn of_session(secret: &str) -> Self {
+        if secret.is_empty() {
+            return Self::Nothing;
+        }
+        let is_session = |secret: &TokenSecret| secret.subject().form() != IdForm::Token;
+        match TokenSecret::parse(secret).filter(is_session) {
+            Some(_) => Self::token(Scheme::Bearer, secret),
+            None => Self::Malformed,
+        }
+    }
+
     fn token(scheme: Scheme, token: &str) -> Self {
         let secret = PresentedSecret::of(token).unwrap_or_else(|| PresentedSecret::Foreign(token.into()));
         Self::Presented { scheme, username: None, digest: Digest::of([token.as_bytes()]), secret }
+    }
+
+    fn password(username: &str, password: &str) -> Self {
+        Self::Presented {
+            scheme: Scheme::Basic,
+            username: Some(username.to_owned()),
+            digest: Digest::of([username.as_bytes(), password.as_bytes()]),
+            secret: PresentedSecret::of(password).unwrap_or(PresentedSecret::Other),
+        }
     }
 
     /// Split at the last colon: the user names of callers contain colons, no secret does.
     fn basic(encoded: &str) -> Option<Self> {
         let text = SecretString::from(String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?);
         let (username, password) = secrecy::ExposeSecret::expose_secret(&text).rsplit_once(':')?;
-        Some(Self::Presented {
-            scheme: Scheme::Basic,
-            username: Some(username.to_owned()),
-            digest: Digest::of([username.as_bytes(), password.as_bytes()]),
-            secret: PresentedSecret::of(password).unwrap_or(PresentedSecret::Other),
-        })
+        Some(Self::password(username, password))
     }
 
     /// The user name that came with the secret.
@@ -128,9 +166,15 @@ impl Credentials {
         self.username().is_some()
     }
 
-    /// Whether the secret has the form of a member's credential.
+    /// Whether the secret has the form of a member's credential, or of a member's session.
     pub fn is_member(&self) -> bool {
-        matches!(self, Self::Presented { secret: PresentedSecret::Member(_), .. })
+        match self {
+            Self::Presented { secret: PresentedSecret::Member(_), .. } => true,
+            Self::Presented { secret: PresentedSecret::AccessToken(Some(secret)), .. } => {
+                secret.subject().form() == IdForm::SessionOfMember
+            }
+            _ => false,
+        }
     }
 
     /// The access token, if it is a well-formed one.
@@ -155,13 +199,23 @@ impl PresentedSecret {
     }
 }
 
+/// Whether a text has the form of a signed JWT (RFC 7515, section 3.1).
+fn is_jwt(text: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.split('.').count() == 3 && text.split('.').all(is_part)
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
     use secrecy::ExposeSecret as _;
 
     use super::*;
+    use crate::domain::access_token::{TokenId, owner_key};
     use crate::domain::member_id::MemberId;
+    use crate::domain::secret::SecretSubject as _;
 
     fn read(value: &str) -> Credentials {
         let mut headers = HeaderMap::new();
@@ -218,6 +272,57 @@ mod tests {
             assert!(matches!(token, Credentials::Presented { secret: PresentedSecret::AccessToken(None), .. }));
             // Never sent to the API server.
             assert!(matches!(present("dpg_x"), Credentials::Presented { secret: PresentedSecret::Gateway, .. }));
+        }
+    }
+
+    fn token(name: &str) -> String {
+        let id = TokenId::parse(&format!("{}-{name}-abcdef", owner_key("a"))).unwrap();
+        TokenSecret::new(id, &[7; 32]).expose().to_owned()
+    }
+
+    #[test]
+    fn session_of_a_member_is_told_from_others_by_its_form() {
+        for (name, of_member) in [("1", false), ("1-s2", false), ("o3", false), ("m3", true)] {
+            let credentials = read(&format!("Bearer {}", token(name)));
+            assert_eq!(credentials.is_member(), of_member, "{name}");
+            assert!(credentials.access_token().is_some());
+        }
+    }
+
+    #[test]
+    fn cookie_holds_the_secret_of_a_session_or_nothing() {
+        assert!(matches!(Credentials::of_session(""), Credentials::Nothing));
+        for name in ["1-s2", "o3", "m3"] {
+            let credentials = Credentials::of_session(&token(name));
+            assert!(credentials.access_token().is_some() && credentials.is_bearer(), "{name}");
+        }
+        let member = Credential::new(MemberId::parse("view.a").unwrap(), &[7; 32]);
+        let mistyped = token("o3").replace("-o3-", "-o4-");
+        for other in [&token("1"), &mistyped, member.expose(), "e30.e30.c2ln", "dpp_", " "] {
+            assert!(matches!(Credentials::of_session(other), Credentials::Malformed), "{other}");
+        }
+    }
+
+    #[test]
+    fn form_takes_any_secret_with_or_without_a_name() {
+        let member = Credential::new(MemberId::parse("view.a").unwrap(), &[7; 32]);
+        for empty in ["", "  "] {
+            assert!(matches!(Credentials::of_form(Some("a"), empty), Credentials::Nothing));
+        }
+        assert!(matches!(Credentials::of_form(None, &"a".repeat(MAX_LEN + 1)), Credentials::Malformed));
+        for name in [None, Some(""), Some(" ")] {
+            let pasted = Credentials::of_form(name, &format!(" {}\n", member.expose()));
+            assert!(pasted.is_member() && pasted.is_bearer() && pasted.username().is_none());
+            assert!(is_foreign(&Credentials::of_form(name, "e30.e30.c2ln"), "e30.e30.c2ln"));
+        }
+        let named = Credentials::of_form(Some("view.a "), member.expose());
+        assert_eq!((named.is_member(), named.username()), (true, Some("view.a")));
+        assert!(is_foreign(&Credentials::of_form(Some("filled in"), "e30.e30.c2ln"), "e30.e30.c2ln"));
+        for (name, other) in
+            [(None, "hunter2"), (Some("ada"), "hunter2"), (None, "a.b"), (None, "a..b"), (None, "é.b.c")]
+        {
+            let credentials = Credentials::of_form(name, other);
+            assert!(matches!(credentials, Credentials::Presented { secret: PresentedSecret::Other, .. }), "{other}");
         }
     }
 

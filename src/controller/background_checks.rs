@@ -42,8 +42,8 @@ impl Checks {
         controller.feed.complete().await;
         let roles = controller.feed.roles.all();
         let living = show_members(controller);
-        let Controller { cluster, tokens, clock, metrics, .. } = controller;
-        if let Err(error) = sweep_tokens(tokens, clock).await {
+        let Controller { cluster, clock, metrics, .. } = controller;
+        if let Err(error) = sweep_tokens(controller).await {
             tracing::warn!(%error, "could not check all access tokens; the next run retries");
         }
         let failed = |error| tracing::warn!(%error, "could not check all roles; the next run retries");

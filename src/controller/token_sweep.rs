@@ -1,14 +1,15 @@
-//! Removes access tokens that have ended, and suspends those of another identity configuration. This only tidies up:
-//! the API refuses both anyway.
+//! Removes access tokens and sessions that have ended, and suspends those of another identity configuration. This only
+//! tidies up: the API refuses all of them anyway.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
+use super::Controller;
 use crate::access_tokens::AccessTokens;
-use crate::clock::Clock;
 use crate::cluster::Error;
 use crate::domain::access_token::{AccessToken, Owner, STALE_GRACE, TokenRules};
+use crate::domain::session::SessionOrigin;
 use crate::observability::audit::{Actor, Cause, Kind};
 
 /// What to do about a token.
@@ -21,7 +22,7 @@ enum TokenAction {
     Expire,
     /// End a token without an owner: the owner no longer exists.
     Revoke,
-    /// End a session, because of its own expiry or because its token has ended or was rotated.
+    /// End a session, because of its own expiry or because what it was issued for has ended or has a new secret.
     CloseSession,
     /// Suspend a token that was issued under another identity configuration.
     Suspend,
@@ -38,6 +39,7 @@ struct Situation<'a> {
     all: &'a [AccessToken],
     /// Whether it was created under the identity configuration in force.
     is_current: bool,
+    /// Whether its owner exists; for a member's session, the member with the credential that it was issued for.
     owner_exists: bool,
     now: DateTime<Utc>,
 }
@@ -55,7 +57,8 @@ impl TokenAction {
         if now >= token.ends_at(rules) {
             return if is_session { Self::CloseSession } else { Self::Expire };
         }
-        if is_session && !all.iter().any(|of| !of.deleting && !of.ended && token.is_session_of(of)) {
+        let is_of_token = matches!(token.session, Some(SessionOrigin::Token { .. }));
+        if is_of_token && !all.iter().any(|of| !of.deleting && !of.ended && token.is_session_of(of)) {
             return Self::CloseSession;
         }
         if !owner_exists {
@@ -76,7 +79,8 @@ impl TokenAction {
 /// # Errors
 /// When the tokens cannot be listed, or an action failed. The other actions are still carried out, and the next sweep
 /// retries.
-pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result<(), Error> {
+pub(super) async fn sweep_tokens(controller: &Controller) -> Result<(), Error> {
+    let Controller { tokens, clock, .. } = controller;
     let all = tokens.all().await?;
     if all.is_empty() {
         return Ok(());
@@ -86,9 +90,16 @@ pub(super) async fn sweep_tokens(tokens: &AccessTokens, clock: &Clock) -> Result
     let (mut suspended, mut restored, mut deleted) = (0usize, 0usize, 0usize);
     let mut failed = Ok(());
     for token in &all {
-        let action = match owner_exists(tokens, &mut owners, &token.owner).await {
+        let of_member = token.session.as_ref().filter(|of| matches!(of, SessionOrigin::Member { .. }));
+        let owner_exists = match of_member {
+            Some(of) => member_stands(controller, of).await,
+            None => owner_exists(tokens, &mut owners, &token.owner).await,
+        };
+        let action = match owner_exists {
             Ok(owner_exists) => {
-                let (rules, is_current, now) = (&tokens.rules, identity.is_of(token), clock.now());
+                // A member has no identity that could be configured.
+                let is_current = of_member.is_some() || identity.is_of(token);
+                let (rules, now) = (&tokens.rules, clock.now());
                 TokenAction::of(token, &Situation { rules, all: &all, is_current, owner_exists, now })
             }
             Err(error) => {
@@ -126,6 +137,16 @@ async fn owner_exists(
     Ok(exists)
 }
 
+/// Whether the member of a session has the credential that it was issued for. The feed may be behind: what it does not
+/// confirm, a live read decides.
+async fn member_stands(controller: &Controller, of: &SessionOrigin) -> Result<bool, Error> {
+    let SessionOrigin::Member { id, .. } = of else { return Ok(false) };
+    if controller.living(id).is_some_and(|member| of.is_member(&member)) {
+        return Ok(true);
+    }
+    Ok(controller.membership.living(id).await?.is_some_and(|member| of.is_member(&member)))
+}
+
 async fn carry_out(tokens: &AccessTokens, token: &AccessToken, action: TokenAction) -> Result<(), Error> {
     let end = |kind| tokens.end_as_seen(token, kind, Cause::internal(&Actor::Daypass));
     let done = match action {
@@ -148,7 +169,6 @@ mod tests {
     use super::*;
     use crate::domain::access_token::TokenSecret;
     use crate::domain::examples::{self, HOUR};
-    use crate::domain::session::SessionOrigin;
 
     fn at(hours: i64) -> DateTime<Utc> {
         examples::at(hours * HOUR)
@@ -160,12 +180,7 @@ mod tests {
     }
 
     fn session(of: &AccessToken) -> AccessToken {
-        let origin = SessionOrigin {
-            token: of.id.object_name().into(),
-            token_uid: of.uid.clone(),
-            secret: of.hash.fingerprint().into(),
-        };
-        AccessToken { session: Some(origin), uid: "s".into(), ..token() }
+        AccessToken { session: Some(of.as_origin()), uid: "s".into(), ..token() }
     }
 
     fn action(token: &AccessToken, all: &[AccessToken], owner_exists: bool, now: DateTime<Utc>) -> TokenAction {
@@ -207,6 +222,16 @@ mod tests {
         ];
         for all in gone {
             assert_eq!(action(&session(&of), &all, true, at(1)), TokenAction::CloseSession);
+        }
+    }
+
+    #[test]
+    fn session_without_token_is_closed_at_its_end_or_with_its_owner() {
+        let of = |origin: SessionOrigin| AccessToken { session: Some(origin), expires_at: at(1), ..token() };
+        for session in [of(SessionOrigin::Owner), of(examples::member().as_origin().unwrap())] {
+            assert_eq!(action(&session, &[], true, at(1) - TimeDelta::seconds(1)), TokenAction::Keep);
+            assert_eq!(action(&session, &[], true, at(1)), TokenAction::CloseSession);
+            assert_eq!(action(&session, &[], false, at(0)), TokenAction::CloseSession);
         }
     }
 

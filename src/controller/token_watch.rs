@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::Controller;
 use crate::cluster::WatchEvent;
 use crate::domain::access_token::AccessToken;
+use crate::domain::session::SessionOrigin;
 use crate::observability::audit::{Actor, Cause, Kind};
 
 /// The UIDs of the live tokens and sessions, from the events so far.
@@ -40,7 +41,10 @@ impl TokenWatch {
     /// Whether Kubernetes garbage-collected this session after the deletion of its token. The token of a session that
     /// somebody deleted is still live.
     fn was_deleted_with_its_token(&self, token: &AccessToken) -> bool {
-        token.session.as_ref().is_some_and(|of| !self.live.contains(&of.token_uid))
+        match &token.session {
+            Some(SessionOrigin::Token { token_uid, .. }) => !self.live.contains(token_uid),
+            Some(SessionOrigin::Owner | SessionOrigin::Member { .. }) | None => false,
+        }
     }
 }
 

@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Object;
 use super::schema::{Unreadable, date_schema, id_schema, immutable, text_schema};
-use crate::domain::access_token::{self, Extra, Groups, Owner, Scope, Subject, TokenId, is_reserved, owner_key};
+use crate::domain::access_token::{
+    self, Extra, Groups, IdForm, Owner, Scope, Subject, TokenId, is_reserved, owner_key,
+};
+use crate::domain::member_id::MemberId;
 use crate::domain::secret::{SecretHash, SecretSubject as _};
 use crate::domain::session::SessionOrigin;
 
-/// A personal access token for Daypass's REST API, or a session of one. Written by Daypass alone.
+/// A personal access token for Daypass's REST API, or a sign-in session. Written by Daypass alone.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Serialize, Deserialize)]
 #[kube(
     group = "daypass.dev",
@@ -21,7 +24,7 @@ use crate::domain::session::SessionOrigin;
     shortname = "dpt",
     namespaced,
     status = "AccessTokenStatus",
-    doc = "A personal access token for Daypass's REST API, or a session of one. Create it with that API or \
+    doc = "A personal access token for Daypass's REST API, or a sign-in session. Create it with that API or \
            `daypass token`; only Daypass writes this object.",
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.username"),
     printcolumn(name = "Title", type_ = "string", json_path = ".spec.name", description = "The token's display name"),
@@ -31,6 +34,15 @@ use crate::domain::session::SessionOrigin;
         description = "To within ten minutes"),
     validation = Rule::new("self.spec.id.startsWith(self.metadata.name + '-')")
         .message("spec.id must begin with metadata.name"),
+    validation = Rule::new(
+        "size(self.spec.scopes) > 0 || (has(self.spec.session) && has(self.spec.session.member))"
+    ).message("spec.scopes must not be empty, except in a member's session"),
+    validation = Rule::new(
+        "has(self.spec.session) ? (has(self.spec.session.token) == has(self.spec.session.tokenUid) && \
+         has(self.spec.session.member) == has(self.spec.session.memberUid) && \
+         !(has(self.spec.session.token) && has(self.spec.session.member)) && has(self.spec.session.secret) == \
+         (has(self.spec.session.token) || has(self.spec.session.member))) : true"
+    ).message("spec.session must be of a token, of a member, or empty"),
     validation = immutable!("id"),
     validation = immutable!("owner"),
     validation = immutable!("createdBy"),
@@ -51,7 +63,7 @@ pub struct AccessTokenSpec {
     /// The caller that created the token.
     #[schemars(schema_with = "text_schema::<1024>")]
     pub created_by: String,
-    /// What the token may be used for.
+    /// What the token may be used for. Empty in a member's session.
     #[schemars(schema_with = "scopes_schema")]
     pub scopes: Vec<String>,
     /// When the token ends, used or not.
@@ -73,7 +85,7 @@ pub struct AccessTokenSpec {
     /// Identifies the identity configuration (issuer and audience) that the token was created under.
     #[schemars(schema_with = "id_schema::<64>")]
     pub identity: String,
-    /// For a session, the token it was issued for.
+    /// For a session, what it was issued for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SessionSpec")]
     pub session: Option<SessionSpec>,
@@ -129,19 +141,48 @@ pub struct GroupsSpec {
     pub at: DateTime<Utc>,
 }
 
-/// The token that a session was issued for.
-#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+/// What a session was issued for: an access token, a member's credential, or, if it is empty, another token of the
+/// owner.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionSpec {
-    /// The name of its object.
+    /// The name of the access token's object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "id_schema::<64>")]
-    pub token: String,
+    pub token: Option<String>,
     /// Its UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "id_schema::<64>")]
-    pub token_uid: String,
-    /// The first digits of the hash of its secret at that time.
+    pub token_uid: Option<String>,
+    /// The member's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "id_schema::<128>")]
+    pub member: Option<String>,
+    /// The UID of its object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "id_schema::<64>")]
-    pub secret: String,
+    pub member_uid: Option<String>,
+    /// The first digits of the hash of the token's secret, or of the member's credential, at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "id_schema::<64>")]
+    pub secret: Option<String>,
+}
+
+impl From<SessionOrigin> for SessionSpec {
+    fn from(origin: SessionOrigin) -> Self {
+        match origin {
+            SessionOrigin::Token { token, token_uid, secret } => {
+                Self { token: Some(token), token_uid: Some(token_uid), secret: Some(secret), ..Self::default() }
+            }
+            SessionOrigin::Owner => Self::default(),
+            SessionOrigin::Member { id, uid, credential } => Self {
+                member: Some(id.to_string()),
+                member_uid: Some(uid),
+                secret: Some(credential),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// Last use and end of the token.
@@ -178,7 +219,7 @@ fn hashes_schema(generator: &mut SchemaGenerator) -> Schema {
 fn scopes_schema(_: &mut SchemaGenerator) -> Schema {
     let names = Scope::ALL.map(Scope::as_str);
     json_schema!({
-        "type": "array", "minItems": 1, "maxItems": names.len(), "x-kubernetes-list-type": "set",
+        "type": "array", "maxItems": names.len(), "x-kubernetes-list-type": "set",
         "items": { "type": "string", "enum": names },
     })
 }
@@ -204,17 +245,22 @@ pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, U
     let status: Option<AccessTokenStatus> = object.part("status")?;
     let status = status.unwrap_or_default();
     let id = TokenId::parse(&spec.id).filter(|id| object.name() == id.object_name());
+    let id = id.filter(|id| id.is_of(&owner_key(&spec.owner.username))).ok_or(Unreadable::Field("spec.id"))?;
+    let session = spec.session.map(read_session).transpose()?;
+    if session.as_ref().map_or(IdForm::Token, SessionOrigin::form) != id.form() {
+        return Err(Unreadable::Field("spec.session"));
+    }
     let scopes: Option<Vec<Scope>> = spec.scopes.iter().map(|scope| Scope::parse(scope)).collect();
     let hash = |hex: &String| SecretHash::from_hex(hex).ok_or(Unreadable::Field("spec.tokenHash"));
     Ok(access_token::AccessToken {
-        id: id.filter(|id| id.is_of(&owner_key(&spec.owner.username))).ok_or(Unreadable::Field("spec.id"))?,
+        id,
         uid: object.uid().ok_or(Unreadable::Field("metadata.uid"))?,
         resource_version: object.resource_version().ok_or(Unreadable::Field("metadata.resourceVersion"))?,
         created_at: object.created_at().ok_or(Unreadable::Field("metadata.creationTimestamp"))?,
         deleting: object.is_deleting(),
         ended: status.ended_at.is_some(),
         name: spec.name,
-        owner: read_owner(spec.owner)?,
+        owner: read_owner(spec.owner, session.as_ref())?,
         created_by: spec.created_by,
         scopes: scopes.ok_or(Unreadable::Field("spec.scopes"))?,
         expires_at: spec.expires_at,
@@ -222,15 +268,34 @@ pub fn read_access_token(object: &Object) -> Result<access_token::AccessToken, U
         hash: hash(&spec.token_hash)?,
         rotated: Some(spec.rotated_hashes.iter().map(hash).collect::<Result<_, _>>()?),
         identity: spec.identity,
-        session: spec.session.map(|of| SessionOrigin { token: of.token, token_uid: of.token_uid, secret: of.secret }),
+        session,
         last_used_at: status.last_used_at,
         stale_since: status.stale_since,
     })
 }
 
+/// Exactly one form: what a later version adds must not look like one of these.
+fn read_session(of: SessionSpec) -> Result<SessionOrigin, Unreadable> {
+    match of {
+        SessionSpec { token: Some(token), token_uid: Some(token_uid), member: None, member_uid: None, secret } => {
+            secret.map(|secret| SessionOrigin::Token { token, token_uid, secret })
+        }
+        SessionSpec { token: None, token_uid: None, member: None, member_uid: None, secret: None } => {
+            Some(SessionOrigin::Owner)
+        }
+        SessionSpec { token: None, token_uid: None, member: Some(id), member_uid: Some(uid), secret } => {
+            let id = MemberId::parse(&id);
+            id.zip(secret).map(|(id, credential)| SessionOrigin::Member { id, uid, credential })
+        }
+        _ => None,
+    }
+    .ok_or(Unreadable::Field("spec.session"))
+}
+
 /// Refuses an owner that Daypass would not have written: a service account without UID, or a reserved name of a user
-/// or group. Somebody else wrote it.
-fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
+/// or group. Somebody else wrote it. The owner of a member's session is the member's service account, without a UID:
+/// nothing can act as it.
+fn read_owner(owner: OwnerSpec, session: Option<&SessionOrigin>) -> Result<Owner, Unreadable> {
     let owner = Owner {
         username: owner.username,
         uid: owner.uid,
@@ -238,6 +303,9 @@ fn read_owner(owner: OwnerSpec) -> Result<Owner, Unreadable> {
         groups: owner.groups.map(|groups| Groups { names: groups.names, at: groups.at }),
         extra: owner.extra,
     };
+    if let Some(SessionOrigin::Member { id, .. }) = session {
+        return if owner == Owner::of_member(id) { Ok(owner) } else { Err(Unreadable::Field("spec.owner")) };
+    }
     let trusted = match (owner.service_account(), &owner.groups) {
         (Some(_), groups) => owner.uid.is_some() && groups.is_none() && owner.subject.is_none(),
         (None, Some(groups)) => !is_reserved(&owner.username) && !groups.names.iter().any(|name| is_reserved(name)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::member_id::MemberId;
 use super::role::is_dns_label;
 
 /// The most attributes (`extra`) of an owner.
@@ -79,6 +80,13 @@ pub struct Groups {
 }
 
 impl Owner {
+    /// The owner of a member's sessions: its service account, without what would identify it, since a member is no
+    /// caller.
+    pub fn of_member(id: &MemberId) -> Self {
+        let username = format!("system:serviceaccount:{}:{}", id.role.namespace(), id.name());
+        Self { username, uid: None, subject: None, groups: None, extra: None }
+    }
+
     /// Namespace and name, if the owner is a service account.
     pub fn service_account(&self) -> Option<(&str, &str)> {
         service_account(&self.username)

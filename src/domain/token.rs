@@ -32,6 +32,18 @@ pub fn decode_claims(jwt: &str) -> Option<TokenClaims> {
     Some(TokenClaims { jti: raw.jti, exp: DateTime::from_timestamp(raw.exp, 0)? })
 }
 
+/// When a JWT (RFC 7519) ends, to the second; `None` if the text is not a JWT, or has no end.
+pub fn expiry(jwt: &str) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    struct Raw {
+        exp: Option<i64>,
+    }
+    let mut parts = jwt.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    let raw: Raw = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    DateTime::from_timestamp(raw.exp?, 0)
+}
+
 /// The claims of Daypass's own token about the API server that issued it.
 ///
 /// Daypass does not check the signature: this is the token that it authenticates with at the API server.
@@ -84,6 +96,17 @@ mod tests {
         assert_eq!(read(r#"{"aud":7}"#), None);
         for other in ["", "garbage", "a.b.c"] {
             assert_eq!(decode_own_claims(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn end_is_read_from_any_jwt_that_has_one() {
+        let jwt = |payload: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
+        assert_eq!(expiry(&jwt(r#"{"exp":1800000000,"jti":7}"#)), DateTime::from_timestamp(1_800_000_000, 0));
+        for endless in
+            ["", "opaque", "a.b.c", &jwt("{}"), &jwt(r#"{"exp":null}"#), &jwt(r#"{"exp":9223372036854775807}"#)]
+        {
+            assert_eq!(expiry(endless), None, "{endless}");
         }
     }
 

@@ -15,7 +15,8 @@ use crate::domain::kubeconfig::{
     KubeconfigRecord, MAX_KUBECONFIGS, RecordedToken, TOKEN_LEEWAY, TokenWindow, retry_margin, slot_name, token_window,
 };
 use crate::domain::kubeconfig_secret::KubeconfigSecret;
-use crate::domain::member::{Credential, Member};
+use crate::domain::member::Member;
+use crate::domain::secret::SecretHash;
 use crate::domain::token::{TokenClaims, decode_claims};
 use crate::observability::audit::{Cause, Kind};
 
@@ -70,12 +71,13 @@ enum Minted {
 }
 
 impl Membership {
-    /// Issues a gateway kubeconfig of `member`, which `credential` has authenticated. However little is left of the
-    /// membership, the kubeconfig works until its end, and beyond it after an extension.
+    /// Issues a gateway kubeconfig of `member`, which the credential of this hash, or a session of it, has
+    /// authenticated. However little is left of the membership, the kubeconfig works until its end, and beyond it after
+    /// an extension.
     pub async fn issue_gateway_kubeconfig(
         &self,
         member: &Member,
-        credential: &Credential,
+        credential: &SecretHash,
         cause: Cause<'_>,
     ) -> Result<IssuedGatewayKubeconfig, IssueError> {
         let (id, random) = (self.entropy.uuid()?.to_string(), self.entropy.bytes()?);
@@ -94,13 +96,14 @@ impl Membership {
         Ok(IssuedGatewayKubeconfig { token, id })
     }
 
-    /// Issues a token for a direct kubeconfig of `member`, which `credential` has authenticated.
+    /// Issues a token for a direct kubeconfig of `member`, which the credential of this hash, or a session of it, has
+    /// authenticated.
     ///
     /// If a token would outlive the member, revokes it by deleting its Secret and requests a shorter one.
     pub async fn issue_kubeconfig(
         &self,
         member: &Member,
-        credential: &Credential,
+        credential: &SecretHash,
         cause: Cause<'_>,
     ) -> Result<IssuedKubeconfig, IssueError> {
         let mut margin = TimeDelta::zero();
@@ -134,12 +137,11 @@ impl Membership {
     async fn take_slot(
         &self,
         member: &Member,
-        credential: &Credential,
+        credential: &SecretHash,
         (id, latest_exp): (Option<&str>, DateTime<Utc>),
         cause: Cause<'_>,
     ) -> Result<(u8, KubeconfigSecret), IssueError> {
         let (records, now) = (self.kubeconfigs_of(member).await?, self.clock.now());
-        let hash = credential.hash();
         let recorded = |slot: u8| records.iter().find(|record| record.slot == slot);
         // Free ones first: a dead kubeconfig's costs a deletion.
         let mut slots: Vec<u8> = (0..MAX_KUBECONFIGS).collect();
@@ -154,7 +156,7 @@ impl Membership {
                 None => {}
             }
             let from = cause.origin.address.as_deref();
-            let slot = Slot { slot, id, credential: &hash, latest_exp, from };
+            let slot = Slot { slot, id, credential, latest_exp, from };
             match self.cluster.create_kubeconfig_secret(member, &slot).await {
                 // Another request was faster, or the sweep has not removed a former Secret yet.
                 Err(error) if error.kind == ErrorKind::AlreadyExists => {}
@@ -168,7 +170,7 @@ impl Membership {
     async fn issue_on(
         &self,
         member: &Member,
-        credential: &Credential,
+        credential: &SecretHash,
         (slot, secret): (u8, &KubeconfigSecret),
         window: TokenWindow,
         cause: Cause<'_>,
@@ -195,7 +197,7 @@ impl Membership {
     async fn record(
         &self,
         member: &Member,
-        credential: &Credential,
+        credential: &SecretHash,
         record: KubeconfigRecord,
     ) -> Result<(), IssueError> {
         let mut current = member.clone();
@@ -215,8 +217,10 @@ impl Membership {
                 }
                 Err(error) if error.is_gone() => return Err(IssueError::Ended),
                 Err(error) if error.is_conflict() => {
-                    let newer = self.authenticate(credential).await?.filter(|newer| newer.uid == member.uid);
-                    current = newer.ok_or(IssueError::Ended)?;
+                    let is_same = |newer: &Member| {
+                        newer.uid == member.uid && newer.status.credential.as_ref() == Some(credential)
+                    };
+                    current = self.living(&member.id).await?.filter(is_same).ok_or(IssueError::Ended)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -286,7 +290,7 @@ impl Membership {
 fn new_record(
     (slot, secret): (u8, &KubeconfigSecret),
     id: String,
-    credential: &Credential,
+    credential: &SecretHash,
     token: RecordedToken,
     cause: Cause<'_>,
 ) -> KubeconfigRecord {
@@ -294,7 +298,7 @@ fn new_record(
         slot,
         id,
         secret_uid: secret.uid.clone(),
-        credential: credential.hash().fingerprint().to_owned(),
+        credential: credential.fingerprint().to_owned(),
         from: cause.origin.address.clone(),
         issued_at: secret.created_at,
         last_used_at: None,

@@ -15,6 +15,7 @@ pub use kubeconfigs::{IssueError, IssuedGatewayKubeconfig, IssuedKubeconfig};
 use crate::clock::{Clock, Entropy};
 use crate::cluster::{Cluster, Error, Lane, Lookup};
 use crate::domain::member::{Credential, Member};
+use crate::domain::member_id::MemberId;
 use crate::feed::Feed;
 use crate::observability::audit::{Audit, Cause, Kind};
 
@@ -44,14 +45,18 @@ impl Membership {
 
     /// Authenticates a member by a live read; `None` if the credential is wrong or replaced, or the member has ended.
     pub async fn authenticate(&self, credential: &Credential) -> Result<Option<Member>, Error> {
-        let id = credential.subject();
+        let found = self.living(credential.subject()).await?;
+        Ok(found.filter(|member| member.status.credential.as_ref().is_some_and(|hash| hash.matches(credential))))
+    }
+
+    /// The member of this id by a live read; `None` if it has ended.
+    pub async fn living(&self, id: &MemberId) -> Result<Option<Member>, Error> {
         // Without its role, a member has ended: the namespace may be gone, or have lost its label.
         if self.feed.role(&self.cluster, &id.role).await?.is_none() {
             return Ok(None);
         }
         let Lookup::Found(member) = self.cluster.member(id).await? else { return Ok(None) };
-        let matches = member.status.credential.as_ref().is_some_and(|hash| hash.matches(credential));
-        Ok((matches && member.is_live(self.clock.now())).then_some(*member))
+        Ok(member.is_live(self.clock.now()).then_some(*member))
     }
 
     /// Notes what a write has returned, so that this replica's next list has it.

@@ -10,6 +10,7 @@ use crate::clock::{Clock, Entropy};
 use crate::domain::access_token::{AccessToken, Scope, Subject};
 use crate::domain::lifetime::rfc3339;
 use crate::domain::member::Member;
+use crate::domain::session::{SessionKind, SessionOrigin};
 use crate::domain::token::TokenClaims;
 
 /// The version of the schema. Within a version, fields may be added but never removed or changed in meaning.
@@ -275,6 +276,10 @@ struct TokenGrant<'a> {
     expires_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_of: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_for: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
 }
 
 /// Writes events to the audit trail.
@@ -361,7 +366,15 @@ impl<'a> TokenGrant<'a> {
             scopes: token.scopes.iter().copied().map(Scope::as_str).collect(),
             created_at: rfc3339(token.created_at),
             expires_at: rfc3339(token.expires_at),
-            session_of: token.session.as_ref().map(|of| of.token.as_str()),
+            session_of: match &token.session {
+                Some(SessionOrigin::Token { token, .. }) => Some(token),
+                Some(SessionOrigin::Owner | SessionOrigin::Member { .. }) | None => None,
+            },
+            issued_for: token.session_kind().map(SessionKind::as_str),
+            member: match &token.session {
+                Some(SessionOrigin::Member { id, .. }) => Some(id.to_string()),
+                Some(SessionOrigin::Token { .. } | SessionOrigin::Owner) | None => None,
+            },
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn acts_alike(token: &AccessToken, identity: &Identity) -> bool {
 
 impl RequestContext {
     /// Checks that access tokens are enabled. If not, none is created or rotated.
-    pub(in crate::api) fn require_tokens(&self, caller: &Caller) -> Result<(), Problem> {
+    pub(super) fn require_tokens(&self, caller: &Caller) -> Result<(), Problem> {
         if self.state.authn.methods().access_tokens {
             return Ok(());
         }
@@ -138,10 +138,12 @@ impl Caller {
 }
 
 impl Problem {
-    /// The error for a token or session that was not created. `most` is the number of live ones allowed.
-    pub(in crate::api) fn not_created(error: CreateTokenError, too_many: Code, most: usize) -> Self {
+    /// The error for a token that was not created. `most` is the number of live ones allowed.
+    pub(super) fn not_created(error: CreateTokenError, most: usize) -> Self {
         match error {
-            CreateTokenError::TooMany => Self::detailed(too_many, format!("at most {most} may be live at a time")),
+            CreateTokenError::TooMany => {
+                Self::detailed(Code::TooManyTokens, format!("at most {most} may be live at a time"))
+            }
             CreateTokenError::Cluster(error) => error.into(),
         }
     }

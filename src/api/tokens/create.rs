@@ -88,8 +88,7 @@ pub(super) async fn create_token(
     let created_by = escape_hidden(&caller.identity.username);
     let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at };
     let made = tokens.create(new, caller.cause(&context.origin)).await;
-    let (token, secret) =
-        made.map_err(|error| Problem::not_created(error, Code::TooManyTokens, tokens.rules.max_per_owner))?;
+    let (token, secret) = made.map_err(|error| Problem::not_created(error, tokens.rules.max_per_owner))?;
     let location = context.state.settings.url(&format!("tokens/{}", token.id));
     let body = axum::Json(IssuedToken::new(&token, false, &secret));
     Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], body).into_response())
