@@ -3,6 +3,7 @@
 //! The API server creates each name only once, and that enforces the limits on tokens and sessions. One token too many
 //! is refused; one session too many replaces the oldest.
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 
@@ -148,7 +149,7 @@ impl AccessTokens {
         let (live, dead): (Vec<_>, Vec<_>) = found.into_iter().partition(is_live);
         if live.len() >= slots.most {
             // One's own first: of people who share a name, nobody signs the others out without need.
-            let oldest = live.into_iter().min_by_key(|token| (!is_same(&token.owner, owner), token.created_at));
+            let oldest = live.into_iter().min_by_key(|token| (!is_same(&token.owner, owner), age(token)));
             let replaced = session.and(oldest).ok_or(CreateTokenError::TooMany)?;
             return Ok(Name::OfOldest(Box::new(replaced)));
         }
@@ -190,6 +191,12 @@ impl AccessTokens {
         }
         if is_freed { Ok(()) } else { failed }
     }
+}
+
+/// Sorts sessions by their age. A creation is dated to the second; within one, the version is the order of creation,
+/// since nothing changes a session (versions are comparable, KEP-5504).
+fn age(session: &AccessToken) -> (DateTime<Utc>, Option<u64>) {
+    (session.created_at, session.resource_version.parse().ok())
 }
 
 /// Whether two owners are the same account, person or user. Attributes and groups may differ.

@@ -38,10 +38,10 @@ use crate::domain::session::SessionOrigin;
         "size(self.spec.scopes) > 0 || (has(self.spec.session) && has(self.spec.session.member))"
     ).message("spec.scopes must not be empty, except in a member's session"),
     validation = Rule::new(
-        "has(self.spec.session) ? (has(self.spec.session.token) == has(self.spec.session.tokenUid) && \
+        "has(self.spec.session) == false || (has(self.spec.session.token) == has(self.spec.session.tokenUid) && \
          has(self.spec.session.member) == has(self.spec.session.memberUid) && \
          !(has(self.spec.session.token) && has(self.spec.session.member)) && has(self.spec.session.secret) == \
-         (has(self.spec.session.token) || has(self.spec.session.member))) : true"
+         (has(self.spec.session.token) || has(self.spec.session.member)))"
     ).message("spec.session must be of a token, of a member, or empty"),
     validation = immutable!("id"),
     validation = immutable!("owner"),
@@ -365,6 +365,60 @@ mod tests {
         ] {
             let read = read(|object| object["spec"][field] = value.clone());
             assert!(read.is_err(), "{field}: {value}");
+        }
+    }
+
+    /// A session under this name, of this owner.
+    fn read_session_of(name: &str, owner: &Value, session: Value) -> Result<access_token::AccessToken, Unreadable> {
+        read(|object| {
+            let name = format!("{}-{name}", owner_key(owner["username"].as_str().unwrap()));
+            object["metadata"]["name"] = json!(name);
+            object["spec"]["id"] = json!(format!("{name}-abcdef"));
+            object["spec"]["owner"] = owner.clone();
+            object["spec"]["session"] = session.clone();
+        })
+    }
+
+    #[test]
+    fn session_is_decoded_if_its_id_says_what_it_is() {
+        let account = json!({"username": "system:serviceaccount:a:b", "uid": "v"});
+        let user = json!({"username": "alice", "uid": "w", "groups": {"names": [], "at": "2026-11-23T00:00:00Z"}});
+        let member = json!({"username": "system:serviceaccount:daypass-view:m"});
+        let of_token = json!({"token": "t", "tokenUid": "u", "secret": "s"});
+        let of_member = json!({"member": "view.m", "memberUid": "u", "secret": "s"});
+        let of_another = json!({"member": "view.n", "memberUid": "u", "secret": "s"});
+        let rightful = [
+            ("3-s1", &account, &of_token),
+            ("o1", &account, &json!({})),
+            ("o1", &user, &json!({})),
+            ("m1", &member, &of_member),
+        ];
+        for (name, owner, session) in rightful {
+            let read = read_session_of(name, owner, session.clone()).unwrap();
+            assert_eq!(json!(SessionSpec::from(read.session.clone().unwrap())), *session, "{name}");
+            for field in session.as_object().unwrap().keys() {
+                let mut less = session.clone();
+                less.as_object_mut().unwrap().remove(field);
+                assert!(read_session_of(name, owner, less).is_err(), "{name} without {field}");
+            }
+        }
+        for (name, owner, session) in [
+            ("3", &account, &of_token),
+            ("3", &account, &json!({})),
+            ("o1", &account, &of_token),
+            ("o1", &account, &Value::Null),
+            ("3-s1", &account, &json!({})),
+            ("3-s1", &account, &of_member),
+            ("m1", &account, &of_member),
+            ("m1", &member, &of_another),
+            ("m1", &member, &json!({})),
+            ("m1", &member, &json!({"member": "no id", "memberUid": "u", "secret": "s"})),
+            ("m1", &json!({"username": member["username"], "uid": "v"}), &of_member),
+            ("o1", &member, &json!({})),
+            ("o1", &json!({"username": "alice"}), &json!({})),
+            ("o1", &account, &json!({"secret": "s"})),
+        ] {
+            assert!(read_session_of(name, owner, session.clone()).is_err(), "{name} of {owner}: {session}");
         }
     }
 

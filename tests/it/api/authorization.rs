@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::support::tokens::AccessToken;
 use crate::support::{Answer, Cluster, Daypass, Http, NewMember, Role, eventually};
 
 /// The kind of client that an operation is for.
@@ -15,7 +16,7 @@ enum For {
     Both,
     /// Callers, for themselves and their access tokens. tests/it/tokens tests which right each needs.
     Tokens,
-    /// Access tokens and sessions.
+    /// Whoever can sign in.
     Sessions,
 }
 
@@ -50,7 +51,7 @@ const fn op(
 }
 
 /// Ordered so that all of them can be called on one member.
-const OPERATIONS: [Operation; 21] = [
+const OPERATIONS: [Operation; 22] = [
     op("get_self", "GET", "/self", For::Tokens, NONE),
     op("list_tokens", "GET", "/tokens", For::Tokens, NONE),
     op("create_token", "POST", "/tokens", For::Tokens, NONE),
@@ -60,6 +61,7 @@ const OPERATIONS: [Operation; 21] = [
     op("delete_token", "DELETE", "/tokens/{id}", For::Tokens, NONE),
     op("create_session", "POST", "/sessions", For::Sessions, NONE),
     op("delete_session", "DELETE", "/sessions/current", For::Sessions, NONE),
+    op("delete_sessions", "DELETE", "/sessions", For::Sessions, NONE),
     op("list_members", "GET", "/members", For::Callers, LIST),
     op("create_member", "POST", "/members", For::Callers, CREATE),
     op("list_roles", "GET", "/members/roles", For::Callers, CREATE),
@@ -143,8 +145,9 @@ fn authorization_table_covers_every_operation() {
     let audience = |op: &Operation| match op.audience {
         For::Callers | For::Tokens => ["kubernetesToken", "idToken", "accessToken", "accessTokenBasic"].into(),
         For::Members => ["memberCredential"].into(),
-        For::Both => ["kubernetesToken", "idToken", "accessToken", "accessTokenBasic", "memberCredential"].into(),
-        For::Sessions => ["accessToken", "accessTokenBasic"].into(),
+        For::Both | For::Sessions => {
+            ["kubernetesToken", "idToken", "accessToken", "accessTokenBasic", "memberCredential"].into()
+        }
     };
     let tested = OPERATIONS.iter().map(|op| (op.id.into(), op.method.into(), op.path.into(), audience(op))).collect();
     assert_eq!(documented, tested, "left: the document, right: the authorization test");
@@ -172,16 +175,22 @@ fn operations_refuse_credentials_of_the_wrong_kind() {
         ("another audience", owner.with_token(&for_the_api_server)),
         ("a direct kubeconfig's token", owner.with_token(&kubeconfig.token)),
         ("a role's service account", owner.with_token(&of_an_account)),
-        ("another member's", owner.with_basic(&other.id, &other.password)),
         ("another member's, under the name of this one", owner.with_basic(&member.id, &other.password)),
-        ("another member's, as a token", owner.with_token(&other.password)),
         ("the member's, under another name", owner.with_basic(&other.id, &member.password)),
         ("a wrong password", owner.with_basic(&member.id, &typo)),
         ("an owner's token as a password", owner.with_basic("owner", &cluster.token("default", "owner", "daypass"))),
     ];
-    let refused_by_callers =
-        [("the member's", member.engineer.clone()), ("as a token", owner.with_token(&member.password))];
-    let refused_by_members = [("the owner's", owner.clone())];
+    let refused_by_callers = [
+        ("the member's", member.engineer.clone()),
+        ("as a token", owner.with_token(&member.password)),
+        ("the member's session", AccessToken::session_of(&member.engineer).http),
+    ];
+    let refused_by_members = [("the owner's", owner.clone()), ("its session", AccessToken::session_of(owner).http)];
+    let refused_at_a_member = [
+        ("another member's", owner.with_basic(&other.id, &other.password)),
+        ("another member's, as a token", owner.with_token(&other.password)),
+        ("another member's session", AccessToken::session_of(&other.engineer).http),
+    ];
 
     for op in &OPERATIONS {
         let call = |client: &Http| op.call(client, &member.id, kubeconfig.jti(), &role.id);
@@ -193,9 +202,10 @@ fn operations_refuse_credentials_of_the_wrong_kind() {
         }
         let mut refused: Vec<&(&str, Http)> = refused_by_all.iter().collect();
         match op.audience {
-            For::Callers | For::Tokens | For::Sessions => refused.extend(&refused_by_callers),
-            For::Members => refused.extend(&refused_by_members),
-            For::Both => {}
+            For::Callers | For::Tokens => refused.extend(refused_by_callers.iter().chain(&refused_at_a_member)),
+            For::Members => refused.extend(refused_by_members.iter().chain(&refused_at_a_member)),
+            For::Both => refused.extend(&refused_at_a_member),
+            For::Sessions => {}
         }
         for (what, client) in refused {
             let answer = call(client);
@@ -272,9 +282,11 @@ fn member_of_another_role_is_not_found() {
     assert_eq!(cluster.names(&foreign.namespace, "members.daypass.dev"), [theirs.name()]);
 }
 
-/// Checks that a caller with exactly one right may call exactly the table's operations.
+/// Checks that a caller with exactly one right may call exactly the table's operations; with one in all roles, by its
+/// session.
 fn assert_grants_exactly(cluster: &Cluster, daypass: &Daypass, role: &Role, right: (&str, &str), everywhere: bool) {
     let caller = cluster.caller(daypass, &[right.0], &[right.1], (!everywhere).then_some(role));
+    let caller = if everywhere { AccessToken::session_of(&caller).http } else { caller };
     let member = NewMember::new(&daypass.owner, role, 1);
     let jti = member.kubeconfig(cluster).jti().to_owned();
     for op in for_callers() {
@@ -307,14 +319,18 @@ fn member_credential_reaches_only_its_own_member() {
     let role = cluster.reader();
     let (one, two) = (NewMember::new(&daypass.owner, &role, 1), NewMember::new(&daypass.owner, &role, 1));
     let jti = two.kubeconfig(cluster).jti().to_owned();
+    let session = AccessToken::session_of(&one.engineer).http;
     for op in for_engineers() {
-        for client in [one.engineer.clone(), daypass.owner.with_token(&one.password)] {
-            op.call(&client, &two.id, &jti, &role.id).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        for client in [&one.engineer, &daypass.owner.with_token(&one.password), &session] {
+            op.call(client, &two.id, &jti, &role.id).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
         }
     }
     assert_eq!(two.listed(&two.engineer), [jti]);
     for op in for_engineers().filter(|op| op.id != "delete_kubeconfig") {
         let answer = op.call(&one.engineer, &one.id, "", &role.id);
+        assert_eq!(answer.status, op.success(), "{}: {}", op.id, answer.text);
+        let session = AccessToken::session_of(&two.engineer).http;
+        let answer = op.call(&session, &two.id, "", &role.id);
         assert_eq!(answer.status, op.success(), "{}: {}", op.id, answer.text);
     }
 }

@@ -199,6 +199,12 @@ fn of_last_token_operations(table: &mut Table<'_>, daypass: &Daypass, pat: &Acce
     let session = pat.http.with_token(answer.json()["token"].as_str().unwrap());
     table.request("GET /members, session", session.get("/members"), 200);
     table.request("DELETE /sessions/current", session.delete("/sessions/current"), 204);
+    let answer = daypass.owner.post("/sessions", &json!({}));
+    let answer = table.request("POST /sessions, Kubernetes token", answer, 201);
+    let session = daypass.owner.with_token(answer.json()["token"].as_str().unwrap());
+    let by_session = session.get("/self");
+    table.request("GET /self, session of a Kubernetes token", by_session, 200);
+    table.request("DELETE /sessions, 1 session of a Kubernetes token", session.delete("/sessions"), 204);
     let path = pat.path();
     let rotate = format!("{path}/rotate");
     table.request("POST /tokens/{id}/rotate", daypass.owner.post(&rotate, &json!({})), 200);
@@ -227,6 +233,10 @@ fn of_members(table: &mut Table<'_>, daypass: &Daypass, role: &Role, pat: &Acces
     let by_member = member.engineer.get(&member.path("/kubeconfigs"));
     table.request("GET /members/{id}/kubeconfigs, by the member", by_member, 200);
     table.request("GET /members/{id}/me", member.engineer.get(&member.path("/me")), 200);
+    let answer = member.engineer.post("/sessions", &json!({}));
+    let session = table.request("POST /sessions, a member's credential", answer, 201).json();
+    let session = owner.with_token(session["token"].as_str().unwrap());
+    table.request("GET /members/{id}/me, session", session.get(&member.path("/me")), 200);
     let shorter = owner.patch(&member.path(""), &json!({"duration": 2}));
     table.request("PATCH /members/{id}, shorter, 2 kubeconfigs would outlive it", shorter, 200);
 

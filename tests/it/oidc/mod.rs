@@ -5,6 +5,7 @@ mod agreement;
 mod keys;
 mod people;
 mod rules;
+mod sessions;
 
 use std::sync::OnceLock;
 

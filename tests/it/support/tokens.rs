@@ -47,10 +47,16 @@ impl AccessToken {
     /// Opens a session.
     #[track_caller]
     pub fn sign_in(&self) -> Self {
-        let answer = self.http.post("/sessions", &json!({})).expect(201);
+        Self::session_of(&self.http)
+    }
+
+    /// Opens a session with a client's credential.
+    #[track_caller]
+    pub fn session_of(client: &Http) -> Self {
+        let answer = client.post("/sessions", &json!({})).expect(201);
         let secret = answer.json()["token"].as_str().unwrap().to_owned();
         let id = parse(&secret).subject().to_string();
-        Self { id, http: self.http.with_token(&secret), body: answer.json(), secret }
+        Self { id, http: client.with_token(&secret), body: answer.json(), secret }
     }
 
     #[track_caller]

@@ -3,7 +3,7 @@
 use reqwest::header::AUTHORIZATION;
 use serde_json::Value;
 
-use crate::support::tokens::{AccessToken, SCOPES};
+use crate::support::tokens::{AccessToken, SCOPES, forged};
 use crate::support::{Answer, Cluster, Daypass, Http, Launch, NewMember, eventually};
 
 fn limited(cluster: &Cluster, more: &[&str]) -> Daypass {
@@ -43,13 +43,15 @@ fn wrong_tokens_are_limited_and_right_ones_are_not() {
     let dead = AccessToken::new(&caller, &SCOPES);
     caller.delete(&dead.path()).expect(204);
     // Any kind of credential, scheme and path counts. A request without credentials does not.
-    let wrong = |n: usize| match n % 7 {
+    let wrong = |n: usize| match n % 9 {
         0 => caller.with_token("garbage").get("/tokens"),
         1 => caller.with_token(&pat.forged()).get("/tokens"),
         2 => caller.with_basic(&member.id, "wrong").get(&member.path("/me")),
         3 => dead.http.get("/members"),
         4 => caller.with_basic(&pat.id, &dead.secret).post("/sessions", &Value::Null),
         5 => caller.get_as("Digest x", "/tokens"),
+        6 => caller.with_basic("view.nobody", &member.password).post("/sessions", &Value::Null),
+        7 => caller.with_token(&forged(&format!("{}-m0-abcdef", &pat.id[..16]))).get(&member.path("/me")),
         _ => caller.with_token(&cluster.resign(caller.token(), |claims| claims["aud"] = "x".into())).get("/tokens"),
     };
     (0..30).for_each(|_| drop(caller.anonymous().get("/tokens").problem(401, "DP_ERR_NO_CREDENTIALS")));

@@ -32,12 +32,17 @@ fn disabled_tokens_can_only_be_revoked() {
         }
     }
     let rotate = format!("{}/rotate", pat.path());
-    for answer in
-        [there.post("/tokens", &body()), there.post(&rotate, &json!({})), there.post("/sessions", &json!({}))]
-    {
+    for answer in [there.post("/tokens", &body()), there.post(&rotate, &json!({}))] {
         assert_eq!(answer.problem(403, "DP_ERR_TOKENS_DISABLED")["detail"], DISABLED);
     }
     assert_eq!(there.anonymous().get("/tokens").headers("www-authenticate"), [r#"Bearer realm="daypass""#]);
+    // Sessions of other credentials work.
+    let member = NewMember::new(&there, &role, 1);
+    for (client, path) in [(&there, "/tokens"), (&member.engineer, &*member.path("/me"))] {
+        let session = AccessToken::session_of(client);
+        session.at(&off).get(path).expect(200);
+        session.at(daypass).get(path).expect(200);
+    }
     // Then an old secret does not revoke the token either.
     rotated.at(&off).post("/tokens/self/rotate", &json!({})).problem(401, "DP_ERR_TOKEN_AUTHENTICATION_DISABLED");
     caller.get(&rotated.path()).expect(200);
@@ -53,6 +58,10 @@ fn disabled_tokens_can_only_be_revoked() {
     let pat = AccessToken::new(&caller, &SCOPES);
     pat.at(&only).get("/tokens/self").expect(200);
     only.owner.with_token(caller.token()).get("/tokens").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let session = AccessToken::session_of(&caller);
+    session.http.get("/tokens").expect(200);
+    session.at(&only).get("/tokens").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    AccessToken::session_of(&member.engineer).at(&only).get(&member.path("/me")).expect(200);
 }
 
 /// How many tokens were suspended, restored and deleted, from the log.

@@ -13,5 +13,6 @@ mod schemes;
 mod scopes;
 mod secrets;
 mod sessions;
+mod sign_in;
 mod users;
 mod walls;

@@ -126,12 +126,13 @@ fn member_cannot_own_tokens() {
     let signed = cluster.resign(&kubeconfig.token, |claims| claims["aud"] = json!(["daypass"]));
     assert_eq!(cluster.token_review(&signed, "daypass").as_ref(), Some(&account));
     let body = json!({"name": "n", "expiresInDays": 1, "scopes": SCOPES});
-    for client in
-        [daypass.owner.with_token(&signed), daypass.owner.with_token(&member.password), member.engineer.clone()]
-    {
+    let of_account = daypass.owner.with_token(&signed);
+    of_account.post("/sessions", &json!({})).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    let session = AccessToken::session_of(&member.engineer).http;
+    for client in [of_account, daypass.owner.with_token(&member.password), member.engineer.clone(), session] {
         client.post("/tokens", &body).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
         client.get("/tokens").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
-        client.post("/sessions", &json!({})).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        client.get("/self").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
     }
     let manager = cluster.manager(daypass);
     for owner in [&*account, &*default, &*member.id] {
@@ -152,7 +153,16 @@ fn token_cannot_act_as_a_member() {
     let member = NewMember::new(&pat.http, &role, 1);
     member.kubeconfig(cluster);
     let basic: Http = owner.with_basic(&member.id, &pat.secret);
-    for client in [pat.http.clone(), pat.sign_in().http, basic, owner.with_basic(&pat.id, &pat.secret)] {
+    let session = AccessToken::session_of(&owner);
+    let session_as_member = owner.with_basic(&member.id, &session.secret);
+    for client in [
+        pat.http.clone(),
+        pat.sign_in().http,
+        session.http,
+        session_as_member,
+        basic,
+        owner.with_basic(&pat.id, &pat.secret),
+    ] {
         for (method, path) in [("GET", "/kubeconfig"), ("GET", "/me"), ("DELETE", "/me")] {
             let answer = crate::support::Answer::of(client.request(method, &member.path(path)));
             answer.problem(401, "DP_ERR_CREDENTIAL_REFUSED");

@@ -181,10 +181,12 @@ fn credentials_for_other_uses_are_refused() {
         cluster.resign(owner.token(), |claims| claims["aud"] = json!(["daypass2"])),
         cluster.resign(owner.token(), |claims| claims["aud"] = json!([])),
     ] {
-        for (method, path) in [("GET", "/tokens"), ("POST", "/tokens"), ("POST", "/sessions"), ("DELETE", &pat.path())]
-        {
+        for (method, path) in [("GET", "/tokens"), ("POST", "/tokens"), ("DELETE", &pat.path())] {
             let answer = Answer::of(owner.with_token(&token).request(method, path).json(&json!({})));
             answer.problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+        }
+        if token != member.password {
+            owner.with_token(&token).post("/sessions", &json!({})).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
         }
     }
     // The API server does not accept it.

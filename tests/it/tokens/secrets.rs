@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::tokens::{AccessToken, SCOPES};
-use crate::support::{Cluster, Curl, Daypass, Launch};
+use crate::support::{Cluster, Curl, Daypass, Launch, NewMember};
 
 fn hash(secret: &str) -> String {
     Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -97,6 +97,16 @@ fn use_all(cluster: &Cluster, daypass: &Daypass, secrets: &mut Secrets) -> Strin
     let session = pat.sign_in();
     secrets.keep(&session.secret, &[owner]);
     session.http.get("/members").expect(200);
+    let session = AccessToken::session_of(&caller);
+    secrets.keep(&session.secret, &[owner]);
+    session.http.get("/members").expect(200);
+    let member = NewMember::new(&daypass.owner, &cluster.reader(), 1);
+    let session = AccessToken::session_of(&member.engineer);
+    secrets.keep(&session.secret, &[&member.id]);
+    session.http.get(&member.path("/me")).expect(200);
+    refused.push(session.http.get("/members"));
+    refused.push(session.http.get("/members/view.nobody/me"));
+    caller.with_basic(&member.id, &session.secret).delete("/sessions").expect(204);
     let less = json!({"name": "less", "expiresInDays": 1, "scopes": ["members:read"]});
     let child = AccessToken::requested(&pat.http, &less);
     secrets.keep(&child.secret, &[owner]);

@@ -68,35 +68,42 @@ fn sign_out_ends_the_session_but_not_the_token() {
 }
 
 #[test]
-fn only_tokens_sign_in_and_only_sessions_sign_out() {
+fn session_is_no_token() {
     let (cluster, daypass) = Cluster::shared();
     let caller = cluster.generator(daypass);
+    let member = NewMember::new(&daypass.owner, &cluster.reader(), 1);
     let pat = AccessToken::new(&caller, &SCOPES);
-    let session = pat.sign_in();
-    session.http.post("/sessions", &json!({})).problem(403, "DP_ERR_FORBIDDEN");
-    caller.post("/sessions", &json!({})).problem(403, "DP_ERR_FORBIDDEN");
-    for client in [&pat.http, &caller] {
+    let sessions = [pat.sign_in(), AccessToken::session_of(&caller), AccessToken::session_of(&member.engineer)];
+    for session in &sessions {
+        session.http.post("/sessions", &json!({})).problem(403, "DP_ERR_FORBIDDEN");
+        // Its object cannot be read or changed as a token.
+        for client in [&caller, &pat.http, &sessions[0].http, &sessions[1].http, &cluster.manager(daypass)] {
+            client.get(&session.path()).problem(404, "DP_ERR_NOT_FOUND");
+            client.delete(&session.path()).problem(404, "DP_ERR_NOT_FOUND");
+            client.post(&format!("{}/rotate", session.path()), &json!({})).problem(404, "DP_ERR_NOT_FOUND");
+        }
+    }
+    for client in [&pat.http, &caller, &member.engineer] {
         client.delete("/sessions/current").problem(404, "DP_ERR_NOT_FOUND");
     }
-    // A session's object cannot be read or changed as a token.
-    for client in [&caller, &pat.http, &session.http, &cluster.manager(daypass)] {
-        client.get(&session.path()).problem(404, "DP_ERR_NOT_FOUND");
-        client.delete(&session.path()).problem(404, "DP_ERR_NOT_FOUND");
-        client.post(&format!("{}/rotate", session.path()), &json!({})).problem(404, "DP_ERR_NOT_FOUND");
+    for (session, path) in sessions.iter().zip(["/tokens/self", "/self", &member.path("/me")]) {
+        session.http.get(path).expect(200);
     }
-    session.http.get("/tokens/self").expect(200);
 }
 
 #[test]
 fn session_creates_nothing_that_outlives_it() {
     let (cluster, daypass) = Cluster::shared();
-    let pat = AccessToken::new(&cluster.generator(daypass), &SCOPES);
-    let session = pat.sign_in();
+    let caller = cluster.generator(daypass);
+    let pat = AccessToken::new(&caller, &SCOPES);
+    let (session, of_owner) = (pat.sign_in(), AccessToken::session_of(&caller));
     let body = json!({"name": "n", "expiresInDays": 1, "scopes": ["members:read"]});
     for refused in [
         session.http.post("/tokens", &body),
         session.http.post("/tokens/self/rotate", &json!({})),
         session.http.post(&format!("{}/rotate", pat.path()), &json!({})),
+        of_owner.http.post("/tokens", &body),
+        of_owner.http.post(&format!("{}/rotate", pat.path()), &json!({})),
     ] {
         refused.problem(403, "DP_ERR_FORBIDDEN");
         let id = refused.header("x-request-id");
@@ -105,6 +112,7 @@ fn session_creates_nothing_that_outlives_it() {
     }
     pat.http.post("/tokens", &body).expect(201);
     session.http.patch("/tokens/self", &json!({"name": "another"})).expect(200);
+    of_owner.http.patch(&pat.path(), &json!({"name": "a third"})).expect(200);
 }
 
 #[test]
