@@ -17,7 +17,7 @@ use crate::observability::audit::{Actor, Cause, Kind};
 
 /// Label on a token: its owner's [`owner_key`].
 const OWNER_LABEL: &str = "daypass.dev/token-owner";
-/// Label on a session: the UID of its token or member, or its owner's [`owner_key`].
+/// Label on a session: its token's UID, or its owner's [`owner_key`], as in its name. A UID is longer than any key.
 const SESSION_LABEL: &str = "daypass.dev/session-of";
 
 /// Why no token or session was created.
@@ -88,11 +88,17 @@ impl AccessTokens {
         self.create_in(&slots, &new, Some(&of), cause).await
     }
 
-    /// Lists the sessions of this origin, ended ones and those of an earlier secret included. Of several people who
-    /// had the owner's name one after the other, only the owner's.
+    /// Lists the sessions of this origin, ended ones and those of an earlier secret included. Of several people or
+    /// members who had a name one after the other, only those of one.
     pub(super) async fn sessions_of(&self, of: &SessionOrigin, owner: &Owner) -> Result<Vec<AccessToken>, Error> {
         let mut sessions = self.list(Some((SESSION_LABEL, &session_label(of, owner)))).await?;
-        sessions.retain(|session| session.session.is_some() && is_same(&session.owner, owner));
+        let is_of = |session: &AccessToken| match (&session.session, of) {
+            (Some(SessionOrigin::Token { token_uid: one, .. }), SessionOrigin::Token { token_uid: other, .. })
+            | (Some(SessionOrigin::Member { uid: one, .. }), SessionOrigin::Member { uid: other, .. }) => one == other,
+            (Some(SessionOrigin::Owner), SessionOrigin::Owner) => is_same(&session.owner, owner),
+            _ => false,
+        };
+        sessions.retain(is_of);
         Ok(sessions)
     }
 
@@ -214,12 +220,10 @@ fn prefix(of: &SessionOrigin, owner: &Owner) -> String {
     }
 }
 
-/// The label of the sessions of this origin. A key is shorter than any UID.
 fn session_label(of: &SessionOrigin, owner: &Owner) -> String {
     match of {
         SessionOrigin::Token { token_uid, .. } => token_uid.clone(),
-        SessionOrigin::Owner => owner_key(&owner.username),
-        SessionOrigin::Member { uid, .. } => uid.clone(),
+        SessionOrigin::Owner | SessionOrigin::Member { .. } => owner_key(&owner.username),
     }
 }
 

@@ -10,14 +10,16 @@ use chrono::DateTime;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use secrecy::ExposeSecret as _;
 
 use super::body::parse;
 use super::members::{CreateMember, UpdateMember};
 use super::page::Page as Query;
 use super::tokens::{CreateToken, RotateToken, UpdateToken};
 use crate::authn::oidc::{IdToken, Issuers, Keys, claims};
-use crate::authn::{Credentials, client_address};
+use crate::authn::{Credentials, PresentedSecret, client_address};
 use crate::crd::{Object, Page, WatchLine, read_access_token, read_member};
+use crate::domain::access_token::IdForm;
 use crate::domain::member_id::MemberId;
 use crate::domain::redact::redacted;
 use crate::domain::role::RoleId;
@@ -72,6 +74,16 @@ fn authorization(data: &[u8]) {
     }
     if headers.get_all(AUTHORIZATION).iter().count() > 1 {
         assert!(matches!(credentials, Credentials::Malformed));
+    }
+    for line in String::from_utf8_lossy(data).lines() {
+        if let Some(session) = Credentials::of_session(line).access_token() {
+            assert_ne!(session.subject().form(), IdForm::Token, "an access token in a cookie");
+            assert_eq!(session.expose(), line);
+        }
+        let (username, secret) = line.split_once(':').unzip();
+        if let Credentials::Presented { secret, .. } = Credentials::of_form(username, secret.unwrap_or(line)) {
+            assert!(!matches!(secret, PresentedSecret::Foreign(token) if token.expose_secret().starts_with("dp")));
+        }
     }
 }
 

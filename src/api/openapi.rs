@@ -22,7 +22,7 @@ use super::problem::{Code, FieldError, ProblemBody};
         (name = "me", description = "For the engineer"),
         (name = "tokens", description = "Access tokens, for callers outside Kubernetes"),
         (name = "self", description = "Who the caller is, and what it may do"),
-        (name = "sessions", description = "Short browser sessions, opened with an access token")
+        (name = "sessions", description = "Short sessions for browsers, opened with any credential")
     )
 )]
 struct Base;
@@ -90,8 +90,8 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
     scheme(
         "accessToken",
         HttpAuthScheme::Bearer,
-        "An access token, `dpp_…`, or one of its sessions; also as `Authorization: Token …`. Each operation lists the \
-         scopes that it needs.",
+        "An access token, `dpp_…`, or a session; also as `Authorization: Token …`. Each operation lists the scopes \
+         that it needs.",
     );
     scheme(
         "accessTokenBasic",
@@ -99,7 +99,7 @@ pub fn document(data_plane_id: Option<&str>) -> OpenApi {
         "The user name is that of the access token's owner, or the token's id; the password is the token. The last \
          colon separates them.",
     );
-    scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential.");
+    scheme("memberCredential", HttpAuthScheme::Basic, "The member's id and its credential, or a session of it.");
     for path in document.paths.paths.values_mut() {
         for operation in [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten() {
             add_problems(operation);

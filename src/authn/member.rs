@@ -74,7 +74,7 @@ impl Authenticator {
                 self.check(digest, origin, self.by_credential(credential)).await?
             }
             PresentedSecret::AccessToken(Some(secret)) if secret.subject().form() == IdForm::SessionOfMember => {
-                // The secret does not say whose it is.
+                // The secret does not name its member.
                 let found = self.check(digest, origin, self.by_member_session(secret)).await?;
                 found.filter(|login| is_asked(&login.member.id, presented, id))
             }

@@ -16,8 +16,8 @@ const NONCE_LEN: usize = 6;
 /// An access token's or session's id, `<object name>-<nonce>`.
 ///
 /// There are as many numbers in the names of the objects as an owner may have tokens, or tokens, owners and members
-/// sessions. The API server creates a name only once, which enforces the limit without a lock. Versions before 0.3.0
-/// know only the first two forms, and refuse the others.
+/// sessions. The API server creates a name only once, which enforces the limit without a lock. Earlier versions know
+/// only the first two forms, and refuse the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenId(String);
 
@@ -145,7 +145,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsed_id_displays_as_its_text(text in "\\PC{0,40}|[a-z0-9]{16}-[om]?[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}") {
+        fn parsed_id_displays_as_its_text(
+            text in "\\PC{0,40}|[a-z0-9]{16}-[om]?[0-9]{1,4}-(s[0-9]{1,3}-)?[a-z0-9]{6}",
+        ) {
             if let Some(id) = TokenId::parse(&text) {
                 prop_assert_eq!(id.to_string(), &*text);
                 // Its name alone has the form.

@@ -72,8 +72,8 @@ enum Minted {
 
 impl Membership {
     /// Issues a gateway kubeconfig of `member`, which the credential of this hash, or a session of it, has
-    /// authenticated. However little is left of the membership, the kubeconfig works until its end, and beyond it after
-    /// an extension.
+    /// authenticated. However little is left of the membership, the kubeconfig works until its end, and beyond it
+    /// after an extension.
     pub async fn issue_gateway_kubeconfig(
         &self,
         member: &Member,

@@ -41,5 +41,5 @@ fn schemathesis_finds_only_documented_answers() {
     let output = command.output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(report.contains("Tested: 21"), "{report}");
+    assert!(report.contains("Tested: 22"), "{report}");
 }

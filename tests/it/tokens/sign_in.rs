@@ -1,10 +1,14 @@
 //! Sessions of callers and members, which are issued for a Kubernetes token or a member's credential.
 
+use std::path::PathBuf;
+
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::support::tokens::{AccessToken, SCOPES, forged};
-use crate::support::{Answer, Cluster, Daypass, Http, NewMember, Role, eventually, now, time, wait_until};
+use crate::support::{
+    Answer, Cluster, Daypass, Http, Kubeconfig, Launch, NewMember, Role, eventually, now, time, wait_until,
+};
 
 /// A member of a role of its own.
 fn member(cluster: &Cluster, daypass: &Daypass) -> (Role, NewMember) {
@@ -75,7 +79,7 @@ fn session_of_a_member_does_what_its_credential_does() {
         for client in [&session.http, &there, &there.with_basic(&member.id, &session.secret)] {
             assert_eq!(client.get(&member.path("/me")).expect(200).json()["id"], member.id);
         }
-        let kubeconfig = crate::support::Kubeconfig::new(cluster, &there.get(&member.path("/kubeconfig")).expect(200));
+        let kubeconfig = Kubeconfig::new(cluster, &there.get(&member.path("/kubeconfig")).expect(200));
         assert!(kubeconfig.is_accepted(cluster));
         assert!(member.listed(&session.http).contains(&kubeconfig.jti().to_owned()));
         let issued = Daypass::second().wait_event(&member.id, "KUBECONFIG_ISSUED");
@@ -156,7 +160,9 @@ fn session_of_a_member_ends_when_it_is_revoked_or_gets_a_new_credential() {
     cluster.wait_gone(&role, member.name());
     let namesake = NewMember::applied(cluster, daypass, &role, member.name(), &json!({"duration": "1h"}));
     assert_ended(&second, &me);
-    namesake.engineer.get(&me).expect(200);
+    // Nor do the sessions of the former one take its places.
+    let theirs = [(); 4].map(|()| AccessToken::session_of(&namesake.engineer));
+    theirs.iter().for_each(|session| drop(session.http.get(&me).expect(200)));
     for session in [&first, &second] {
         cluster.wait_token_gone(session);
         let both = [daypass.token_events(&session.id), Daypass::second().token_events(&session.id)].concat();
@@ -180,6 +186,34 @@ fn session_of_a_caller_ends_with_its_service_account() {
     anew.http.get("/self").expect(200);
     cluster.wait_token_gone(&session);
     anew.http.get("/self").expect(200);
+}
+
+#[test]
+fn version_before_refuses_sessions_that_it_does_not_know() {
+    let (cluster, daypass) = Cluster::shared();
+    let caller = cluster.generator(daypass);
+    let (_, member) = member(cluster, daypass);
+    let pat = AccessToken::new(&caller, &SCOPES);
+    let of_token = pat.sign_in();
+    let Some(folder) = std::env::var_os("DAYPASS_PREVIOUS") else {
+        panic!("the environment variable DAYPASS_PREVIOUS must name a folder: use `make test`, which builds it");
+    };
+    let program = Some(PathBuf::from(folder).join("daypass"));
+    let older = Daypass::start(cluster, &Launch { program, ..Launch::default() });
+    let sessions = [
+        (AccessToken::session_of(&caller), "/tokens".to_owned()),
+        (AccessToken::session_of(&member.engineer), member.path("/me")),
+        (AccessToken::session_of(&member.engineer), "/tokens".to_owned()),
+    ];
+    for (session, path) in &sessions {
+        session.at(&older).get(path).problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    }
+    // It goes on with those that it knows.
+    of_token.at(&older).get("/tokens/self").expect(200);
+    let answer = pat.at(&older).post("/sessions", &json!({})).expect(201).json();
+    caller.with_token(answer["token"].as_str().unwrap()).get("/tokens/self").expect(200);
+    sessions[0].0.http.get("/tokens").expect(200);
+    sessions[1].0.http.get(&member.path("/me")).expect(200);
 }
 
 #[test]

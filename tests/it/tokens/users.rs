@@ -63,6 +63,32 @@ fn user_with_invisible_characters_in_the_name_owns_no_token_and_is_shown_escaped
 }
 
 #[test]
+fn session_of_a_user_has_its_groups_except_system_groups() {
+    let UsersCluster { cluster, daypass, role } = users_cluster();
+    // Sessions need no right to own tokens.
+    let off = Daypass::with_args(cluster, &["--accept-api-server-audience"]);
+    let alice = off.owner.with_token("alice-token");
+    let session = AccessToken::session_of(&alice);
+    assert_eq!((&session.body["kind"], &session.body["tokenId"]), (&json!("KUBERNETES_TOKEN"), &Value::Null));
+    let me = session.http.get("/self").expect(200).json();
+    let groups = json!(["staff", "system:authenticated"]);
+    assert_eq!((&me["username"], &me["uid"], &me["groups"]), (&json!("alice"), &json!("1"), &groups));
+    let member = NewMember::new(&session.at(daypass), role, 1);
+    assert_eq!(member.body["createdBy"], "alice");
+    // Her rights by `system:masters` do not apply to the session.
+    alice.get("/members").expect(200);
+    session.http.get("/members").problem(403, "DP_ERR_FORBIDDEN");
+    for nobody in ["ops-token", "eve-token"] {
+        off.owner.with_token(nobody).post("/sessions", &json!({})).problem(403, "DP_ERR_FORBIDDEN");
+    }
+    // Another audience is another identity configuration.
+    let strict = Daypass::with_args(cluster, &[]);
+    session.at(&strict).get("/self").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+    session.at(&off).delete("/sessions").expect(204);
+    session.at(daypass).get("/self").problem(401, "DP_ERR_CREDENTIAL_REFUSED");
+}
+
+#[test]
 fn user_token_keeps_its_groups_except_system_groups() {
     let UsersCluster { cluster, daypass, role } = users_cluster();
     let alice = daypass.owner.with_token("alice-token");
