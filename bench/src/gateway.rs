@@ -25,7 +25,8 @@ use crate::{Bench, progress};
 const OPTIONS: [&str; 4] = [
     "--kubeconfig-mode=gateway",
     "--gateway-member-streams=10000",
-    "--gateway-streams=10000",
+    // A member may hold a quarter.
+    "--gateway-streams=40000",
     "--gateway-drain-seconds=1",
 ];
 /// The same requests are sent to both. The first is the reference.

@@ -17,10 +17,11 @@ pub struct GatewayArgs {
         value_parser = value_parser!(u64).range(5..=60)
     )]
     pub gateway_max_staleness_seconds: u64,
-    /// How many requests a member may have in progress
+    /// How many requests a member may have in progress; it may hold a quarter of what the others leave
     #[arg(long, env = "DAYPASS_GATEWAY_MEMBER_REQUESTS", default_value_t = 50, value_parser = count(10_000))]
     pub gateway_member_requests: usize,
-    /// How many streams a member may have open: watches, followed logs, exec, port-forwards
+    /// How many streams a member may have open: watches, followed logs, exec, port-forwards; it may hold a quarter of
+    /// what the others leave
     #[arg(long, env = "DAYPASS_GATEWAY_MEMBER_STREAMS", default_value_t = 200, value_parser = count(10_000))]
     pub gateway_member_streams: usize,
     /// How many requests all members together may have in progress

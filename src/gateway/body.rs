@@ -12,6 +12,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower::BoxError;
 
 use super::exchange::Exchange;
+use super::registry::Why;
 use crate::authn::Forwarding;
 
 /// A request's body, on its way to the API server.
@@ -133,7 +134,9 @@ impl HttpBody for AnswerBody {
             }
             match ready!(self.pieces.poll_recv(cx)) {
                 // Received before the cut, but not passed on yet.
-                Some(Piece::Frame(..)) if self.answer.exchange.open.why().is_some() => self.ends = Ends::Broken,
+                Some(Piece::Frame(..)) if self.answer.exchange.open.why().is_some_and(Why::is_at_once) => {
+                    self.ends = Ends::Broken;
+                }
                 Some(Piece::Frame(frame, at_boundary)) => {
                     self.at_boundary = at_boundary;
                     self.answer.exchange.sent(frame.data_ref().map_or(0, Bytes::len));

@@ -82,6 +82,7 @@ pub(super) fn status(why: Why) -> Status {
     let code = match why {
         Why::Refused(_) => StatusCode::UNAUTHORIZED,
         Why::Stale | Why::Restarting => StatusCode::SERVICE_UNAVAILABLE,
+        Why::Unread => StatusCode::TOO_MANY_REQUESTS,
     };
     Status::new(code, why.to_string())
 }

@@ -28,6 +28,8 @@ use crate::authn::Connection;
 pub(super) const HEAD: Duration = Duration::from_secs(65);
 /// How long a client may take for what was sent before the cut.
 pub(super) const GRACE: Duration = Duration::from_millis(250);
+/// The same when this replica stops, which takes no right from anybody. It must be less than the process waits.
+const RESTART_GRACE: Duration = Duration::from_secs(2);
 /// The same for a client of HTTP/2, whose other streams end with its connection.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long the HTTP library gets to write the last piece: it discards what it holds when a body breaks off.
@@ -111,13 +113,14 @@ impl Forward {
     /// Passes on until the answer ends, the client is gone or the answer is cut. Returns why it is cut.
     async fn pass_on(&self, mut body: Incoming, pieces: &mpsc::Sender<Piece>, ending: &mut Ending) -> Option<Why> {
         loop {
+            let between = ending.is_at_boundary();
             let frame = tokio::select! {
                 biased;
-                why = self.exchange.open.cut() => return Some(why),
+                why = self.must_cut(between) => return Some(why),
                 () = pieces.closed() => return None,
                 frame = next(&mut body) => frame,
             };
-            if let Some(why) = self.exchange.open.why() {
+            if let Some(why) = self.exchange.open.why().filter(|why| between || why.is_at_once()) {
                 return Some(why);
             }
             let piece = match frame {
@@ -130,9 +133,10 @@ impl Forward {
                 None => Piece::End,
             };
             let is_last = matches!(piece, Piece::End);
+            let _waits = self.exchange.open.waits_for_client();
             tokio::select! {
                 biased;
-                why = self.exchange.open.cut() => return Some(why),
+                why = self.must_cut(false) => return Some(why),
                 sent = pieces.send(piece) => if sent.is_err() { return None },
             }
             if is_last {
@@ -141,30 +145,46 @@ impl Forward {
         }
     }
 
+    /// Waits until the answer must be cut here. If only this replica stops, the rest of an event that has begun may
+    /// follow for a moment, so that the client can go on after it elsewhere.
+    async fn must_cut(&self, is_between_events: bool) -> Why {
+        let why = self.exchange.open.cut().await;
+        if !is_between_events && !why.is_at_once() {
+            sleep(GRACE).await;
+        }
+        why
+    }
+
     /// Ends the answer with the reason, if it can have one. Discards what the client does not take soon.
     async fn cut(self, why: Why, pieces: mpsc::Sender<Piece>, ending: &Ending, gone: oneshot::Receiver<()>) {
         let told = async {
             // There is room again when it has been taken. The client may be gone already.
             pieces.send(ending.last(why)).await.is_ok() && pieces.reserve().await.is_ok()
         };
-        if timeout(GRACE, told).await.unwrap_or(false) {
+        let patience = if why.is_at_once() { GRACE } else { RESTART_GRACE };
+        if timeout(patience, told).await.unwrap_or(false) {
             sleep(FLUSH).await;
         }
         drop(pieces);
-        self.discard(gone).await;
+        self.discard(why, gone).await;
     }
 
     /// Waits until the client has all of an answer that has ended. If the request is cut meanwhile, discards the rest.
     async fn see_off(self, mut gone: oneshot::Receiver<()>) {
+        let _waits = self.exchange.open.waits_for_client();
         tokio::select! {
             _ = &mut gone => {}
-            _ = self.exchange.open.cut() => self.discard(gone).await,
+            why = self.exchange.open.cut() => self.discard(why, gone).await,
         }
     }
 
     /// Resets a connection whose client does not take the rest of an answer soon.
-    async fn discard(&self, gone: oneshot::Receiver<()>) {
-        let patience = if self.is_http1 { GRACE } else { LINGER };
+    async fn discard(&self, why: Why, gone: oneshot::Receiver<()>) {
+        let patience = match self.is_http1 {
+            _ if !why.is_at_once() => RESTART_GRACE,
+            true => GRACE,
+            false => LINGER,
+        };
         let is_over = timeout(patience, gone).await.is_ok();
         if !is_over || self.is_http1 && self.connection.is_blocked() {
             self.connection.reset();

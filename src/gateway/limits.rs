@@ -5,6 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::member_id::MemberId;
 
+/// A member may hold one in so many of the places that the others leave. A few members then cannot take everybody's:
+/// each that fills its part leaves three quarters of the rest, and the last ones go to members that hold nothing.
+const SHARE: usize = 4;
+
 /// A number of requests and one of streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Places {
@@ -29,7 +33,7 @@ pub enum TooMany {
     /// Of this member.
     #[error("this member has too many requests open; close some, and try again")]
     OfMember,
-    /// Of all members.
+    /// Of all members: the places that are left are for others.
     #[error("too many requests are open; try again")]
     InAll,
 }
@@ -80,7 +84,9 @@ impl Usage {
         if *open.of(is_stream) >= *of_member.of(is_stream) {
             return Err(TooMany::OfMember);
         }
-        if *counts.total.of(is_stream) >= *in_all.of(is_stream) {
+        let left = in_all.of(is_stream).saturating_sub(*counts.total.of(is_stream));
+        let share = ((left + *open.of(is_stream)) / SHARE).max(1);
+        if left == 0 || *open.of(is_stream) >= share {
             return Err(TooMany::InAll);
         }
         *counts.total.of(is_stream) += 1;
@@ -114,7 +120,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits =
-        Limits { member: Places { requests: 2, streams: 3 }, total: Places { requests: 3, streams: 5 } };
+        Limits { member: Places { requests: 2, streams: 3 }, total: Places { requests: 10, streams: 20 } };
 
     fn member(number: u8) -> MemberId {
         MemberId::parse(&format!("view.m{number}")).unwrap()
@@ -128,12 +134,36 @@ mod tests {
         let streams = [(); 3].map(|()| usage.hold(&member(1), true).unwrap());
         assert_eq!(usage.hold(&member(1), true).unwrap_err(), TooMany::OfMember);
         let other = usage.hold(&member(2), false).unwrap();
-        assert_eq!(usage.hold(&member(2), false).unwrap_err(), TooMany::InAll);
         drop(requests);
-        assert!(usage.hold(&member(2), false).is_ok());
+        assert!(usage.hold(&member(1), false).is_ok());
         drop((streams, other));
         assert_eq!(usage.counts().total, Places::default());
         assert!(usage.counts().members.is_empty());
+    }
+
+    /// The defaults of the options.
+    #[test]
+    fn few_members_cannot_take_everybodys_places() {
+        let usage = Usage::new(Limits {
+            member: Places { requests: 50, streams: 200 },
+            total: Places { requests: 200, streams: 1000 },
+        });
+        for (is_stream, most, members) in [(false, 50, 19), (true, 200, 25)] {
+            let mut held = Vec::new();
+            for number in 1..members {
+                let before = held.len();
+                while let Ok(place) = usage.hold(&member(number), is_stream) {
+                    held.push(place);
+                }
+                assert!((1..=most).contains(&(held.len() - before)), "{number} has {}", held.len() - before);
+                // Whoever has nothing still gets a place.
+                drop(usage.hold(&member(0), is_stream).unwrap());
+            }
+            assert!(usage.hold(&member(1), is_stream).is_err());
+            let last = usage.hold(&member(members), is_stream).unwrap();
+            assert_eq!(usage.hold(&member(0), is_stream).unwrap_err(), TooMany::InAll);
+            drop(last);
+        }
     }
 
     #[test]
@@ -160,7 +190,7 @@ mod tests {
                 }
                 let counts = usage.counts();
                 prop_assert_eq!(counts.total.requests + counts.total.streams, held.len());
-                prop_assert!(counts.total.requests <= 3 && counts.total.streams <= 5);
+                prop_assert!(counts.total.requests <= 10 && counts.total.streams <= 20);
                 for (member, open) in &counts.members {
                     let held = held.iter().filter(|held| held.member == *member).count();
                     prop_assert!(open.requests <= 2 && open.streams <= 3 && held > 0);

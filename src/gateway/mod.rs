@@ -45,7 +45,7 @@ use self::exchange::{Admitted, Exchange};
 use self::failure::Failure;
 use self::forward::Forward;
 use self::headers::{Ours, Refused, Upgrade};
-use self::limits::{Held, Limits};
+use self::limits::{Held, Limits, TooMany};
 use self::minting::{Minting, NoToken};
 use self::registry::{Registry, Why};
 use self::request_info::{RequestInfo, StreamKind};
@@ -304,7 +304,13 @@ impl Gateway {
         };
         let token = GatewayToken::parse(headers::bearer(headers)?).ok_or(Refused::NoBearer)?;
         let id = &token.subject().member;
-        let hold = || self.limits.hold(id, kind.is_stream()).map_err(Failure::TooMany);
+        let hold = || {
+            let held = self.limits.hold(id, kind.is_stream());
+            if matches!(held, Err(TooMany::InAll)) {
+                self.registry.make_room();
+            }
+            held.map_err(Failure::TooMany)
+        };
         // What waits for a live read counts, too, but no stranger takes a member's place.
         let held = if self.admission.must_ask(&token) { Some(hold()?) } else { None };
         let pass = self.admission.decide(&token, arrival.address).await.map_err(|denied| match denied {

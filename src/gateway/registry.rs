@@ -14,6 +14,8 @@ use crate::domain::gateway_token::{Pass, Refusal, still_admits};
 use crate::domain::member::Member;
 use crate::domain::member_id::MemberId;
 
+/// How long a client may take nothing of its answer while others wait for its place.
+const UNREAD: Duration = Duration::from_secs(15);
 /// How far the clocks of replicas may be apart.
 const SKEW: TimeDelta = TimeDelta::seconds(1);
 
@@ -29,12 +31,20 @@ pub(super) enum Why {
     /// This replica stops.
     #[error("this replica of Daypass restarts; try again")]
     Restarting,
+    /// Its client takes nothing, and others need its place.
+    #[error("Daypass needs the place of an answer that nobody reads; try again")]
+    Unread,
 }
 
 impl Why {
     /// All names.
-    pub(super) const LABELS: [&'static str; 6] =
-        ["EXPIRED", "REVOKED", "CREDENTIAL_REPLACED", "KUBECONFIG_REVOKED", "STALE", "RESTARTING"];
+    pub(super) const LABELS: [&'static str; 7] =
+        ["EXPIRED", "REVOKED", "CREDENTIAL_REPLACED", "KUBECONFIG_REVOKED", "STALE", "RESTARTING", "UNREAD"];
+
+    /// Whether nothing more may be passed on. A replica that stops takes no right from anybody.
+    pub(super) fn is_at_once(self) -> bool {
+        self != Self::Restarting
+    }
 
     /// Its name in metrics and in the audit trail.
     pub(super) fn label(self) -> &'static str {
@@ -45,6 +55,7 @@ impl Why {
             Self::Refused(Refusal::KubeconfigRevoked | Refusal::Unknown) => "KUBECONFIG_REVOKED",
             Self::Stale => "STALE",
             Self::Restarting => "RESTARTING",
+            Self::Unread => "UNREAD",
         }
     }
 }
@@ -59,6 +70,8 @@ pub(super) struct Open {
     since: Instant,
     /// When its member ends, as last known.
     ends: Mutex<DateTime<Utc>>,
+    /// Since when its client has taken nothing of what waits for it.
+    unread: Mutex<Option<Instant>>,
     cut: CancellationToken,
     /// Why it was cut, and when.
     why: OnceLock<(Why, Instant)>,
@@ -95,10 +108,35 @@ impl Open {
         self.reason()
     }
 
+    /// Notes that something waits for its client, until the returned guard is dropped.
+    pub(super) fn waits_for_client(&self) -> Waiting<'_> {
+        self.set_unread(Some(Instant::now()));
+        Waiting(self)
+    }
+
+    fn set_unread(&self, since: Option<Instant>) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn is_unread(&self) -> bool {
+        let unread = *self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.is_some_and(|since| since.elapsed() > UNREAD)
+    }
+
     pub(super) fn end(&self, why: Why) {
         if self.why.set((why, Instant::now())).is_ok() {
             self.cut.cancel();
         }
+    }
+}
+
+/// Something that waits for a client, until dropped.
+#[must_use = "it waits until it is dropped"]
+pub(super) struct Waiting<'a>(&'a Open);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set_unread(None);
     }
 }
 
@@ -146,6 +184,7 @@ impl Registry {
             trust: self.trust.clone(),
             since: Instant::now(),
             ends: Mutex::new(member.expires_at()),
+            unread: Mutex::default(),
             cut: CancellationToken::new(),
             why: OnceLock::new(),
         });
@@ -185,6 +224,13 @@ impl Registry {
             // It ends itself.
             let _ = open.why();
         }
+    }
+
+    /// Cuts what nobody reads: others need the places.
+    pub(super) fn make_room(&self) {
+        let state = self.lock();
+        let open = state.open.values().flat_map(HashMap::values);
+        open.filter(|open| open.is_unread()).for_each(|open| open.end(Why::Unread));
     }
 
     /// The open watches.

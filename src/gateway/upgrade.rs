@@ -178,7 +178,11 @@ impl Down {
         if exchange.open.why().is_some() {
             return Passed::Some;
         }
-        let Ok(written @ 1..) = self.client.write(&self.buffer).await else { return Passed::Broken };
+        let written = {
+            let _waits = exchange.open.waits_for_client();
+            self.client.write(&self.buffer).await
+        };
+        let Ok(written @ 1..) = written else { return Passed::Broken };
         exchange.sent(written);
         // After bytes that break the rules, nothing fits in any more.
         let _ = self.frames.follow(&self.buffer[..written]);
