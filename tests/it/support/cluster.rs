@@ -359,6 +359,13 @@ fn kept_audit_log(plane: &ControlPlane) -> Option<PathBuf> {
     Some(PathBuf::from(env::var_os("DAYPASS_AUDIT_LOGS")?).join(name).with_extension("log"))
 }
 
+/// Where this cluster's Daypasses keep an audit trail for `tests/granted.rs`.
+pub(super) fn kept_trail(cluster: &Cluster, folder: &Path) -> Option<PathBuf> {
+    let log = kept_audit_log(&cluster.plane)?;
+    let name = format!("{}-{}.trail", log.file_stem()?.display(), folder.file_name()?.display());
+    Some(log.with_file_name(name))
+}
+
 fn keep_audit_log(plane: &ControlPlane) {
     if let Some(kept) = kept_audit_log(plane) {
         fs::create_dir_all(kept.parent().unwrap()).unwrap();

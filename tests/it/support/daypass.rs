@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use daypass_local::{Process, RELEASE, free_port, guarded};
 use serde_json::Value;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, kept_trail};
 use super::http::Http;
 use super::{DEADLINE, eventually};
 
@@ -70,6 +70,8 @@ impl Daypass {
         command.env("DAYPASS_MAX_DENIED_REQUESTS", "1000000");
         // Tests have many roles, and wait for the sweep.
         command.env("DAYPASS_MAX_SWEEP_INTERVAL_SECONDS", "30");
+        // So that tests/granted.rs knows every request that a gateway has forwarded.
+        command.env("DAYPASS_GATEWAY_AUDIT", "all");
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE]);
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {
@@ -90,7 +92,12 @@ impl Daypass {
             command.arg("--max-denied-requests=1000000");
         }
         command.args(&launch.args).envs(launch.env.iter().copied());
-        let process = Process::start("daypass", command, &folder.join("log"), Some(&folder.join("audit"))).unwrap();
+        let trail = folder.join("audit");
+        fs::write(&trail, "").unwrap();
+        if let Some(kept) = kept_trail(cluster, &folder) {
+            fs::hard_link(&trail, kept).unwrap();
+        }
+        let process = Process::start("daypass", command, &folder.join("log"), Some(&trail)).unwrap();
         let mut daypass =
             Self { process, owner: Http::new(&format!("{url}/dp-1"), cluster.plane.ca_pem()), url, admin_url, folder };
         if !launch.impatient {
