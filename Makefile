@@ -39,6 +39,7 @@ OLD_KUBECTL_VENV = $(call venv,old-kubectl,$(OLD_KUBECTL_REQUIREMENTS))
 NODE_CLIENT = $(call venv,node-client,tests/clients/package-lock.json)
 # One program for each version of its source.
 OIDC_PROVIDER = $(CACHE)/oidc-provider-$(firstword $(shell cat tests/oidc-provider/* | cksum))
+GO_CLIENT = $(CACHE)/go-client-$(firstword $(shell cat tests/go-client/* | cksum))
 LIBRARIES = PYTHON_CLIENT="$(CLIENTS_VENV)/bin/python" NODE_CLIENT="$(NODE_CLIENT)"
 OPENBAO_REQUIREMENTS = bench/requirements.txt
 OPENBAO_VENV = $(call venv,openbao,$(OPENBAO_REQUIREMENTS))
@@ -49,8 +50,8 @@ BENCH = $(TARGET)/release/daypass-bench $(BENCH_ARGS) \
 .DEFAULT_GOAL := help
 .PHONY: help run env stop programs test test-short test-matrix test-clients test-chart test-node install-doc \
 	node-requirements image image-check dist dist-check audit fuzz bench bench-quick bench-gateway bench-tools \
-	bench-rolling openbao profile tools oidc-provider previous schemathesis clients chart-tools prose generate calls \
-	check-cargo check-python
+	bench-rolling openbao profile tools oidc-provider go-client previous schemathesis clients chart-tools prose \
+	generate calls check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -83,8 +84,9 @@ test-matrix: programs check-python schemathesis oidc-provider ## Run the tests o
 		OIDC_PROVIDER="$(OIDC_PROVIDER)" \
 		RUST_TEST_THREADS=$(TEST_THREADS) SHORT_TESTS="$(SHORT_TESTS)" $(PYTHON) deploy/matrix.py $(MATRIX)
 
-test-clients: programs clients ## Use the gateway with helm, other kubectls and client libraries, and behind nginx
-	@$(LIBRARIES) NEW_KUBECTL="$(CLIENTS_VENV)/bin/kubectl" OLD_KUBECTL="$(OLD_KUBECTL_VENV)/bin/kubectl" \
+test-clients: programs clients go-client ## Use the gateway with other clients, behind nginx, and in a rolling upgrade
+	@$(LIBRARIES) GO_CLIENT="$(GO_CLIENT)" \
+		NEW_KUBECTL="$(CLIENTS_VENV)/bin/kubectl" OLD_KUBECTL="$(OLD_KUBECTL_VENV)/bin/kubectl" \
 		RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- --ignored gateway::clients
 
 test-chart: tools chart-tools ## Test and scan what the chart renders
@@ -159,6 +161,12 @@ oidc-provider: ## Test and build the OpenID provider of the tests once, outside 
 		go build -C tests/oidc-provider -trimpath -o "$(OIDC_PROVIDER).$$$$" . && \
 		mv "$(OIDC_PROVIDER).$$$$" "$(OIDC_PROVIDER)"; }
 	@echo "$(OIDC_PROVIDER)"
+
+go-client: ## Build the Go programs of test-clients once, outside this folder
+	@test -x "$(GO_CLIENT)" || { \
+		command -v go > /dev/null || { echo "Go is needed: install it from https://go.dev/dl/" >&2; exit 1; }; \
+		mkdir -p "$(CACHE)" && export CGO_ENABLED=0 GOWORK=off && go vet -C tests/go-client . >&2 && \
+		go build -C tests/go-client -trimpath -o "$(GO_CLIENT).$$$$" . && mv "$(GO_CLIENT).$$$$" "$(GO_CLIENT)"; }
 
 programs: # What the tests run and do not build
 	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps

@@ -26,6 +26,7 @@ const STREAMS: &[Stream] = &[
     ("cp", "kubectl cp box:/large ./FILE", None, 1),
     ("forward", "kubectl port-forward pod/box :80", Some("lost connection to pod"), 1),
     ("logs", "kubectl logs -f box", None, 1),
+    ("logs_http1", "env DISABLE_HTTP2=1 kubectl logs -f box", None, 1),
     ("watch", "kubectl get pods -w", None, 0),
 ];
 const LIBRARIES: &[Stream] = &[

@@ -1,5 +1,7 @@
 //! The gateway, with a real kubectl, with other clients and with hand-written requests.
 
+mod broken_off;
+mod causes;
 mod clients;
 mod limits;
 mod readers;
@@ -116,6 +118,11 @@ impl Guest {
             token,
             member,
         }
+    }
+
+    /// Its role's namespace.
+    fn namespace(&self) -> String {
+        format!("daypass-{}", self.member.id.split_once('.').unwrap().0)
     }
 
     /// Its service account's user name.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::causes::{self, Cause};
 use super::{Gateways, Guest, Running, config_map};
 use crate::support::{RawConnection, eventually, now};
 
@@ -16,12 +17,12 @@ fn watches(gateways: &Gateways, guest: &Guest) -> [Running; 2] {
     watches
 }
 
-/// Ends the membership in a way, and checks that both watches end with this reason, and that it refuses what comes
+/// Ends the membership in a way, and checks that both watches end with its reason, and that it refuses what comes
 /// after.
 #[track_caller]
-fn cuts(gateways: &Gateways, guest: &Guest, reason: &str, end: impl FnOnce()) {
+fn cuts(gateways: &Gateways, guest: &Guest, Cause { reason, end, .. }: Cause) {
     let watches = watches(gateways, guest);
-    end();
+    end(gateways, guest);
     for watch in watches {
         let (_, output) = watch.ended();
         assert!(output.contains(reason), "{reason} in {output}");
@@ -36,29 +37,19 @@ fn cuts(gateways: &Gateways, guest: &Guest, reason: &str, end: impl FnOnce()) {
 #[test]
 fn revocation_cuts_watches() {
     let gateways = Gateways::shared();
-    let guest = gateways.member(&gateways.role());
-    cuts(gateways, &guest, "this membership was ended early", || {
-        gateways.first.owner.delete(&guest.member.path("")).expect(204);
-    });
+    cuts(gateways, &gateways.member(&gateways.role()), causes::DELETE);
 }
 
 #[test]
 fn member_deleted_with_kubectl_cuts_watches() {
     let gateways = Gateways::shared();
-    let role = gateways.role();
-    let guest = gateways.member(&role);
-    cuts(gateways, &guest, "this membership was ended early", || {
-        gateways.cluster.kubectl(&["delete", "dpm", guest.member.name(), "-n", &role.namespace, "--wait=false"]);
-    });
+    cuts(gateways, &gateways.member(&gateways.role()), causes::KUBECTL);
 }
 
 #[test]
 fn new_credential_cuts_watches() {
     let gateways = Gateways::shared();
-    let guest = gateways.member(&gateways.role());
-    cuts(gateways, &guest, "the member's credential was replaced", || {
-        gateways.first.owner.post(&guest.member.path("/credentials"), &json!({})).expect(201);
-    });
+    cuts(gateways, &gateways.member(&gateways.role()), causes::REPLACED);
 }
 
 #[test]
@@ -68,10 +59,7 @@ fn revoked_kubeconfig_cuts_its_watches_and_no_others() {
     let other = gateways.cluster.save(&guest.member.engineer.get(&guest.member.path("/kubeconfig")).expect(200).text);
     let mut lives = Running::start(gateways.cluster, &other, &["get", "configmaps", "-w", "-n", "default"]);
     lives.wait_for("kube-root-ca.crt");
-    let jti = guest.member.listed(&gateways.first.owner)[0].clone();
-    cuts(gateways, &guest, "this kubeconfig was revoked", || {
-        gateways.first.owner.delete(&guest.member.path(&format!("/kubeconfigs/{jti}"))).expect(204);
-    });
+    cuts(gateways, &guest, causes::REVOKED);
     gateways.cluster.create(&config_map(&format!("after-{}", guest.member.name())));
     lives.wait_for(&format!("after-{}", guest.member.name()));
     assert!(lives.is_running());
@@ -80,11 +68,7 @@ fn revoked_kubeconfig_cuts_its_watches_and_no_others() {
 #[test]
 fn removed_role_cuts_watches() {
     let gateways = Gateways::shared();
-    let role = gateways.role();
-    let guest = gateways.member(&role);
-    cuts(gateways, &guest, "this membership was ended early", || {
-        gateways.cluster.delete_namespace(&role.namespace);
-    });
+    cuts(gateways, &gateways.member(&gateways.role()), causes::ROLE);
 }
 
 #[test]
@@ -92,19 +76,15 @@ fn expiry_cuts_watches() {
     let gateways = Gateways::shared();
     let guest = gateways.member_for(&gateways.role(), "short", 12);
     let started = Instant::now();
-    cuts(gateways, &guest, "this membership ended at 20", || {});
+    cuts(gateways, &guest, Cause { end: |_, _| {}, ..causes::EXPIRY });
     assert!(started.elapsed().as_secs() >= 2, "not before its end");
 }
 
 #[test]
 fn shortening_cuts_watches_at_the_new_end() {
     let gateways = Gateways::shared();
-    let guest = gateways.member(&gateways.role());
-    cuts(gateways, &guest, "this membership ended at 20", || {
-        let soon = now() + chrono::TimeDelta::seconds(3);
-        let body = json!({"expiresAt": soon.to_rfc3339()});
-        gateways.first.owner.patch(&guest.member.path(""), &body).expect(200);
-    });
+    cuts(gateways, &gateways.member(&gateways.role()), causes::EXPIRY);
+    cuts(gateways, &gateways.member(&gateways.role()), causes::SHORTER);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Several replicas: leadership, rolling upgrades, and Daypass's own token.
 
 mod leader;
-mod load;
+pub mod load;
 mod replicas;
 mod rolling;
 mod token;

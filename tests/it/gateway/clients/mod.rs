@@ -1,7 +1,10 @@
 //! Programs that others wrote, through the gateway: they work, and at the end they are cut and say why.
 //! `make test-clients` installs them.
 
+mod kubelet;
+mod libraries;
 mod nginx;
+mod rolling;
 
 use std::env;
 use std::fs;
@@ -12,10 +15,9 @@ use daypass_local::Tools;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
 
+use super::causes::EARLY as REASON;
 use super::{Gateways, Guest, Running, config_map};
-use crate::support::{Answer, Role, eventually};
-
-const REASON: &str = "this membership was ended early";
+use crate::support::{Answer, Role};
 
 /// The path in an environment variable that `make test-clients` sets.
 #[track_caller]
@@ -52,43 +54,6 @@ impl Guest {
     fn end(&self, gateways: &Gateways) {
         gateways.first.owner.delete(&self.member.path("")).expect(204);
     }
-}
-
-/// Runs a script that uses ConfigMaps and watches them, and ends its membership.
-#[track_caller]
-fn library_works_and_is_cut(mut command: Command) {
-    let gateways = Gateways::shared();
-    let guest = gateways.member(&gateways.role());
-    let name = format!("cm-{}", guest.member.name());
-    command.arg(&name).env("KUBECONFIG", &guest.file);
-    let mut script = Running::of(gateways.cluster, command);
-    eventually("the script watches", || {
-        (script.output().contains("seen kube-root-ca.crt") || !script.is_running()).then_some(())
-    });
-    guest.end(gateways);
-    let (status, output) = script.ended();
-    assert_eq!(status, 0, "{output}");
-    let lines: Vec<&str> = output.lines().collect();
-    assert!(lines[0].starts_with("pods ") && lines[1..3] == ["read 1", "listed"], "{output}");
-    let says = |start: &str| lines.iter().any(|line| line.starts_with(start) && line.contains(REASON));
-    assert!(says("cut 401 ") && says("refused 401 "), "{output}");
-    assert!(gateways.cluster.object("default", "configmap", &name).is_none(), "it was deleted");
-}
-
-#[test]
-#[ignore = "needs `make test-clients`"]
-fn python_client_works_and_is_cut() {
-    let mut python = Command::new(installed("PYTHON_CLIENT"));
-    python.arg(file("client.py"));
-    library_works_and_is_cut(python);
-}
-
-#[test]
-#[ignore = "needs `make test-clients`"]
-fn javascript_client_works_and_is_cut() {
-    let mut node = Command::new("node");
-    node.arg(file("client.mjs")).env("NODE_CLIENT", installed("NODE_CLIENT"));
-    library_works_and_is_cut(node);
 }
 
 #[track_caller]
