@@ -16,6 +16,8 @@ pub struct Settings {
     pub data_plane_id: String,
     /// The base URL of Daypass as its users see it, without a trailing slash.
     pub public_url: String,
+    /// The gateway's base URL as its users see it, without a trailing slash; `None` for a path below the public one.
+    pub gateway_public_url: Option<String>,
     /// Which kubeconfigs members get.
     pub kubeconfigs: Kubeconfigs,
     /// The certificate that callers should trust, as PEM; `None` if they trust it already.
@@ -90,7 +92,10 @@ impl Settings {
 
     /// The gateway's URL, for kubeconfigs.
     pub fn gateway_url(&self) -> String {
-        format!("{}/{}/gateway", self.public_url, self.data_plane_id)
+        match &self.gateway_public_url {
+            Some(url) => url.clone(),
+            None => format!("{}/{}/gateway", self.public_url, self.data_plane_id),
+        }
     }
 
     /// The URL from which the member downloads its kubeconfig.

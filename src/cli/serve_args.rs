@@ -8,7 +8,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::gateway_args::GatewayArgs;
-use super::values::{data_plane_id, https_url};
+use super::values::{data_plane_id, https_host, https_url};
 use crate::domain::access_token::TokenRules;
 use crate::observability::logs::LogFormat;
 
@@ -21,6 +21,9 @@ pub struct ServeArgs {
     /// Base URL at which users reach Daypass
     #[arg(long, env = "DAYPASS_PUBLIC_URL", value_parser = https_url)]
     pub public_url: url::Url,
+    /// A host of the gateway's own, for tools that lose the path of a URL: gateway kubeconfigs then point at it
+    #[arg(long, env = "DAYPASS_GATEWAY_PUBLIC_URL", value_parser = https_host)]
+    pub gateway_public_url: Option<url::Url>,
     /// Which kubeconfigs members get; by default direct with --data-plane-server, else gateway
     #[arg(long, env = "DAYPASS_KUBECONFIG_MODE", value_enum)]
     pub kubeconfig_mode: Option<KubeconfigMode>,

@@ -63,6 +63,15 @@ pub(super) fn https_url(text: &str) -> Result<url::Url, String> {
     Ok(url)
 }
 
+/// Parses the URL of a host that is the gateway's whole.
+pub(super) fn https_host(text: &str) -> Result<url::Url, String> {
+    let url = https_url(text)?;
+    if url.path() != "/" {
+        return Err("must not have a path: the host is the gateway's whole".to_owned());
+    }
+    Ok(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,7 +92,9 @@ mod tests {
             assert!(data_plane_id(id).is_err(), "{id}");
         }
         for url in ["http://a", "https://", "a", "https://u:p@a", "https://a?b"] {
-            assert!(https_url(url).is_err(), "{url}");
+            assert!(https_url(url).is_err() && https_host(url).is_err(), "{url}");
         }
+        assert!(https_host("https://a/b").is_err() && https_url("https://a/b").is_ok());
+        assert!(https_host("https://a:1/").is_ok() && https_host("https://a").is_ok());
     }
 }

@@ -79,6 +79,8 @@ const WARNING: TimeDelta = TimeDelta::minutes(15);
 pub struct Settings {
     /// The data plane's id.
     pub data_plane_id: String,
+    /// A host of the gateway's own, where everything is for it.
+    pub own_host: Option<String>,
     /// The networks of proxies that may set `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpNet>,
     /// How old the feed may be at most.
@@ -154,7 +156,8 @@ impl Gateway {
         metrics.gateway.begin(&[FORWARDED], &StreamKind::STREAMS, &Why::LABELS);
         let trust = Trust { clock: clock.clone(), beat: feed.beat.clone(), max_staleness: settings.max_staleness };
         Ok(Arc::new(Self {
-            prefix: Prefix::new(&settings.data_plane_id, &config.cluster_url)?,
+            prefix: Prefix::new(&settings.data_plane_id, &config.cluster_url)?
+                .with_own_host(settings.own_host.clone()),
             admission: Admission::new(cluster.clone(), feed.clone(), trust.clone(), metrics.clone()),
             registry: Registry::new(trust),
             limits: limits::Usage::new(settings.limits),
@@ -174,7 +177,7 @@ impl Gateway {
 
     /// Whether this request is for the gateway.
     pub fn is_asked<B>(&self, request: &http::Request<B>) -> bool {
-        self.prefix.matches(request.uri())
+        self.prefix.matches(request)
     }
 
     /// Cuts what may no longer be open. Never returns.

@@ -1,5 +1,6 @@
 //! The target of a request: which ones are the gateway's, and where they go. The path stays as it arrived.
 
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
@@ -12,6 +13,8 @@ pub struct Prefix {
     host: HeaderValue,
     /// The path of the API server's address, without a slash at the end.
     base: String,
+    /// A host of the gateway's own, where the whole path is for the API server.
+    own_host: Option<String>,
 }
 
 /// What a request asks for.
@@ -48,7 +51,14 @@ impl Prefix {
             authority: host.parse()?,
             host: host.parse()?,
             base: api_server.path().trim_end_matches('/').to_owned(),
+            own_host: None,
         })
+    }
+
+    /// The same, and all of this host.
+    #[must_use]
+    pub fn with_own_host(self, own_host: Option<String>) -> Self {
+        Self { own_host, ..self }
     }
 
     /// The API server's `Host`.
@@ -57,8 +67,8 @@ impl Prefix {
     }
 
     /// Whether a request is for the gateway.
-    pub fn matches(&self, uri: &Uri) -> bool {
-        self.rest(uri).is_some()
+    pub fn matches<B>(&self, request: &Request<B>) -> bool {
+        self.rest(request).is_some()
     }
 
     /// Where a request goes. The bytes after the prefix stay as they are: whoever decodes or normalizes them sees
@@ -75,7 +85,7 @@ impl Prefix {
         if request.method() == Method::CONNECT || (has_address && request.version() < Version::HTTP_2) {
             return Err(BadTarget::NotAPath);
         }
-        let rest = self.rest(uri).ok_or(BadTarget::NotAPath)?;
+        let rest = self.rest(request).ok_or(BadTarget::NotAPath)?;
         let slash = if rest.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
@@ -87,10 +97,20 @@ impl Prefix {
         Ok(Target { uri, asked })
     }
 
-    /// What follows the prefix.
-    fn rest<'a>(&self, uri: &'a Uri) -> Option<&'a str> {
-        let rest = uri.path_and_query()?.as_str().strip_prefix(&self.prefix)?;
-        (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
+    /// What follows the prefix. At the gateway's own host, that is everything.
+    fn rest<'a, B>(&self, request: &'a Request<B>) -> Option<&'a str> {
+        let path = request.uri().path_and_query()?.as_str();
+        let rest = path.strip_prefix(&self.prefix);
+        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        rest.or_else(|| (path.starts_with('/') && self.is_at_own_host(request)).then_some(path))
+    }
+
+    /// Whether the client asks the gateway's own host, on any port: a proxy may listen on another one.
+    fn is_at_own_host<B>(&self, request: &Request<B>) -> bool {
+        let Some(own) = &self.own_host else { return false };
+        let named = || request.headers().get(HOST)?.to_str().ok()?.parse().ok();
+        let asked: Option<Authority> = request.uri().authority().cloned().or_else(named);
+        asked.is_some_and(|asked| asked.host().eq_ignore_ascii_case(own))
     }
 }
 
@@ -162,7 +182,7 @@ mod tests {
             "/processing/data-planes/dp-1/gateway/api",
             "*",
         ] {
-            assert!(!prefix("https://a").matches(&path.parse().unwrap()), "{path}");
+            assert!(!prefix("https://a").matches(&request(Method::GET, path, Version::HTTP_11)), "{path}");
             assert_eq!(target(path), Err(BadTarget::NotAPath), "{path}");
         }
     }
@@ -183,6 +203,35 @@ mod tests {
             assert!(refused(Method::CONNECT, uri, Version::HTTP_2), "{uri}");
         }
         assert!(refused(Method::OPTIONS, "*", Version::HTTP_11));
+    }
+
+    #[test]
+    fn everything_at_the_gateways_own_host_is_for_the_api_server() {
+        let prefix = prefix("https://a").with_own_host(Some("gw.example".to_owned()));
+        let asked = |host: &str, path: &str| {
+            let mut request = request(Method::GET, path, Version::HTTP_11);
+            request.headers_mut().insert(HOST, host.parse().unwrap());
+            prefix.target(&request).map(|target| target.uri.to_string())
+        };
+        for host in ["gw.example", "GW.example:8443"] {
+            for path in ["/", "/api?x", "//api", "/processing/data-planes/dp-1/members", "/../%2e"] {
+                assert_eq!(asked(host, path), Ok(format!("https://a{path}")), "{host} {path}");
+            }
+            // A client that keeps the path may use either.
+            assert_eq!(asked(host, "/dp-1/gateway/api"), Ok("https://a/api".to_owned()));
+        }
+        for host in ["daypass.example", "gw.example.evil", "x.gw.example", "gw.example.", ""] {
+            assert_eq!(asked(host, "/api"), Err(BadTarget::NotAPath), "{host}");
+        }
+        assert_eq!(asked("gw.example", "*"), Err(BadTarget::NotAPath));
+        // HTTP/2 has the host in a field of its own, and the first of two wins.
+        let mut over_http2 = request(Method::GET, "https://gw.example/api", Version::HTTP_2);
+        assert_eq!(prefix.target(&over_http2).unwrap().uri, "https://a/api");
+        *over_http2.uri_mut() = Uri::from_static("https://daypass.example/api");
+        over_http2.headers_mut().insert(HOST, HeaderValue::from_static("gw.example"));
+        assert!(!prefix.matches(&over_http2));
+        let absolute = request(Method::GET, "https://gw.example/api", Version::HTTP_11);
+        assert!(prefix.matches(&absolute) && prefix.target(&absolute).is_err());
     }
 
     #[test]

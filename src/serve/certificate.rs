@@ -66,9 +66,10 @@ pub(super) fn show_expiry(metrics: &Metrics, certificate: &CertificateDer<'_>) {
     }
 }
 
-/// The host of the public URL, as a certificate names it: without the brackets of an IPv6 address.
-pub(super) fn public_host(args: &ServeArgs) -> &str {
-    args.public_url.host_str().unwrap_or_default().trim_matches(['[', ']'])
+/// The hosts of the public URLs, as a certificate names them: without the brackets of an IPv6 address.
+pub(super) fn public_hosts(args: &ServeArgs) -> Vec<String> {
+    let urls = std::iter::once(&args.public_url).chain(&args.gateway_public_url);
+    urls.map(|url| url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()).collect()
 }
 
 /// Loads the configured certificate and key, or the self-signed pair that all replicas share. Retries the shared pair
@@ -81,9 +82,9 @@ pub(super) async fn key_pair(args: &ServeArgs, cluster: &Cluster, clock: &Clock)
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
         return Ok(KeyPair { certificate: read(certificate)?, key: read(key)?.into() });
     }
-    let host = public_host(args);
-    let mut names = vec![host.to_owned()];
-    names.extend(args.tls_dns_name.iter().filter(|name| *name != host).cloned());
+    let mut names = public_hosts(args);
+    let more: Vec<String> = args.tls_dns_name.iter().filter(|name| !names.contains(name)).cloned().collect();
+    names.extend(more);
     loop {
         let pair = cluster.shared_key_pair(|| tls::self_signed(&names, clock.now())).await;
         match pair {

@@ -152,7 +152,7 @@ fn api_server(args: ServeArgs, config: Config, requests: TaskTracker) -> anyhow:
     let gateway = match kubeconfigs {
         Kubeconfigs::Direct(_) => None,
         Kubeconfigs::Gateway | Kubeconfigs::Both(_) => {
-            Some(Gateway::new(&config, settings::gateway_settings(&args), parts)?)
+            Some(Gateway::new(&config, settings::gateway_settings(&args)?, parts)?)
         }
     };
     let issuers = settings::issuers(&args)?;

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::admin::reconnect;
-use super::certificate::{key_pair, public_host, show_expiry, watch_cert_files};
+use super::certificate::{key_pair, public_hosts, show_expiry, watch_cert_files};
 use super::connections::{self, App, Limits, Listener};
 use super::shutdown::Lifecycle;
 use super::{drain, settings, tls};
@@ -52,10 +52,9 @@ impl ApiServer {
         };
         let leaf = tls::leaf(&pair.certificate)?;
         show_expiry(&metrics, &leaf);
-        let host = public_host(&args);
         tracing::info!(sha256 = tls::fingerprint(&leaf), "serving with this certificate");
-        if !tls::covers(&leaf, host) {
-            tracing::warn!(host, "the certificate does not cover the host of the public URL: clients will refuse it");
+        for host in public_hosts(&args).iter().filter(|host| !tls::covers(&leaf, host)) {
+            tracing::warn!(host, "the certificate does not cover the host of a public URL: clients will refuse it");
         }
         let config = tls::server_config(&pair.certificate, pair.key.expose_secret().as_bytes());
         let (tls, served) = watch::channel(config.context("the certificate and the key cannot be used")?);

@@ -21,9 +21,11 @@ use crate::gateway::limits::{Limits, Places};
 /// # Errors
 /// When a CA file cannot be read.
 pub(super) fn api_settings(args: &ServeArgs, kubeconfigs: Kubeconfigs, certificate: &str) -> anyhow::Result<Settings> {
+    let base = |url: &url::Url| url.as_str().trim_end_matches('/').to_owned();
     Ok(Settings {
         data_plane_id: args.data_plane_id.clone(),
-        public_url: args.public_url.as_str().trim_end_matches('/').to_owned(),
+        public_url: base(&args.public_url),
+        gateway_public_url: args.gateway_public_url.as_ref().map(base),
         kubeconfigs,
         ca_certificate: ca_certificate(args, certificate)?,
         trusted_proxies: args.trusted_proxies.clone(),
@@ -119,10 +121,18 @@ pub(super) fn identity_config(args: &ServeArgs, issuers: &Issuers) -> IdentityCo
 }
 
 /// The gateway's settings.
-pub(super) fn gateway_settings(args: &ServeArgs) -> gateway::Settings {
+///
+/// # Errors
+/// When its own host is the public URL's: nothing else would be left there.
+pub(super) fn gateway_settings(args: &ServeArgs) -> anyhow::Result<gateway::Settings> {
     let it = &args.gateway;
-    gateway::Settings {
+    let own_host = args.gateway_public_url.as_ref().and_then(url::Url::host_str);
+    if own_host.is_some() && own_host == args.public_url.host_str() {
+        bail!("--gateway-public-url needs another host than --public-url: the gateway answers everything there");
+    }
+    Ok(gateway::Settings {
         data_plane_id: args.data_plane_id.clone(),
+        own_host: own_host.map(str::to_owned),
         trusted_proxies: args.trusted_proxies.clone(),
         max_staleness: it.max_staleness(),
         limits: Limits {
@@ -134,7 +144,7 @@ pub(super) fn gateway_settings(args: &ServeArgs) -> gateway::Settings {
             AuditedRequests::Writes => gateway::Audited::Writes,
             AuditedRequests::All => gateway::Audited::All,
         },
-    }
+    })
 }
 
 /// Which kubeconfigs members get.

@@ -34,6 +34,32 @@ ingress: {enabled: true, className: nginx, tlsSecretName: edge, annotations: {a:
         plain = one(render("ingress: {enabled: true}"), "Ingress", "daypass", "daypass")["spec"]
         self.assertEqual(list(plain), ["rules"])
 
+    def test_the_gateway_may_have_a_host_of_its_own(self):
+        edge = "{enabled: true, parentRefs: [{name: edge}]}"
+        values = f"""
+server: {{publicUrl: 'https://daypass.example.com:8443/'}}
+gateway: {{publicUrl: 'https://gw.example.com:8443'}}
+kubeconfig: {{mode: gateway}}
+ingress: {{enabled: true, tlsSecretName: edge}}
+httpRoute: {edge}
+tlsRoute: {edge}
+tls: {{certManager: {{enabled: true, issuerRef: {{name: ca}}}}}}
+"""
+        hosts = ["daypass.example.com", "gw.example.com"]
+        objects = render(values)
+        ingress = one(objects, "Ingress", "daypass", "daypass")["spec"]
+        self.assertEqual(ingress["tls"][0]["hosts"], hosts)
+        self.assertEqual([rule["host"] for rule in ingress["rules"]], hosts)
+        self.assertEqual(ingress["rules"][0]["http"], ingress["rules"][1]["http"])
+        for kind in ("HTTPRoute", "TLSRoute"):
+            self.assertEqual(one(objects, kind, "daypass", "daypass")["spec"]["hostnames"], hosts)
+        names = one(objects, "Certificate", "daypass", "daypass")["spec"]["dnsNames"]
+        self.assertEqual(names[:2], hosts)
+        direct = values.replace("{mode: gateway}", "{mode: direct}")
+        self.assertEqual(
+            one(render(direct), "TLSRoute", "daypass", "daypass")["spec"]["hostnames"], hosts[:1]
+        )
+
     def test_http_route_is_encrypted_again(self):
         objects = render(
             "httpRoute: {enabled: true, parentRefs: [{name: edge, namespace: gateways}]}\nservice: {port: 443}"

@@ -377,18 +377,21 @@ class Kubeconfigs(unittest.TestCase):
     def test_limits_of_the_gateway(self):
         gateway = {
             "maxStaleness": 20, "memberRequests": 1, "requests": 2, "memberStreams": 3, "streams": 4, "audit": "all",
-            "drainSeconds": 100,
+            "drainSeconds": 100, "publicUrl": "https://gw.example.com",
         }
         objects = render({**self.GATEWAY, "gateway": gateway, "shutdownDelaySeconds": 7})
         expected = {
             "--gateway-max-staleness-seconds=20", "--gateway-member-requests=1", "--gateway-requests=2",
-            "--gateway-member-streams=3", "--gateway-streams=4", "--gateway-audit=all", "--gateway-drain-seconds=100",
+            "--gateway-public-url=https://gw.example.com", "--gateway-member-streams=3", "--gateway-streams=4", "--gateway-audit=all", "--gateway-drain-seconds=100",
         }
         self.assertLessEqual(expected, set(self.arguments(objects)))
         spec = one(objects, "Deployment", "daypass", "daypass")["spec"]["template"]["spec"]
         self.assertEqual(spec["terminationGracePeriodSeconds"], 7 + 105 + 10)
         direct = self.arguments(render("kubeconfig: {mode: direct}"))
         self.assertFalse([argument for argument in direct if argument.startswith("--gateway")])
+        for wrong in ({"publicUrl": "https://a/b"}, {"publicUrl": "http://a"}, {"publicUrl": "https://B:1"}):
+            with self.subTest(wrong), self.assertRaisesRegex(Exception, "publicUrl"):
+                render({**self.GATEWAY, "gateway": wrong})
         for wrong in ({"maxStaleness": 4}, {"maxStaleness": 61}, {"audit": "some"}, {"streams": 0}, {"x": 1}):
             with self.subTest(wrong), self.assertRaisesRegex(Exception, "gateway"):
                 render({**self.GATEWAY, "gateway": wrong})

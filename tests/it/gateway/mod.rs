@@ -4,6 +4,7 @@ mod broken_off;
 mod causes;
 mod clients;
 mod limits;
+mod own_host;
 mod readers;
 mod refusals;
 mod requests;

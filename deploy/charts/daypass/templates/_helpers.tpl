@@ -230,6 +230,18 @@ true
 {{- (urlParse .Values.server.publicUrl).hostname -}}
 {{- end -}}
 
+{{/* Host of the gateway's own, without the port; empty if it has none. */}}
+{{- define "daypass.gatewayHost" -}}
+{{- if and .Values.gateway.publicUrl (ne (include "daypass.kubeconfigMode" .) "direct") -}}
+{{- (urlParse .Values.gateway.publicUrl).hostname -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Hosts that callers ask for, without the port, as a YAML list. */}}
+{{- define "daypass.publicHosts" -}}
+{{- list (include "daypass.publicHost" .) (include "daypass.gatewayHost" .) | compact | toYaml -}}
+{{- end -}}
+
 {{/* Name of the Service inside the cluster. */}}
 {{- define "daypass.serviceHost" -}}
 {{- include "daypass.fullname" . }}.{{ .Release.Namespace }}.svc
