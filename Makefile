@@ -4,6 +4,7 @@
 #   MATRIX="v1.30 v1.33"       which Kubernetes versions `make test-matrix` runs on (all)
 #   FUZZ_SECONDS=60            how long `make fuzz` runs each target
 #   BENCH_ARGS="--only ends"   options of the benchmark: BENCH_ARGS=--help lists them
+#   GATEWAY_SECTIONS=kubeconfigs  what `make bench-gateway` measures (gateway,kubeconfigs)
 #   REQUESTS=10000             how many requests `make bench-rolling` sends
 #   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
 #   RESTART=1                  `make run` restarts Daypass when it dies, as Kubernetes would
@@ -12,6 +13,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 REQUESTS ?= 10000
+GATEWAY_SECTIONS ?= gateway,kubeconfigs
 STATE ?= target/run
 # Three for each core: most tests wait for something most of the time.
 TEST_THREADS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
@@ -132,9 +134,9 @@ bench: bench-tools ## Measure Daypass beside a bare client and OpenBao, and rewr
 bench-quick: bench-tools ## The same in four minutes, less exact, into target/bench only
 	@$(BENCH) --quick
 
-bench-gateway: tools ## Measure the gateway beside the API server, into target/bench-gateway (10 minutes)
+bench-gateway: tools ## Measure the gateway beside the API server, into target/bench-gateway (20 minutes)
 	@$(CARGO) build --release -p daypass -p daypass-bench
-	@$(TARGET)/release/daypass-bench --only gateway --out target/bench-gateway $(BENCH_ARGS)
+	@$(TARGET)/release/daypass-bench --only $(GATEWAY_SECTIONS) --out target/bench-gateway $(BENCH_ARGS)
 
 bench-tools: tools openbao
 	@$(CARGO) build --release -p daypass -p daypass-bench

@@ -1,6 +1,6 @@
 //! Compares the API servers' audit logs of a whole test run with the chart's RBAC: every request of Daypass was
-//! granted, and every granted right was used. Nothing that the gateway forwarded bore Daypass's user. `make test` keeps
-//! the logs and runs this last.
+//! granted, and every granted right was used. Nothing that the gateway forwarded bore Daypass's user. `make test`
+//! keeps the logs and runs this last.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic, in its helpers as well")]
 

@@ -22,7 +22,7 @@ use crate::sizes::Sizes;
 use crate::{Bench, progress};
 
 /// Nothing is refused because too much is open. A stop has nothing to wait for.
-const OPTIONS: [&str; 4] = [
+pub(crate) const OPTIONS: [&str; 4] = [
     "--kubeconfig-mode=gateway",
     "--gateway-member-streams=10000",
     // A member may hold a quarter.
@@ -58,7 +58,7 @@ const EARLY: Duration = Duration::from_secs(1);
 
 /// A member with a gateway kubeconfig.
 #[derive(Clone)]
-struct Member {
+pub(crate) struct Member {
     id: String,
     password: String,
     server: String,
@@ -67,7 +67,7 @@ struct Member {
 }
 
 impl Member {
-    fn new(daypass: &Daypass) -> Result<Self> {
+    pub(crate) fn new(daypass: &Daypass) -> Result<Self> {
         let (id, password) = daypass.create(ROLES[0])?;
         let (status, text) = daypass.api.get_as(&format!("/members/{id}/kubeconfig"), &id, &password)?;
         ensure!(status == 200, "kubeconfig: {status}: {text}");
@@ -80,7 +80,7 @@ impl Member {
     }
 
     /// A new connection through the gateway.
-    fn client(&self) -> Result<Http> {
+    pub(crate) fn client(&self) -> Result<Http> {
         Http::kubectl(&self.server, &self.certificate, &self.token)
     }
 

@@ -2,7 +2,7 @@
 //! its own. `make bench-gateway`: the same for the gateway, against the API server. All traffic stays on 127.0.0.1. It
 //! asserts nothing.
 //!
-//! - `operations`, `ends`, `rest`, `others`, `memory`, `walls`, `gateway`: what is measured
+//! - `operations`, `ends`, `rest`, `others`, `memory`, `walls`, `gateway`, `kubeconfigs`: what is measured
 //! - `calls`: what the bare client calls, in one table; `openbao`: the other server
 //! - `sizes`: how much is measured, and how long that may take
 //! - `load`: closed loops and fixed rates
@@ -15,6 +15,7 @@ mod cluster;
 mod ends;
 mod gateway;
 mod http;
+mod kubeconfigs;
 mod load;
 mod memory;
 mod openbao;
@@ -90,14 +91,17 @@ enum Section {
     Memory,
     /// Requests and watches through the gateway; only if it is named
     Gateway,
+    /// Members with a gateway kubeconfig each; only if it is named
+    Kubeconfigs,
 }
 
 /// The sections of each control plane, in their order. Policies come before Daypass, which reacts to changes of them.
 /// Last come those that leave something behind.
-const PLANES: [&[Section]; 3] = [
+const PLANES: [&[Section]; 4] = [
     &[Section::Rest, Section::Memory],
     &[Section::Policies, Section::Operations, Section::Ends, Section::Outage, Section::Others, Section::Bindings],
     &[Section::Gateway],
+    &[Section::Kubeconfigs],
 ];
 
 impl Section {
@@ -117,6 +121,7 @@ impl Section {
             Self::Rest => [560, 110],
             Self::Memory => [200, 40],
             Self::Gateway => [900, 200],
+            Self::Kubeconfigs => [1100, 100],
         }
     }
 
@@ -131,6 +136,7 @@ impl Section {
             Self::Rest => rest::run(bench, report),
             Self::Memory => memory::run(bench, report),
             Self::Gateway => gateway::run(bench, report),
+            Self::Kubeconfigs => kubeconfigs::run(bench, report),
         }
     }
 }
@@ -159,7 +165,8 @@ fn main() -> Result<()> {
     let begun = Instant::now();
     let (mut report, mut about) = (Report::default(), page::machine(&program)?);
     for sections in PLANES {
-        let all = |section: &Section| cli.only.is_empty() && *section != Section::Gateway;
+        let all =
+            |section: &Section| cli.only.is_empty() && !matches!(section, Section::Gateway | Section::Kubeconfigs);
         let wanted = |section: &&Section| all(section) || cli.only.contains(section);
         let sections: Vec<Section> = sections.iter().filter(wanted).copied().collect();
         if sections.is_empty() {

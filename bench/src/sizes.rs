@@ -28,6 +28,8 @@ pub(crate) struct Sizes {
     pub(crate) ending: usize,
     /// Members with the longest texts and the most kubeconfigs.
     pub(crate) heavy: usize,
+    /// Members with a gateway kubeconfig each.
+    pub(crate) kubeconfigs: usize,
     /// Watches that are open through the gateway, fewer and many.
     pub(crate) watches: [usize; 2],
     /// What a start leaves to do.
@@ -70,6 +72,7 @@ impl Sizes {
             window,
             ending: if quick { 8 } else { 20 },
             heavy: pick(2500, 100),
+            kubeconfigs: pick(10_000, 100),
             watches: [pick(100, 20), pick(1000, 100)],
             settle: seconds(15.0, 3.0),
             bindings: pick(5000, 500),

@@ -15,8 +15,8 @@ use crate::membership::Membership;
 /// How long after an attempt the next one comes, whether or not it failed.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many are written at once: a few, since these writes share their lane with the calls that people wait for. What
-/// finds no place is left to the kubeconfig's next use.
+/// How many are written at once: a few, since these writes share their lane with the calls that people wait for. The
+/// others are left to the next use of their kubeconfig.
 const AT_ONCE: usize = 8;
 
 /// Records uses in the background, so that no request waits for it or fails by it. A write may outlive its request by

@@ -382,7 +382,8 @@ class Kubeconfigs(unittest.TestCase):
         objects = render({**self.GATEWAY, "gateway": gateway, "shutdownDelaySeconds": 7})
         expected = {
             "--gateway-max-staleness-seconds=20", "--gateway-member-requests=1", "--gateway-requests=2",
-            "--gateway-public-url=https://gw.example.com", "--gateway-member-streams=3", "--gateway-streams=4", "--gateway-audit=all", "--gateway-drain-seconds=100",
+            "--gateway-public-url=https://gw.example.com",
+            "--gateway-member-streams=3", "--gateway-streams=4", "--gateway-audit=all", "--gateway-drain-seconds=100",
         }
         self.assertLessEqual(expected, set(self.arguments(objects)))
         spec = one(objects, "Deployment", "daypass", "daypass")["spec"]["template"]["spec"]

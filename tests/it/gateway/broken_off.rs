@@ -22,7 +22,7 @@ const BEFORE: usize = 2_000;
 const AFTER: usize = 8_000;
 /// How many connections break requests off at once.
 const AT_ONCE: usize = 8;
-/// How many requests one HTTP/2 connection breaks off. A server closes connections that reset too many (CVE-2023-44487).
+/// How many requests one HTTP/2 connection breaks off. A server closes those that reset too many (CVE-2023-44487).
 const OF_A_CONNECTION: usize = 50;
 /// One in so many is sent over HTTP/1.1, on a connection of its own that is reset.
 const HTTP1: usize = 20;
@@ -98,7 +98,8 @@ fn resources(daypass: &Daypass) -> (usize, usize) {
     (memory, fs::read_dir(format!("{process}/fd")).unwrap().count())
 }
 
-/// Waits until nothing is open. What forwards a request keeps it in the registry, and an empty one measures no age.
+/// Waits until nothing is open. Each request is in the registry as long as a task forwards it, and an empty registry
+/// measures no age.
 fn wait_until_idle(daypass: &Daypass) {
     eventually("nothing is open", || {
         let streams = daypass.metric("daypass_gateway_streams{kind=\"watch\"}");
