@@ -2,11 +2,12 @@
 //!
 //! `domain` holds the rules, `crd` the Kubernetes types and `cluster` the Kubernetes I/O. `feed` is what a replica
 //! knows from watches. `membership` and `access_tokens` are the use cases, `authn` finds out who asks. On top are
-//! `controller` (the reaper), `api` (the REST API) and `gateway` (the reverse proxy), then `cli` (arguments, and
-//! commands that are clients) and `serve`, which starts everything. `observability` and `clock` are for all of them.
+//! `controller` (the reaper), `api` (the REST API), `console` (its pages) and `gateway` (the reverse proxy), then
+//! `cli` (arguments, and commands that are clients) and `serve`, which starts everything. `observability` and `clock`
+//! are for all of them.
 //!
-//! Dependencies run one way: domain ← crd ← cluster ← feed ← {membership, access_tokens} ← authn ← {controller, api,
-//! gateway} ← cli ← serve.
+//! Dependencies run one way: domain ← crd ← cluster ← feed ← {membership, access_tokens} ← authn ← {controller, api
+//! ← console, gateway} ← cli ← serve.
 
 pub mod access_tokens;
 pub mod api;
@@ -14,6 +15,7 @@ pub mod authn;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+mod console;
 pub mod controller;
 pub mod crd;
 pub mod domain;

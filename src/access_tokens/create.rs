@@ -11,7 +11,7 @@ use super::{AccessTokens, CONFLICT_RETRIES, NewToken};
 use crate::cluster::{Error, ErrorKind};
 use crate::crd;
 use crate::crd::access_token::{AccessTokenSpec, GroupsSpec, OwnerSpec, SubjectSpec};
-use crate::domain::access_token::{AccessToken, Owner, TokenId, TokenSecret, owner_key};
+use crate::domain::access_token::{AccessToken, NONCE_LEN, Owner, TokenId, TokenSecret, owner_key};
 use crate::domain::session::SessionOrigin;
 use crate::observability::audit::{Actor, Cause, Kind};
 
@@ -26,6 +26,9 @@ pub enum CreateTokenError {
     /// The owner already has the maximum number of live tokens.
     #[error("too many live tokens")]
     TooMany,
+    /// The same request has created it before.
+    #[error("the request was carried out before")]
+    DoneBefore,
     /// A call failed.
     #[error(transparent)]
     Cluster(#[from] Error),
@@ -115,7 +118,7 @@ impl AccessTokens {
         // Losing a name to another request means one more token, so there are never more lost tries than names. The
         // extra ones are for names that another request is just freeing.
         for _ in 0..=slots.most + CONFLICT_RETRIES {
-            let name = match self.name(slots, &new.owner, session).await? {
+            let name = match self.name(slots, new, session).await? {
                 Name::Free(name) => name,
                 Name::Again => continue,
                 Name::OfOldest(oldest) => match self.end_as_seen(&oldest, Kind::SessionEnded, cause).await {
@@ -124,7 +127,7 @@ impl AccessTokens {
                     Err(error) => return Err(error.into()),
                 },
             };
-            let secret = TokenSecret::new(TokenId::new(&name, &self.random()?), &self.random()?);
+            let secret = TokenSecret::new(TokenId::new(&name, &self.nonce(new)?), &self.random()?);
             let label = (slots.label.0, slots.label.1.as_str());
             let spec = spec(&secret, new, &identity, session);
             match self.cluster.create_access_token(secret.subject(), label, slots.object_owner.as_ref(), &spec).await {
@@ -138,14 +141,24 @@ impl AccessTokens {
         }
     }
 
+    fn nonce(&self, new: &NewToken) -> Result<[u8; NONCE_LEN], Error> {
+        new.nonce.map_or_else(|| self.random(), Ok)
+    }
+
     /// A random free name, so that concurrent requests seldom choose the same one, or the name of the oldest session.
+    /// Requests with the same nonce choose the same name: only one of them gets it, and the others find its token.
     async fn name(
         &self,
         slots: &Slots,
-        owner: &Owner,
+        new: &NewToken,
         session: Option<&SessionOrigin>,
     ) -> Result<Name, CreateTokenError> {
-        let found = self.list(Some((slots.label.0, &slots.label.1))).await?;
+        let (owner, found) = (&new.owner, self.list(Some((slots.label.0, &slots.label.1))).await?);
+        if let Some(nonce) = &new.nonce
+            && found.iter().any(|token| token.id == TokenId::new(token.id.object_name(), nonce))
+        {
+            return Err(CreateTokenError::DoneBefore);
+        }
         // Sessions of an earlier secret have ended too, and so have tokens of an earlier account with the owner's
         // name. Those of another person with that name have not: people share the limit of their name.
         let counts = |of: &Owner| owner.service_account().is_none() || of.uid == owner.uid;
@@ -172,7 +185,10 @@ impl AccessTokens {
             clippy::cast_precision_loss,
             reason = "there are at most a few hundred names"
         )]
-        let any = (self.entropy.fraction() * free.len() as f64) as usize;
+        let any = match &new.nonce {
+            None => (self.entropy.fraction() * free.len() as f64) as usize,
+            Some(nonce) => usize::from(nonce[0]) % free.len(),
+        };
         Ok(Name::Free(free.swap_remove(any.min(free.len() - 1))))
     }
 

@@ -24,7 +24,7 @@ use futures::{Stream, StreamExt as _};
 use self::identity::KnownIssuer;
 use crate::clock::{Clock, Entropy, NoEntropy};
 use crate::cluster::{Cluster, Error, ErrorKind, Lane, WatchEvent};
-use crate::domain::access_token::{AccessToken, Owner, Scope, TokenId, TokenRules, TokenSecret};
+use crate::domain::access_token::{AccessToken, NONCE_LEN, Owner, Scope, TokenId, TokenRules, TokenSecret};
 use crate::observability::audit::{Audit, Cause, Kind};
 
 /// How often to retry a change on the newer version after a conflict.
@@ -58,6 +58,8 @@ pub struct NewToken {
     pub scopes: Vec<Scope>,
     /// When it expires.
     pub expires_at: DateTime<Utc>,
+    /// The end of its id, if it must not be random: a request that is sent twice has the same one.
+    pub nonce: Option<[u8; NONCE_LEN]>,
 }
 
 impl AccessTokens {

@@ -31,6 +31,7 @@ impl AccessTokens {
             created_by: escape_hidden(&token.created_by),
             scopes: token.scopes.clone(),
             expires_at: self.session_end(Some(token.ends_at(&self.rules))),
+            nonce: None,
         };
         self.open(new, token.as_origin(), cause).await
     }
@@ -52,6 +53,7 @@ impl AccessTokens {
             owner,
             scopes: Scope::ALL.to_vec(),
             expires_at: self.session_end(end),
+            nonce: None,
         };
         self.open(new, SessionOrigin::Owner, cause).await
     }
@@ -72,6 +74,7 @@ impl AccessTokens {
             owner: Owner::of_member(&member.id),
             scopes: Vec::new(),
             expires_at: self.session_end(Some(member.expires_at())),
+            nonce: None,
         };
         self.open(new, origin, cause).await
     }

@@ -18,7 +18,7 @@ const CALLER_REFUSED: [&str; 3] = [r#"Bearer realm="daypass", error="invalid_tok
 const MEMBER: [&str; 1] = [r#"Basic realm="daypass member", charset="UTF-8""#];
 
 /// The operation that a link on another site may open.
-const DOWNLOAD: &str = "/members/{id}/kubeconfig";
+pub(super) const DOWNLOAD: &str = "/members/{id}/kubeconfig";
 
 /// A caller or a member, for operations that are open to both.
 #[derive(Debug)]

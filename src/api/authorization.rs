@@ -130,7 +130,7 @@ impl RequestContext {
     }
 
     /// The live member of this id, if the caller may do this in its role; 404 otherwise.
-    pub(super) async fn member(&self, caller: &Caller, access: Access, id: &str) -> Result<Member, Problem> {
+    pub(crate) async fn member(&self, caller: &Caller, access: Access, id: &str) -> Result<Member, Problem> {
         let id = MemberId::parse(id);
         let role = self.authorize_in_role(caller, access, id.as_ref().map(|id| &id.role)).await?;
         let (Some(id), Authorization::Granted(_)) = (id, role) else {

@@ -98,7 +98,7 @@ impl Drop for Lent {
 }
 
 /// The text of a body, without a byte order mark (RFC 8259, section 8.1, lets a parser ignore one).
-async fn read(request: Request) -> Result<(Parts, Vec<u8>), Problem> {
+pub(crate) async fn read(request: Request) -> Result<(Parts, Vec<u8>), Problem> {
     let (parts, body) = request.into_parts();
     check_coding(&parts.headers)?;
     let late = || Problem::detailed(Code::MalformedBody, "the body did not arrive within 10 seconds");
@@ -176,7 +176,7 @@ fn check_media_type(parts: &Parts) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType))
 }
 
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // PowerShell 5.1 sends ISO-8859-1, and UTF-16 from a file.
     let not_utf8 = |_| Problem::detailed(Code::MalformedBody, "the body must be UTF-8");
     let text = std::str::from_utf8(bytes).map_err(not_utf8)?;

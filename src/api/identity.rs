@@ -24,10 +24,10 @@ use crate::domain::role::RoleId;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Self)]
-struct SelfView {
+pub(crate) struct SelfView {
     /// The Kubernetes user name.
     #[schema(example = "corp:ada@example.com")]
-    username: String,
+    pub(crate) username: String,
     /// The UID, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, nullable = false)]
@@ -47,22 +47,22 @@ struct SelfView {
     #[schema(required = false, nullable = false)]
     subject: Option<String>,
     /// What it presented.
-    credential: CredentialView,
+    pub(crate) credential: CredentialView,
     /// The scopes of its access token; all of them with any other credential.
     #[schema(value_type = Vec<crate::api::schemas::ScopeSchema>)]
-    scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<Scope>,
     /// Its rights on access tokens.
-    privileges: Privileges,
+    pub(crate) privileges: Privileges,
     /// Its rights in the role that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, nullable = false)]
-    role: Option<RoleRights>,
+    pub(crate) role: Option<RoleRights>,
 }
 
 /// What a caller presented.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct CredentialView {
+pub(crate) struct CredentialView {
     /// Its kind.
     r#type: CredentialKind,
     /// What a session was issued for.
@@ -76,13 +76,13 @@ struct CredentialView {
     /// When it ends, if Daypass knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, nullable = false)]
-    expires_at: Option<DateTime<Utc>>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 
 /// A kind of credential.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum CredentialKind {
+pub(crate) enum CredentialKind {
     KubernetesToken,
     IdToken,
     AccessToken,
@@ -92,30 +92,30 @@ enum CredentialKind {
 /// The rights on access tokens, as RBAC gives them. To use them, an access token needs the scopes as well.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Privileges {
+pub(crate) struct Privileges {
     /// To have access tokens of its own.
-    generate_access_tokens: bool,
+    pub(crate) generate_access_tokens: bool,
     /// To manage those of everybody.
-    manage_access_tokens: bool,
+    pub(crate) manage_access_tokens: bool,
 }
 
 /// The rights in a role, as RBAC gives them. All are false in a role that does not exist.
 #[derive(Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct RoleRights {
+pub(crate) struct RoleRights {
     /// The role.
     id: String,
-    create_members: bool,
-    get_members: bool,
-    list_members: bool,
+    pub(crate) create_members: bool,
+    pub(crate) get_members: bool,
+    pub(crate) list_members: bool,
     /// To extend and shorten them.
-    update_members: bool,
+    pub(crate) update_members: bool,
     /// To end them early.
-    delete_members: bool,
+    pub(crate) delete_members: bool,
     /// To issue new credentials.
-    create_credentials: bool,
+    pub(crate) create_credentials: bool,
     /// To revoke single kubeconfigs.
-    delete_kubeconfigs: bool,
+    pub(crate) delete_kubeconfigs: bool,
 }
 
 pub(super) fn router() -> OpenApiRouter<State> {
@@ -136,38 +136,43 @@ pub(super) fn router() -> OpenApiRouter<State> {
 )]
 async fn get_self(context: RequestContext, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let role = only_parameter(query.as_deref().unwrap_or_default(), "roleId")?;
-    let privileges = async {
-        let of = |privilege| context.has_privilege(&caller, privilege);
-        let (generate, manage) = try_join(of(Privilege::Generate), of(Privilege::Manage)).await?;
-        Ok::<_, Problem>(Privileges { generate_access_tokens: generate, manage_access_tokens: manage })
-    };
-    let role = async {
-        match &role {
-            Some(id) => context.rights_in(&caller, id).await.map(Some),
-            None => Ok(None),
-        }
-    };
-    let (privileges, role) = try_join(privileges, role).await?;
-    let identity = &caller.identity;
-    let person = identity.subject.as_ref();
-    let view = SelfView {
-        username: identity.username.clone(),
-        uid: identity.uid.clone(),
-        groups: identity.groups.clone(),
-        extra: identity.extra.clone(),
-        issuer: person.map(|person| person.issuer.clone()),
-        subject: person.map(|person| person.subject.clone()),
-        credential: CredentialView::of(&caller),
-        scopes: Scope::ALL.into_iter().filter(|scope| caller.has_scope(*scope)).collect(),
-        privileges,
-        role,
-    };
+    let view = context.self_view(&caller, role.as_deref()).await?;
     Ok(([NO_STORE], axum::Json(view)).into_response())
 }
 
 impl RequestContext {
+    /// Who the caller is, and what it may do, in this role as well.
+    pub(crate) async fn self_view(&self, caller: &Caller, role: Option<&str>) -> Result<SelfView, Problem> {
+        let privileges = async {
+            let of = |privilege| self.has_privilege(caller, privilege);
+            let (generate, manage) = try_join(of(Privilege::Generate), of(Privilege::Manage)).await?;
+            Ok::<_, Problem>(Privileges { generate_access_tokens: generate, manage_access_tokens: manage })
+        };
+        let role = async {
+            match role {
+                Some(id) => self.rights_in(caller, id).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (privileges, role) = try_join(privileges, role).await?;
+        let identity = &caller.identity;
+        let person = identity.subject.as_ref();
+        Ok(SelfView {
+            username: identity.username.clone(),
+            uid: identity.uid.clone(),
+            groups: identity.groups.clone(),
+            extra: identity.extra.clone(),
+            issuer: person.map(|person| person.issuer.clone()),
+            subject: person.map(|person| person.subject.clone()),
+            credential: CredentialView::of(caller),
+            scopes: Scope::ALL.into_iter().filter(|scope| caller.has_scope(*scope)).collect(),
+            privileges,
+            role,
+        })
+    }
+
     /// What RBAC lets the caller do in a role. Whether the role exists makes no difference to what is asked.
-    async fn rights_in(&self, caller: &Caller, id: &str) -> Result<RoleRights, Problem> {
+    pub(crate) async fn rights_in(&self, caller: &Caller, id: &str) -> Result<RoleRights, Problem> {
         let none = || RoleRights { id: id.to_owned(), ..RoleRights::default() };
         let Some(role) = RoleId::parse(id) else { return Ok(none()) };
         // One after the other, and a denial is remembered: whoever has no right may ask as often as they like.

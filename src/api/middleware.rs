@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use futures::FutureExt as _;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Uri, Version};
 
 use super::State;
 use super::answer::watch;
+use super::authentication::DOWNLOAD;
 use super::body;
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, Told};
 use super::request_context::RequestContext;
-use crate::authn::{Connection, weight};
+use crate::authn::{Connection, is_navigation, weight};
 use crate::cluster::with_audit_ids;
+use crate::domain::member_id::MemberId;
 use crate::domain::redact::redacted;
 use crate::domain::text::escape_hidden;
 use crate::observability::metrics::RequestLabels;
@@ -132,9 +134,12 @@ fn shown(path: &str) -> String {
     escape_hidden(&redacted(&path[..path.floor_char_boundary(MAX_PATH)]))
 }
 
-/// Renders a handler's problem, or the bare status that axum answered with.
+/// Renders a handler's problem, or the bare status that axum answered with, unless a page tells it already.
 fn as_problem(mut response: Response, path: &str, id: &str) -> Response {
     let status = response.status();
+    if response.extensions().get::<Told>().is_some() {
+        return response;
+    }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None if status.is_client_error() || status.is_server_error() => Problem::of_status(status),
@@ -172,4 +177,27 @@ pub(super) async fn check_data_plane(
     let id = &state.settings.data_plane_id;
     let ours = params.is_ok_and(|all| all.iter().any(|(key, value)| key == "dataPlaneId" && value == id));
     if ours { next.run(request).await } else { Problem::new(Code::NotFound).into_response() }
+}
+
+/// A person who follows a link to a kubeconfig comes to the console, if there is one. Otherwise the browser would ask
+/// for user name and password, and never forget them.
+pub(super) async fn to_console(
+    Extract(state): Extract<State>,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let is_download = *request.method() == Method::GET && route.ends_with(DOWNLOAD);
+    if state.settings.console
+        && is_download
+        && !request.headers().contains_key(AUTHORIZATION)
+        && is_navigation(request.headers())
+    {
+        let id = params.ok().and_then(|all| all.iter().find(|(key, _)| *key == "id").map(|(_, id)| id.to_owned()));
+        if let Some(id) = id.as_deref().and_then(MemberId::parse) {
+            return Redirect::to(&state.settings.sign_in_url(&id)).into_response();
+        }
+    }
+    next.run(request).await
 }

@@ -3,24 +3,24 @@
 mod answer;
 pub(crate) mod authentication;
 mod authorization;
-mod body;
+pub(crate) mod body;
 mod error_codes;
 mod errors_page;
 mod fields;
 #[doc(hidden)]
 pub mod fuzz;
-mod identity;
+pub(crate) mod identity;
 mod kubeconfig;
-mod members;
+pub(crate) mod members;
 mod middleware;
 mod openapi;
-mod page;
+pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod request_context;
 mod schemas;
 pub(crate) mod sessions;
 mod settings;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use errors_page::errors_page;
 pub use openapi::document;
@@ -98,11 +98,11 @@ fn calls() -> OpenApiRouter<State> {
     members::router().merge(tokens::router()).merge(sessions::router()).merge(identity::router())
 }
 
-/// The whole API.
+/// The whole API, with these routes beside it, if there are any.
 ///
 /// # Errors
 /// If the OpenAPI document cannot be written as JSON.
-pub fn router(state: State) -> serde_json::Result<Router> {
+pub fn router(state: State, console: Option<Router<State>>) -> serde_json::Result<Router> {
     // Anyone may fetch it, so all answers share one copy.
     let document = Bytes::from(serde_json::to_vec(&document(Some(&state.settings.data_plane_id)))?);
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -110,11 +110,13 @@ pub fn router(state: State) -> serde_json::Result<Router> {
     let calls = calls
         // axum would handle HEAD as GET and issue a token that nobody sees.
         .route("/members/{id}/kubeconfig", head(only_get).fallback(only_get))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::to_console))
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::check_data_plane));
     let router = Router::new()
         .nest("/processing/data-planes/{dataPlaneId}", calls.clone())
         .nest("/{dataPlaneId}", calls)
         .route("/openapi.json", get(move || async move { (json, document) }))
+        .merge(console.unwrap_or_default())
         .fallback(|| async { Problem::new(Code::NotFound) })
         .layer(axum::middleware::from_fn_with_state(state.clone(), middleware::finish))
         .with_state(state);

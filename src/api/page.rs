@@ -13,11 +13,11 @@ const MAX_OFFSET: usize = 2_147_483_647;
 
 /// The requested part of a list.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// The maximum number of items.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
     /// How many items to skip.
-    pub(super) offset: usize,
+    pub(crate) offset: usize,
     filters: BTreeMap<String, String>,
 }
 
@@ -26,7 +26,7 @@ impl Page {
     ///
     /// # Errors
     /// 400 that names the parameter.
-    pub(super) fn parse(query: &str, filters: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: &str, filters: &[&str]) -> Result<Self, Problem> {
         let (mut limit, mut offset, mut given) = (None, None, BTreeMap::new());
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let repeated = match key.as_ref() {
@@ -46,7 +46,7 @@ impl Page {
     }
 
     /// The value of a filter.
-    pub(super) fn filter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn filter(&self, name: &str) -> Option<&str> {
         self.filters.get(name).map(String::as_str)
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub(super) use super::error_codes::Code;
+pub(crate) use super::error_codes::Code;
 use crate::cluster::{Error, ErrorKind};
 use crate::domain::access_token::Scope;
 
@@ -43,6 +43,10 @@ pub struct Problem {
     cause: Option<String>,
 }
 
+/// Marks an answer that tells its error itself, as a page does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told;
+
 /// The body of every error (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -73,17 +77,17 @@ pub(super) struct ProblemBody {
 
 impl Problem {
     /// An error without more detail than its code.
-    pub(super) fn new(code: Code) -> Self {
+    pub(crate) fn new(code: Code) -> Self {
         Self { code, detail: None, errors: Vec::new(), headers: Vec::new(), wait: None, cause: None }
     }
 
     /// An error with a detail for the client.
-    pub(super) fn detailed(code: Code, detail: impl fmt::Display) -> Self {
+    pub(crate) fn detailed(code: Code, detail: impl fmt::Display) -> Self {
         Self { detail: Some(detail.to_string()), ..Self::new(code) }
     }
 
     /// An invalid field. Both texts may quote the client, so they are cut to keep the answer short.
-    pub(super) fn field(field: &str, message: impl fmt::Display) -> Self {
+    pub(crate) fn field(field: &str, message: impl fmt::Display) -> Self {
         let cut = |text: &str| text.chars().take(MAX_QUOTE).collect::<String>();
         let (field, message) = (cut(field), cut(&message.to_string()));
         Self {
@@ -112,6 +116,39 @@ impl Problem {
         Self { wait: Some(wait), ..Self::new(code) }
     }
 
+    /// What the code means.
+    pub(crate) fn title(&self) -> &'static str {
+        self.code.title()
+    }
+
+    /// What is wrong in this case.
+    pub(crate) fn explanation(&self) -> String {
+        self.detail.clone().unwrap_or_else(|| self.code.title().to_owned())
+    }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    /// The value of `Retry-After` (RFC 9110, section 10.2.3), in seconds.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        let unavailable = (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE);
+        self.wait.or(unavailable).map(|wait| wait.as_secs_f64().ceil().max(1.0) as u64)
+    }
+
+    /// Where the result is of a request that was carried out before.
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.headers.iter().find(|(name, _)| *name == LOCATION).and_then(|(_, value)| value.to_str().ok())
+    }
+
+    /// Writes the cause to the log, if it is not the client's business.
+    pub(crate) fn log(&self, request_id: &str, instance: &str) {
+        if let Some(cause) = &self.cause {
+            tracing::error!(request_id, instance, code = ?self.code, cause, "a request failed");
+        }
+    }
+
     /// How long the client should wait before it tries again.
     pub(super) fn wait(&self) -> Option<Duration> {
         self.wait
@@ -132,15 +169,13 @@ impl Problem {
 
     /// The response to this request.
     pub(super) fn render(self, instance: &str, request_id: &str) -> Response {
-        let status = self.code.status();
-        if let Some(cause) = &self.cause {
-            tracing::error!(request_id, instance, code = ?self.code, cause, "a request failed");
-        }
+        let (status, retry_after) = (self.status(), self.retry_after());
+        self.log(request_id, instance);
         let body = ProblemBody {
             kind: "about:blank",
             title: self.code.title(),
             status: status.as_u16(),
-            detail: self.detail.unwrap_or_else(|| self.code.title().to_owned()),
+            detail: self.explanation(),
             instance: instance.to_owned(),
             code: self.code,
             request_id: request_id.to_owned(),
@@ -151,9 +186,8 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let unavailable = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE);
-        if let Some(wait) = self.wait.or(unavailable) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+        if let Some(wait) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait));
         }
         for (name, value) in self.headers {
             headers.append(name, value);
@@ -162,7 +196,7 @@ impl Problem {
     }
 
     /// The problem for a bare status that no handler chose.
-    pub(super) fn of_status(status: StatusCode) -> Self {
+    pub(crate) fn of_status(status: StatusCode) -> Self {
         Self::new(match status {
             StatusCode::BAD_REQUEST => Code::MalformedBody,
             StatusCode::NOT_FOUND => Code::NotFound,

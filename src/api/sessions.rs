@@ -98,9 +98,16 @@ pub(crate) async fn sign_in(context: &RequestContext, credentials: &Credentials)
     };
     let (session, secret) = made.map_err(|error| match error {
         CreateTokenError::Cluster(error) => error.into(),
-        CreateTokenError::TooMany => Problem::new(Code::Conflict),
+        CreateTokenError::TooMany | CreateTokenError::DoneBefore => Problem::new(Code::Conflict),
     })?;
     let kind = session.session_kind().ok_or_else(|| Problem::new(Code::Internal))?;
+    if let CallerOrMember::Member(member) = &who {
+        // For the owner, who waits for it. The member does not.
+        let used = context.state.membership.record_credential_use(&member.member, &member.credential).await;
+        if let Err(error) = used {
+            tracing::warn!(%error, "could not record that a credential was used");
+        }
+    }
     Ok(SignedIn { secret, session, kind, who })
 }
 

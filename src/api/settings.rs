@@ -24,6 +24,10 @@ pub struct Settings {
     pub ca_certificate: Option<String>,
     /// The networks of proxies that may set `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the web console is served.
+    pub console: bool,
+    /// The fingerprint of the certificate that browsers are shown, if they cannot check it in another way.
+    pub fingerprint: Option<String>,
 }
 
 /// Which kubeconfigs members get.
@@ -76,7 +80,7 @@ impl Kubeconfigs {
 
 impl Settings {
     /// The origin of [`Self::public_url`], as a browser writes it (RFC 6454, section 6.2).
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         url::Url::parse(&self.public_url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
     }
 
@@ -103,8 +107,13 @@ impl Settings {
         format!("{}/kubeconfig", self.member_url(id))
     }
 
+    /// The page on which the member signs in.
+    pub(crate) fn sign_in_url(&self, id: &MemberId) -> String {
+        format!("{}/console/sign-in?username={id}", self.public_url)
+    }
+
     /// The name of a file for the member, safe in a shell and in a header.
-    pub(super) fn file_name(&self, id: &MemberId, suffix: &str) -> String {
+    pub(crate) fn file_name(&self, id: &MemberId, suffix: &str) -> String {
         format!("{}-{id}.{suffix}", self.data_plane_id)
     }
 
@@ -130,9 +139,21 @@ impl Settings {
             "( umask 077\n{prepare}\n\
              curl --fail{trust} --user '{id}' --output '{new}' '{url}' && mv -f '{new}' '{kubeconfig}' )"
         );
+        let ways = if self.console {
+            let certificate = self.fingerprint.as_ref().map_or_else(String::new, |fingerprint| {
+                format!("\nThe browser will not know the certificate. Its SHA-256 fingerprint: {fingerprint}")
+            });
+            let url = self.sign_in_url(id);
+            format!(
+                "The password comes separately. In a browser, log on at {url}{certificate}\n\
+                 Or run this in a shell; it asks for the password:"
+            )
+        } else {
+            "Run this in a shell; it asks for the password, which you get separately:".to_owned()
+        };
         format!(
             "Access to the Kubernetes cluster '{}' with the role '{}', until {end}.\n\
-             Run this in a shell; it asks for the password, which you get separately:\n\n\
+             {ways}\n\n\
              {steps}\n\n\
              Then:\n\n\
              kubectl --kubeconfig '{kubeconfig}' auth whoami\n\n\

@@ -21,11 +21,23 @@ pub fn is_cross_site(headers: &HeaderMap, own_origin: &str, may_be_linked: bool)
     !(is_our_origin && (is_our_site || (may_be_linked && is_link(headers))))
 }
 
+/// Whether a page of Daypass itself sent this form. Other hosts of the same site count as foreign. A request that says
+/// nothing about where it comes from is refused: every browser that can use the console does.
+pub fn is_own_page(headers: &HeaderMap, own_origin: &str) -> bool {
+    let (origin, site) = (Value::of(headers, &ORIGIN), Value::of(headers, &SITE));
+    let says_something = !matches!((&origin, &site), (Value::Absent, Value::Absent));
+    says_something && origin.is_absent_or(&[own_origin]) && site.is_absent_or(&["same-origin"])
+}
+
 /// Whether a person follows a link: the window itself goes there. Then no page sees the answer or embeds it (as an
 /// `iframe`, an `image`, or any other destination).
 fn is_link(headers: &HeaderMap) -> bool {
-    matches!(Value::of(headers, &SITE), Value::One("cross-site" | "same-site"))
-        && matches!(Value::of(headers, &MODE), Value::One("navigate"))
+    matches!(Value::of(headers, &SITE), Value::One("cross-site" | "same-site")) && is_navigation(headers)
+}
+
+/// Whether a window itself goes there, by a link, a bookmark or the address bar.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
+    matches!(Value::of(headers, &MODE), Value::One("navigate"))
         && matches!(Value::of(headers, &DEST), Value::One("document"))
 }
 

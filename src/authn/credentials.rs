@@ -127,6 +127,12 @@ impl Credentials {
         }
     }
 
+    /// The ID token of a sign-in with an identity provider. Anything that is no JWT is refused.
+    pub fn of_id_token(token: &SecretString) -> Self {
+        let token = secrecy::ExposeSecret::expose_secret(token);
+        if token.len() > MAX_LEN || !is_jwt(token) { Self::Malformed } else { Self::token(Scheme::Bearer, token) }
+    }
+
     fn token(scheme: Scheme, token: &str) -> Self {
         let secret = PresentedSecret::of(token).unwrap_or_else(|| PresentedSecret::Foreign(token.into()));
         Self::Presented { scheme, username: None, digest: Digest::of([token.as_bytes()]), secret }

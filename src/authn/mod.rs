@@ -18,7 +18,7 @@ mod member;
 pub mod oidc;
 mod refusal;
 
-pub use browser::is_cross_site;
+pub use browser::{is_cross_site, is_navigation, is_own_page};
 pub use caller::Caller;
 pub use client_address::client_address;
 pub use connection::{Capacity, Connection, Forwarding, Usage, weight};

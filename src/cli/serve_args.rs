@@ -88,6 +88,9 @@ pub struct ServeArgs {
     /// oidc.issuers
     #[arg(long, env = "DAYPASS_OIDC_ISSUERS_FILE")]
     pub oidc_issuers_file: Option<PathBuf>,
+    /// Serve the web console at /console/ of the public URL, which must have no path
+    #[arg(long, env = "DAYPASS_CONSOLE", default_value_t = true, num_args = 1, action = clap::ArgAction::Set)]
+    pub console: bool,
     /// The limits of access tokens
     #[command(flatten)]
     pub tokens: TokenArgs,

@@ -45,7 +45,7 @@ pub(super) fn data_plane_id(text: &str) -> Result<String, String> {
             "must be 1 to 63 letters, digits, dashes, dots and underscores, the first and last a letter or digit";
         return Err(rule.to_owned());
     }
-    if ["processing", "openapi.json"].contains(&text) {
+    if ["processing", "openapi.json", "console"].contains(&text) {
         return Err("is reserved: it is a path of the API itself".to_owned());
     }
     Ok(text.to_owned())
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn invalid_id_or_url_is_refused() {
-        for id in ["", "-a", "a/b", "processing", "openapi.json", &"a".repeat(64)] {
+        for id in ["", "-a", "a/b", "processing", "openapi.json", "console", &"a".repeat(64)] {
             assert!(data_plane_id(id).is_err(), "{id}");
         }
         for url in ["http://a", "https://", "a", "https://u:p@a", "https://a?b"] {

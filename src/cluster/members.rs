@@ -219,7 +219,8 @@ impl Cluster {
         self.patch_member_status(member, &status).await
     }
 
-    /// Writes the records of kubeconfigs in exactly this version of a Member, and nothing else.
+    /// Writes the records of kubeconfigs in exactly this version of a Member, and nothing else but which credential
+    /// was `used` for it.
     ///
     /// # Errors
     /// A conflict if the Member has changed since.
@@ -227,8 +228,21 @@ impl Cluster {
         &self,
         member: &Member,
         records: &[KubeconfigRecord],
+        used: Option<&SecretHash>,
     ) -> Result<Member, Error> {
-        self.patch_member_status(member, &json!({ "kubeconfigs": kubeconfigs(records) })).await
+        let mut status = json!({ "kubeconfigs": kubeconfigs(records) });
+        if let Some(credential) = used {
+            status["usedCredential"] = credential.fingerprint().into();
+        }
+        self.patch_member_status(member, &status).await
+    }
+
+    /// Writes in exactly this version of a Member that this credential was used.
+    ///
+    /// # Errors
+    /// A conflict if the Member has changed since.
+    pub(crate) async fn write_used_credential(&self, member: &Member, used: &SecretHash) -> Result<Member, Error> {
+        self.patch_member_status(member, &json!({ "usedCredential": used.fingerprint() })).await
     }
 
     async fn patch_member_status(&self, member: &Member, status: &Value) -> Result<Member, Error> {

@@ -112,6 +112,11 @@ pub struct MemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "id_schema::<64>")]
     pub service_account_uid: Option<String>,
+    /// The first digits of the hash of the credential that was used last: a kubeconfig was downloaded or somebody
+    /// signed in with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "id_schema::<64>")]
+    pub used_credential: Option<String>,
     /// The kubeconfigs issued to the member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "records_schema")]
@@ -171,6 +176,7 @@ fn read_status(status: MemberStatus) -> Result<member::RecordedStatus, Unreadabl
         role_widened: is_true("RoleWidened").and_then(|condition| chrono_of(&condition.last_transition_time)),
         role_hash: status.role_hash,
         account_uid: status.service_account_uid,
+        used_credential: status.used_credential,
         kubeconfigs: status.kubeconfigs.map(|records| read_records(&records)),
     })
 }

@@ -10,7 +10,7 @@ pub use super::owner::{
     service_account,
 };
 pub use super::scope::Scope;
-pub use super::token_id::{IdForm, TokenId, owner_key};
+pub use super::token_id::{IdForm, NONCE_LEN, TokenId, owner_key};
 
 /// An access token in plain text.
 pub type TokenSecret = Secret<TokenId>;

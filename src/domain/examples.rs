@@ -49,6 +49,7 @@ pub(crate) fn member() -> Member {
             role_hash: None,
             role_widened: None,
             account_uid: Some("s".into()),
+            used_credential: None,
             kubeconfigs: Some(vec![]),
         },
     }

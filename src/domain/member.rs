@@ -82,6 +82,8 @@ pub struct RecordedStatus {
     pub role_widened: Option<DateTime<Utc>>,
     /// The UID of the service account.
     pub account_uid: Option<String>,
+    /// The [`SecretHash::fingerprint`] of the credential that was used last.
+    pub used_credential: Option<String>,
     /// The kubeconfigs; `None` if there are no records: the Secrets tell (version 0.1.0).
     pub kubeconfigs: Option<Vec<KubeconfigRecord>>,
 }
@@ -113,6 +115,12 @@ impl Member {
     /// Whether the membership is in force: not expired, not deleted, not being ended.
     pub fn is_live(&self, now: DateTime<Utc>) -> bool {
         !self.deleting && self.status.phase != Some(Phase::Terminating) && !self.is_expired(now)
+    }
+
+    /// Whether its credential has been used: to download a kubeconfig or to sign in.
+    pub fn has_used_credential(&self) -> bool {
+        let RecordedStatus { credential, used_credential, .. } = &self.status;
+        credential.as_ref().is_some_and(|hash| used_credential.as_deref() == Some(hash.fingerprint()))
     }
 
     /// Whether an object belongs to this member, given the member UID in the object's label.

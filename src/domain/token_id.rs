@@ -11,7 +11,7 @@ use super::secret::SecretSubject;
 /// Characters of an owner's key: 80 bits of a hash, too many to find a second user name with the same key.
 const OWNER_KEY_LEN: usize = 16;
 /// Characters of the nonce, which distinguishes successive tokens under the same object name.
-const NONCE_LEN: usize = 6;
+pub const NONCE_LEN: usize = 6;
 
 /// An access token's or session's id, `<object name>-<nonce>`.
 ///

@@ -3,12 +3,14 @@
 //! It finds objects without a call; a credential, and what a caller may do, are decided on live reads.
 
 mod beat;
+mod ended;
 mod held_rbac;
 mod members;
 mod rights;
 mod roles;
 
 pub use beat::Beat;
+pub use ended::{EndedMember, EndedMembers};
 pub use members::{Change, Members};
 pub use rights::RightsView;
 pub use roles::Roles;
@@ -33,9 +35,11 @@ const LIST: Duration = Duration::from_secs(1);
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Feed {
     pub members: Arc<Members>,
+    pub ended: Arc<EndedMembers>,
     pub roles: Arc<Roles>,
     pub rights: RightsView,
     pub beat: Beat,
+    clock: Clock,
 }
 
 impl Feed {
@@ -43,6 +47,8 @@ impl Feed {
     pub fn new(clock: Clock, metrics: Metrics) -> Self {
         Self {
             members: Arc::default(),
+            ended: Arc::default(),
+            clock: clock.clone(),
             roles: Arc::default(),
             rights: RightsView::new(clock, metrics),
             beat: Beat::default(),
@@ -57,6 +63,7 @@ impl Feed {
         let mut roles = pin!(cluster.watch_namespaces());
         let mut rights = pin!(self.rights.watch(cluster));
         let mut beat = pin!(self.beat.run(cluster));
+        let mut ended = pin!(self.ended.follow(self.members.changes(), &self.clock));
         loop {
             tokio::select! {
                 Some(event) = members.next() => {
@@ -71,6 +78,7 @@ impl Feed {
                 Some(event) = roles.next() => self.roles.apply(event),
                 never = &mut rights => never,
                 never = &mut beat => never,
+                never = &mut ended => never,
             }
         }
     }

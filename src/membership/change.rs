@@ -6,6 +6,7 @@ use crate::cluster::{Error, ErrorKind};
 use crate::domain::kubeconfig::KubeconfigRecord;
 use crate::domain::lifetime::MembershipDuration;
 use crate::domain::member::{Credential, Member};
+use crate::domain::secret::SecretHash;
 use crate::observability::audit::{Cause, Kind};
 
 impl Membership {
@@ -53,7 +54,18 @@ impl Membership {
     /// Writes these records of kubeconfigs into exactly this version of a live member. After a conflict, the next
     /// sweep does this.
     pub async fn record_kubeconfigs(&self, member: &Member, records: &[KubeconfigRecord]) -> Result<(), Error> {
-        match self.cluster.write_kubeconfigs(member, records).await {
+        match self.cluster.write_kubeconfigs(member, records, None).await {
+            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            written => written.map(|recorded| drop(self.seen(recorded))),
+        }
+    }
+
+    /// Records that a member's credential was used, the first time. After a conflict, the next use does this.
+    pub async fn record_credential_use(&self, member: &Member, credential: &SecretHash) -> Result<(), Error> {
+        if member.status.used_credential.as_deref() == Some(credential.fingerprint()) {
+            return Ok(());
+        }
+        match self.cluster.write_used_credential(member, credential).await {
             Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
             written => written.map(|recorded| drop(self.seen(recorded))),
         }

@@ -210,7 +210,7 @@ impl Membership {
             // So there are never more than there are slots.
             records.retain(|other| other.slot != record.slot && other.is_wanted(&current, now));
             records.push(record.clone());
-            match self.cluster.write_kubeconfigs(&current, &records).await {
+            match self.cluster.write_kubeconfigs(&current, &records, Some(credential)).await {
                 Ok(recorded) => {
                     self.seen(recorded);
                     return Ok(());
@@ -271,7 +271,7 @@ impl Membership {
                 return Ok(false);
             };
             let revoked = records.remove(at);
-            match self.cluster.write_kubeconfigs(&current, &records).await {
+            match self.cluster.write_kubeconfigs(&current, &records, None).await {
                 Ok(recorded) => {
                     self.seen(recorded);
                     self.report(Kind::KubeconfigRevoked, member, cause, Some(id));

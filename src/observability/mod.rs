@@ -5,4 +5,4 @@ pub mod audit;
 pub mod gateway_metrics;
 pub mod logs;
 pub mod metrics;
-mod oidc_metrics;
+pub(crate) mod oidc_metrics;

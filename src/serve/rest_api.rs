@@ -19,6 +19,7 @@ use crate::authn::{Authenticator, Bursts, Capacity};
 use crate::cli::ServeArgs;
 use crate::clock::{Clock, Entropy};
 use crate::cluster::Cluster;
+use crate::console;
 use crate::feed::Feed;
 use crate::gateway::Gateway;
 use crate::membership::Membership;
@@ -85,8 +86,10 @@ impl ApiServer {
         };
         let drain = drain(&args);
         let readiness = lifecycle.readiness;
+        let state = Arc::new(state);
+        let console = state.settings.console.then(|| console::router(state.clone()));
         let router =
-            api::router(Arc::new(state))?.layer(axum::middleware::from_fn_with_state(readiness.clone(), reconnect));
+            api::router(state, console)?.layer(axum::middleware::from_fn_with_state(readiness.clone(), reconnect));
         let listener = Listener {
             socket: listener,
             tls: Some(served),

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::Config;
 
+use super::tls;
 use crate::access_tokens::IdentityConfig;
 use crate::api::{DirectSettings, Kubeconfigs, Settings};
 use crate::authn::Methods;
@@ -29,7 +30,20 @@ pub(super) fn api_settings(args: &ServeArgs, kubeconfigs: Kubeconfigs, certifica
         kubeconfigs,
         ca_certificate: ca_certificate(args, certificate)?,
         trusted_proxies: args.trusted_proxies.clone(),
+        console: has_console(args),
+        fingerprint: is_self_signed(args)
+            .then(|| tls::leaf(certificate).map(|leaf| tls::fingerprint(&leaf)))
+            .transpose()?,
     })
+}
+
+/// Whether the console is served. The cookie needs the whole host (`__Host-`), so there is none below a path.
+fn has_console(args: &ServeArgs) -> bool {
+    let has_path = args.public_url.path() != "/";
+    if args.console && has_path {
+        tracing::warn!("the web console is off: the public URL has a path, and the console needs the whole host");
+    }
+    args.console && !has_path
 }
 
 /// How callers may authenticate.
@@ -47,10 +61,14 @@ fn ca_certificate(args: &ServeArgs, certificate: &str) -> anyhow::Result<Option<
     let file = if args.tls_at_proxy { &args.proxy_ca_file } else { &args.tls_ca_file };
     Ok(match file {
         Some(file) => Some(fs::read_to_string(file).with_context(|| file.display().to_string())?),
-        // Assume that a configured certificate, or a proxy's, is publicly trusted if no CA is configured.
-        None if args.tls_at_proxy || args.tls_cert_file.is_some() => None,
-        None => Some(certificate.to_owned()),
+        None => is_self_signed(args).then(|| certificate.to_owned()),
     })
+}
+
+/// Whether Daypass made its certificate itself. Assume that another one, or a proxy's, is publicly trusted if no CA is
+/// configured.
+fn is_self_signed(args: &ServeArgs) -> bool {
+    !args.tls_at_proxy && args.tls_cert_file.is_none()
 }
 
 /// Rejects a token audience that the API server accepts as well: anybody who receives a caller's token, Daypass
@@ -87,6 +105,9 @@ pub(super) fn issuers(args: &ServeArgs) -> anyhow::Result<Issuers> {
     let issuers = Issuers::read(&list)?;
     if issuers.is_empty() {
         bail!("--auth-methods oidc needs at least one issuer in {}", file.display());
+    }
+    for (name, client) in issuers.iter().filter_map(|issuer| Some((&issuer.name, issuer.console.as_ref()?))) {
+        client.secret().with_context(|| format!("oidc.issuers: {name}"))?;
     }
     Ok(issuers)
 }

@@ -87,6 +87,46 @@ class Issuers(unittest.TestCase):
         mount = {"name": "oidc-ca", "mountPath": "/etc/daypass/oidc-ca", "readOnly": True}
         self.assertIn(mount, pod["containers"][0]["volumeMounts"])
 
+    def test_each_client_secret_is_a_file(self):
+        def console(**more):
+            return {"clientId": "daypass", "scopes": ["email"], **more}
+
+        third = {**OTHER, "name": "three", "url": "https://a", "usernamePrefix": "3:", "groupsPrefix": "3:"}
+        objects = render(
+            values(
+                {**ISSUER, "console": console(clientSecret={"name": "client", "key": "my.key"})},
+                {**OTHER, "console": console()},
+                {**third, "console": console(clientSecret={"name": "other", "key": "secret"})},
+            )
+        )
+        self.assertEqual(
+            [issuer["console"] for issuer in self.issuers(objects)],
+            [
+                console(clientSecretFile="/etc/daypass/oidc-client/corp/secret"),
+                console(),
+                console(clientSecretFile="/etc/daypass/oidc-client/three/secret"),
+            ],
+        )
+        pod = self.deployment(objects)["spec"]
+        (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "oidc-client"]
+        self.assertEqual(
+            volume["projected"],
+            {
+                "defaultMode": 0o440,
+                "sources": [
+                    {"secret": {"name": name, "items": [{"key": key, "path": path}]}}
+                    for name, key, path in [
+                        ("client", "my.key", "corp/secret"),
+                        ("other", "secret", "three/secret"),
+                    ]
+                ],
+            },
+        )
+        mount = {"name": "oidc-client", "mountPath": "/etc/daypass/oidc-client", "readOnly": True}
+        self.assertIn(mount, pod["containers"][0]["volumeMounts"])
+        public = self.deployment(render(values({**ISSUER, "console": console()})))
+        self.assertNotIn("oidc-client", yaml.safe_dump(public))
+
     def test_a_change_restarts_the_pods(self):
         def checksum(*issuers):
             annotations = self.deployment(render(values(*issuers, podAnnotations={"a": "b"})))["metadata"]
@@ -152,7 +192,29 @@ class Refused(unittest.TestCase):
         self.refused("at '/oidc/issuers/0/audiences/0'", {**ISSUER, "audiences": [""]})
         self.refused("at '/oidc/issuers/0/requiredClaims/a': got boolean", {**ISSUER, "requiredClaims": {"a": True}})
         self.refused("additional properties 'usernamClaim' not allowed", {**ISSUER, "usernamClaim": "sub"})
-        self.refused("additional properties 'console' not allowed", {**ISSUER, "console": {}})
+        self.refused("missing property 'clientId'", {**ISSUER, "console": {}})
+        for field, value in [
+            # Never the secret itself.
+            ("clientSecret", "s3cret"),
+            ("clientSecret", {"name": "a"}),
+            ("clientSecret", {"key": "a"}),
+            ("clientSecret", {"name": "a", "key": "b", "value": "s3cret"}),
+            ("clientSecret", {"name": "A", "key": "b"}),
+            ("clientSecret", {"name": "a", "key": "../b"}),
+            ("clientSecretFile", "/etc/passwd"),
+            ("scopes", "email"),
+            ("scopes", ["a b"]),
+            ("scopes", [""]),
+            ("scopes", ["offline_access"]),
+            ("redirectUri", "https://evil.example"),
+        ]:
+            with self.subTest(field=field, value=value):
+                console = {"clientId": "daypass", field: value}
+                self.refused("at '/oidc/issuers/0/console", {**ISSUER, "console": console})
+
+    def test_client_is_an_audience(self):
+        message = "oidc.issuers[1].console.clientId must be one of oidc.issuers[1].audiences"
+        self.refused(message, ISSUER, {**OTHER, "console": {"clientId": "cli"}})
 
     def test_expressions(self):
         for field, value in [
@@ -193,5 +255,6 @@ class Refused(unittest.TestCase):
             [ISSUER, no_groups],
             [no_groups, ISSUER],
             [{**ISSUER, "usernamePrefix": "", "groupsPrefix": "", "unprefixed": True}],
+            [{**ISSUER, "console": {"clientId": "daypass", "scopes": ["a:b/c", "https://a.b/c", "openid"]}}],
         ]:
             render(values(*issuers))

@@ -28,6 +28,7 @@ oidc:
       caConfigMap: id-ca
       usernameClaim: sub
       usernamePrefix: "corp:"
+      console: {clientId: daypass, clientSecret: {name: id-client, key: secret}, scopes: [email]}
 tls:
   certManager: {enabled: true, issuerRef: {name: ca}}
   caKey: ca.crt

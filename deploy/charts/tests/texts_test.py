@@ -11,8 +11,8 @@ from support import CHART, REQUIRED, VALUES, helm, render
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TEXTS = ["12345", "on", "no", "1e3", "0x1F", "0x1f", "010", "1:20", "2024-01-15", "~", "null", "a: b # c", "- a", "*a"]
 TEXTS += ["{a}", "%a", "'", '"', "it's \"quoted\": yes", "{{ a }}", " a "]
-# They name a role of `roles`: test_role_ids.
-REFERENCES = {"test.role", "managers.roles"}
+# They name a role of `roles` (test_role_ids), and one of an issuer's audiences.
+REFERENCES = {"test.role", "managers.roles", "oidc.issuers.console.clientId"}
 
 
 def admits(schema, value):
@@ -99,7 +99,9 @@ class Texts(unittest.TestCase):
         cls.named = fill(SCHEMA, name)
         # An issuer needs its method, and a URL, which no text of this test is.
         cls.named["server"]["authMethods"] = ["kubernetes", "oidc"]
-        cls.named["oidc"]["issuers"][0]["url"] = "https://id.example.com"
+        issuer = cls.named["oidc"]["issuers"][0]
+        issuer["url"] = "https://id.example.com"
+        issuer["console"]["clientId"] = issuer["audiences"][0]
         cls.objects = rendered(cls.named)
 
     def arrives(self, value, text):
@@ -134,7 +136,9 @@ class Texts(unittest.TestCase):
             values = mapped(self.named, lambda text: number if text in self.leaves else text)
             done = helm("template", "daypass", str(CHART), values=json.dumps(values))
             self.assertNotEqual(done.returncode, 0)
-            self.assertEqual(len(re.findall("got number, want .*string", done.stderr)), len(self.leaves), done.stderr)
+            # One more: the client of the console is also an audience.
+            numbers = len(re.findall("got number, want .*string", done.stderr))
+            self.assertEqual(numbers, len(self.leaves) + 1, done.stderr)
 
     def test_namespaces(self):
         expected = rendered(self.named, namespace="zq")

@@ -35,7 +35,7 @@ const MAX_KEY: usize = 255;
 /// A member to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::api) struct CreateMember {
+pub(crate) struct CreateMember {
     /// How long it lasts.
     #[schema(example = "1")]
     duration: Hours,
@@ -89,57 +89,79 @@ pub(super) async fn create_member(
     headers: HeaderMap,
     Json(body): Json<CreateMember>,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?;
-    let access = Access { verb: Verb::Create, resource: Resource::Members };
-    let asked = RoleId::parse(&body.role_id);
-    let Authorization::Granted(role) = context.authorize_in_role(&caller, access, asked.as_ref()).await? else {
-        return Err(Problem::field("roleId", "is not the id of a role that you may give"));
-    };
+    let created = context.create_member(&caller, idempotency_key(&headers)?, body).await?;
+    let location = [(LOCATION, created.url)];
+    Ok((StatusCode::CREATED, [NO_STORE], location, axum::Json(created.body)).into_response())
+}
 
-    let AppState { feed, membership, settings, clock, entropy, .. } = &*context.state;
-    role.admits(body.duration.0, None).map_err(|refused| Problem::field("duration", refused.to_string()))?;
-    let id = match &key {
-        Some(key) => keyed_id(role.id, &caller.identity, key)?,
-        None => random_id(entropy, role.id)?,
-    };
-    let spec = MemberSpec {
-        duration: body.duration.0,
-        not_after: Some(rfc3339(not_after_of_new(clock.now()))),
-        username: body.username,
-        description: body.description,
-        created_by: Some(escape_hidden(&caller.identity.username)),
-    };
-    let request = key.map(|_| request_hash(&spec));
-    if let Some(request) = &request {
-        if feed.members.has_namesake(&id, clock.now()) {
-            return Err(Problem::new(Code::IdempotencyKeyMismatch));
+/// A member that was just created, and its URL.
+pub(crate) struct Created {
+    pub(crate) body: CreatedMember,
+    pub(crate) url: String,
+}
+
+impl RequestContext {
+    /// Creates a member. `key` is the `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// 409 with the member's URL, if the key has created it before.
+    pub(crate) async fn create_member(
+        &self,
+        caller: &Caller,
+        key: Option<String>,
+        body: CreateMember,
+    ) -> Result<Created, Problem> {
+        let access = Access { verb: Verb::Create, resource: Resource::Members };
+        let asked = RoleId::parse(&body.role_id);
+        let Authorization::Granted(role) = self.authorize_in_role(caller, access, asked.as_ref()).await? else {
+            return Err(Problem::field("roleId", "is not the id of a role that you may give"));
+        };
+
+        let AppState { feed, membership, settings, clock, entropy, .. } = &*self.state;
+        role.admits(body.duration.0, None).map_err(|refused| Problem::field("duration", refused.to_string()))?;
+        let id = match &key {
+            Some(key) => keyed_id(role.id, &caller.identity, key)?,
+            None => random_id(entropy, role.id)?,
+        };
+        let spec = MemberSpec {
+            duration: body.duration.0,
+            not_after: Some(rfc3339(not_after_of_new(clock.now()))),
+            username: body.username,
+            description: body.description,
+            created_by: Some(escape_hidden(&caller.identity.username)),
+        };
+        let request = key.map(|_| request_hash(&spec));
+        if let Some(request) = &request {
+            if feed.members.has_namesake(&id, clock.now()) {
+                return Err(Problem::new(Code::IdempotencyKeyMismatch));
+            }
+            // A creation that fails still counts against the role's quota for a while, so a repeat does not try.
+            if feed.members.get(&id).is_some() {
+                remove_ended(self, caller, &id, request).await?;
+            }
         }
-        // A creation that fails still counts against the role's quota for a while, so a repeat does not try.
-        if feed.members.get(&id).is_some() {
-            remove_ended(&context, &caller, &id, request).await?;
+        let credential = Credential::new(id.clone(), &entropy.bytes()?);
+        let location = settings.member_url(&id);
+        let cause = caller.cause(&self.origin);
+        let create = || membership.create(&id, &spec, &credential, request.as_deref(), cause);
+        let mut created = create().await;
+        if let (Err(error), Some(request)) = (&created, &request)
+            && error.kind == ErrorKind::AlreadyExists
+        {
+            // Another request with this key was faster, or this replica has not seen it yet.
+            remove_ended(self, caller, &id, request).await?;
+            created = create().await;
         }
+        let member = match created {
+            Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
+            result => result?,
+        };
+        let body = CreatedMember {
+            member: MemberView::new(&member, clock.now()),
+            credentials: Credentials::new(&member, &credential, settings),
+        };
+        Ok(Created { body, url: location })
     }
-    let credential = Credential::new(id.clone(), &entropy.bytes()?);
-    let location = settings.member_url(&id);
-    let cause = caller.cause(&context.origin);
-    let create = || membership.create(&id, &spec, &credential, request.as_deref(), cause);
-    let mut created = create().await;
-    if let (Err(error), Some(request)) = (&created, &request)
-        && error.kind == ErrorKind::AlreadyExists
-    {
-        // Another request with this key was faster, or this replica has not seen it yet.
-        remove_ended(&context, &caller, &id, request).await?;
-        created = create().await;
-    }
-    let member = match created {
-        Err(error) if error.kind == ErrorKind::AlreadyExists => return Err(Problem::done_before(&location)),
-        result => result?,
-    };
-    let created = CreatedMember {
-        member: MemberView::new(&member, clock.now()),
-        credentials: Credentials::new(&member, &credential, settings),
-    };
-    Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], axum::Json(created)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -4,10 +4,10 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::types::Credentials;
+use super::types::{Credentials, MemberView, credential_digits};
 use crate::api::MemberPath;
 use crate::api::fields::NO_STORE;
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::{Access, Lane, Resource, Verb};
@@ -30,12 +30,32 @@ pub(super) async fn create_credentials(
     caller: Caller,
     Path(path): Path<MemberPath>,
 ) -> Result<Response, Problem> {
-    let access = Access { verb: Verb::Create, resource: Resource::MembersCredentials };
-    let member = context.member(&caller, access, &path.id).await?;
-    // It revokes the old credential.
-    let membership = context.state.membership.in_lane(Lane::Ends);
-    let credential = Credential::new(member.id.clone(), &context.state.entropy.bytes()?);
-    let member = membership.renew_credential(&member, &credential, caller.cause(&context.origin)).await?;
-    let body = axum::Json(Credentials::new(&member, &credential, &context.state.settings));
-    Ok((StatusCode::CREATED, [NO_STORE], body).into_response())
+    let (_, issued) = context.create_credentials(&caller, &path.id, None).await?;
+    Ok((StatusCode::CREATED, [NO_STORE], axum::Json(issued)).into_response())
+}
+
+impl RequestContext {
+    /// Gives a member a new credential. `replaces` is the [`credential_digits`] of the credential that the
+    /// caller means to replace.
+    ///
+    /// # Errors
+    /// 409 if the member has another one by now: the request was sent twice.
+    pub(crate) async fn create_credentials(
+        &self,
+        caller: &Caller,
+        id: &str,
+        replaces: Option<&str>,
+    ) -> Result<(MemberView, Credentials), Problem> {
+        let access = Access { verb: Verb::Create, resource: Resource::MembersCredentials };
+        let member = self.member(caller, access, id).await?;
+        if replaces.is_some_and(|digits| digits != credential_digits(&member)) {
+            return Err(Problem::detailed(Code::Conflict, "the member has got a new credential meanwhile"));
+        }
+        // It revokes the old credential.
+        let membership = self.state.membership.in_lane(Lane::Ends);
+        let credential = Credential::new(member.id.clone(), &self.state.entropy.bytes()?);
+        let member = membership.renew_credential(&member, &credential, caller.cause(&self.origin)).await?;
+        let view = MemberView::new(&member, self.state.clock.now());
+        Ok((view, Credentials::new(&member, &credential, &self.state.settings)))
+    }
 }

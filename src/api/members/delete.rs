@@ -27,9 +27,16 @@ pub(super) async fn delete_member(
     caller: Caller,
     Path(path): Path<MemberPath>,
 ) -> Result<StatusCode, Problem> {
-    let access = Access { verb: Verb::Delete, resource: Resource::Members };
-    let member = context.member(&caller, access, &path.id).await?;
-    let membership = context.state.membership.in_lane(Lane::Ends);
-    membership.end(&member, EndReason::Revoked, caller.cause(&context.origin)).await?;
+    context.delete_member(&caller, &path.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl RequestContext {
+    /// Ends a member.
+    pub(crate) async fn delete_member(&self, caller: &Caller, id: &str) -> Result<(), Problem> {
+        let access = Access { verb: Verb::Delete, resource: Resource::Members };
+        let member = self.member(caller, access, id).await?;
+        let membership = self.state.membership.in_lane(Lane::Ends);
+        Ok(membership.end(&member, EndReason::Revoked, caller.cause(&self.origin)).await?)
+    }
 }

@@ -27,7 +27,7 @@ use crate::membership::IssueError;
     ))),
     security(("memberCredential" = []))
 )]
-pub(super) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
+pub(crate) async fn get_kubeconfig(context: RequestContext, session: MemberSession) -> Result<Response, Problem> {
     let AppState { membership, feed, settings, .. } = &*context.state;
     let MemberSession { member, credential, .. } = &session;
     let cause = session.cause(&context.origin);

@@ -17,7 +17,7 @@ use crate::domain::member::Member;
 /// Where a kubeconfig points.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum KubeconfigMode {
+pub(crate) enum KubeconfigMode {
     /// At Daypass's gateway.
     Gateway,
     /// At the API server.
@@ -28,24 +28,24 @@ pub(super) enum KubeconfigMode {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Kubeconfig)]
-pub(super) struct KubeconfigView {
+pub(crate) struct KubeconfigView {
     /// Its id. Of a direct one, the token's id, as in the API server's audit log.
-    jti: String,
+    pub(crate) jti: String,
     /// Where it points.
-    mode: KubeconfigMode,
+    pub(crate) mode: KubeconfigMode,
     /// When it was issued.
-    issued_at: DateTime<Utc>,
+    pub(crate) issued_at: DateTime<Utc>,
     /// When it stops working: a direct one when its token expires, a gateway kubeconfig when the member ends.
-    expires_at: DateTime<Utc>,
+    pub(crate) expires_at: DateTime<Utc>,
     /// When it was last used, to about ten minutes. Absent for a direct one, whose use Daypass does not see, and for
     /// one that was never used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    last_used_at: Option<DateTime<Utc>>,
+    pub(crate) last_used_at: Option<DateTime<Utc>>,
     /// The client address that it was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
-    from: Option<String>,
+    pub(crate) from: Option<String>,
 }
 
 /// The issued kubeconfigs.
@@ -114,9 +114,24 @@ pub(super) async fn list_kubeconfigs(
 ) -> Result<axum::Json<KubeconfigList>, Problem> {
     let access = Access { verb: Verb::Get, resource: Resource::Members };
     let member = member_of(&context, &who, access, &path.id).await?;
-    let records = context.state.membership.live_kubeconfigs(&member).await?;
-    let items = records.into_iter().map(|record| KubeconfigView::new(record, &member));
-    Ok(axum::Json(KubeconfigList { items: items.collect() }))
+    Ok(axum::Json(KubeconfigList { items: context.kubeconfigs(&member).await? }))
+}
+
+impl RequestContext {
+    /// The live kubeconfigs of a member, oldest first.
+    pub(crate) async fn kubeconfigs(&self, member: &Member) -> Result<Vec<KubeconfigView>, Problem> {
+        let records = self.state.membership.live_kubeconfigs(member).await?;
+        Ok(records.into_iter().map(|record| KubeconfigView::new(record, member)).collect())
+    }
+
+    /// Revokes one kubeconfig of a member; 404 if it has none of this id.
+    pub(crate) async fn delete_kubeconfig(&self, who: &CallerOrMember, id: &str, jti: &str) -> Result<(), Problem> {
+        let access = Access { verb: Verb::Delete, resource: Resource::MembersKubeconfigs };
+        let member = member_of(self, who, access, id).await?;
+        let membership = self.state.membership.in_lane(Lane::Ends);
+        let revoked = membership.revoke_kubeconfig(&member, jti, who.cause(self)).await?;
+        if revoked { Ok(()) } else { Err(Problem::new(Code::NotFound)) }
+    }
 }
 
 /// Revoke one kubeconfig
@@ -136,12 +151,6 @@ pub(super) async fn delete_kubeconfig(
     who: CallerOrMember,
     Path(path): Path<KubeconfigPath>,
 ) -> Result<StatusCode, Problem> {
-    let access = Access { verb: Verb::Delete, resource: Resource::MembersKubeconfigs };
-    let member = member_of(&context, &who, access, &path.id).await?;
-    let membership = context.state.membership.in_lane(Lane::Ends);
-    if membership.revoke_kubeconfig(&member, &path.jti, who.cause(&context)).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::new(Code::NotFound))
-    }
+    context.delete_kubeconfig(&who, &path.id, &path.jti).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -17,15 +17,15 @@ use crate::domain::role::{Role, RoleId};
 
 /// A page of members.
 #[derive(Serialize, ToSchema)]
-pub(super) struct MemberPage {
+pub(crate) struct MemberPage {
     /// The members, oldest first.
-    items: Vec<MemberView>,
+    pub(crate) items: Vec<MemberView>,
     /// The maximum number of items on the page.
-    limit: usize,
+    pub(crate) limit: usize,
     /// How many items come before the page.
-    offset: usize,
+    pub(crate) offset: usize,
     /// How many items there are in all.
-    total: usize,
+    pub(crate) total: usize,
 }
 
 /// List the live members of the roles that the caller may list
@@ -48,22 +48,39 @@ pub(super) async fn list_members(
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<MemberPage>, Problem> {
     let page = Page::parse(query.as_deref().unwrap_or_default(), &["roleId"])?;
-    let access = Access { verb: Verb::List, resource: Resource::Members };
-    let roles: Vec<Role> = match page.filter("roleId") {
-        Some(id) => match context.authorize_in_role(&caller, access, RoleId::parse(id).as_ref()).await? {
-            Authorization::Granted(role) => vec![role],
-            Authorization::Hidden => Vec::new(),
-        },
-        None => context.allowed_roles(&caller, access).await?,
-    };
-    let (roles, now): (BTreeSet<RoleId>, _) =
-        (roles.into_iter().map(|role| role.id).collect(), context.state.clock.now());
-    let mut members = context.feed()?.members.live(|role| roles.contains(role), now);
-    members.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-    Ok(axum::Json(MemberPage {
-        total: members.len(),
-        items: page.of(&members).map(|member| MemberView::new(member, now)).collect(),
-        limit: page.limit,
-        offset: page.offset,
-    }))
+    context.list_members(&caller, &page).await.map(axum::Json)
+}
+
+impl RequestContext {
+    /// A page of the live members, filtered by `roleId`.
+    pub(crate) async fn list_members(&self, caller: &Caller, page: &Page) -> Result<MemberPage, Problem> {
+        let roles = self.roles_to_list(caller, page).await?;
+        self.members_of(&roles, page)
+    }
+
+    /// The roles whose members the caller may list, or just the one of the filter `roleId`.
+    pub(crate) async fn roles_to_list(&self, caller: &Caller, page: &Page) -> Result<BTreeSet<RoleId>, Problem> {
+        let access = Access { verb: Verb::List, resource: Resource::Members };
+        let roles: Vec<Role> = match page.filter("roleId") {
+            Some(id) => match self.authorize_in_role(caller, access, RoleId::parse(id).as_ref()).await? {
+                Authorization::Granted(role) => vec![role],
+                Authorization::Hidden => Vec::new(),
+            },
+            None => self.allowed_roles(caller, access).await?,
+        };
+        Ok(roles.into_iter().map(|role| role.id).collect())
+    }
+
+    /// A page of the live members of these roles.
+    pub(crate) fn members_of(&self, roles: &BTreeSet<RoleId>, page: &Page) -> Result<MemberPage, Problem> {
+        let now = self.state.clock.now();
+        let mut members = self.feed()?.members.live(|role| roles.contains(role), now);
+        members.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        Ok(MemberPage {
+            total: members.len(),
+            items: page.of(&members).map(|member| MemberView::new(member, now)).collect(),
+            limit: page.limit,
+            offset: page.offset,
+        })
+    }
 }

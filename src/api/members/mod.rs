@@ -16,8 +16,13 @@ mod update;
 pub use create::CreatedMember;
 pub use types::{Credentials, MemberState, MemberView};
 
-pub(super) use create::CreateMember;
-pub(super) use update::UpdateMember;
+pub(crate) use create::CreateMember;
+pub(crate) use kubeconfig::get_kubeconfig;
+pub(crate) use kubeconfigs::{KubeconfigMode, KubeconfigView};
+pub(crate) use role_view::{RoleSummary, RuleView};
+pub(crate) use roles::RoleView;
+pub(crate) use types::credential_digits;
+pub(crate) use update::UpdateMember;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

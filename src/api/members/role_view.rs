@@ -13,45 +13,45 @@ use crate::domain::role::Role;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RoleSummary)]
-pub(super) struct RoleSummary {
+pub(crate) struct RoleSummary {
     /// The id, for `roleId`.
     #[schema(example = "projects-view")]
-    id: String,
+    pub(crate) id: String,
     /// Display name.
     #[schema(example = "View All Projects")]
-    name: String,
+    pub(crate) name: String,
     /// What it is for.
-    description: String,
+    pub(crate) description: String,
     /// Whether it only allows get, list and watch, and no secrets. Computed from the cluster's RBAC; false if that
     /// cannot be read.
-    read_only: bool,
+    pub(crate) read_only: bool,
     /// The namespaces that it covers; null for all.
     #[schema(required = true)]
-    namespaces: Option<Vec<String>>,
+    pub(crate) namespaces: Option<Vec<String>>,
     /// Its rules, as RBAC has them now; null if some cannot be read.
     #[schema(required = true)]
-    rules: Option<Vec<RuleView>>,
+    pub(crate) rules: Option<Vec<RuleView>>,
 }
 
 /// A rule of a role: Kubernetes' PolicyRule, and where it applies.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RoleRule)]
-pub(super) struct RuleView {
+pub(crate) struct RuleView {
     /// The namespaces in which it applies; null for all, and for objects without a namespace.
     #[schema(required = true)]
-    namespaces: Option<Vec<String>>,
+    pub(crate) namespaces: Option<Vec<String>>,
     /// Verbs; `*` is any.
-    verbs: BTreeSet<String>,
+    pub(crate) verbs: BTreeSet<String>,
     /// API groups; the empty one is Kubernetes' core.
-    api_groups: BTreeSet<String>,
+    pub(crate) api_groups: BTreeSet<String>,
     /// Resources, or `resource/subresource`.
-    resources: BTreeSet<String>,
+    pub(crate) resources: BTreeSet<String>,
     /// The names of the objects that it applies to; empty means all.
-    resource_names: BTreeSet<String>,
+    pub(crate) resource_names: BTreeSet<String>,
     /// URLs that are no resources.
     #[serde(rename = "nonResourceURLs")]
-    non_resource_urls: BTreeSet<String>,
+    pub(crate) non_resource_urls: BTreeSet<String>,
 }
 
 impl RoleSummary {

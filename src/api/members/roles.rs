@@ -20,22 +20,22 @@ use crate::domain::role::Role;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Role)]
-pub(super) struct RoleView {
+pub(crate) struct RoleView {
     // A description would stand beside the schema's reference.
     #[serde(flatten)]
-    summary: RoleSummary,
+    pub(crate) summary: RoleSummary,
     /// The longest that a member may last, in seconds from its creation. Null if the role's limit cannot be read:
     /// then nobody can become a member.
     #[schema(required = true, minimum = 1, maximum = 172800)]
-    max_duration_seconds: Option<i64>,
+    pub(crate) max_duration_seconds: Option<i64>,
     /// Whether it may open streams (watches, logs, shells) that nobody closes when the member ends. False if its
     /// members get gateway kubeconfigs: the gateway closes their streams.
-    streams_outlive_member: bool,
+    pub(crate) streams_outlive_member: bool,
     /// Whether its members cannot leave the role or stay in it after their end.
-    contained: bool,
+    pub(crate) contained: bool,
     /// Why it is not contained; empty if it is.
     #[schema(value_type = Vec<crate::api::schemas::EscapeSchema>)]
-    escapes: Vec<Escape>,
+    pub(crate) escapes: Vec<Escape>,
 }
 
 /// How old the result of checking the walls may be. A check takes two calls per policy.
@@ -43,12 +43,12 @@ const WALLS_AGE: Duration = Duration::from_secs(30);
 
 /// The roles.
 #[derive(Serialize, ToSchema)]
-pub(super) struct RoleList {
+pub(crate) struct RoleList {
     /// The roles, by id.
-    items: Vec<RoleView>,
+    pub(crate) items: Vec<RoleView>,
     /// Whether all of Daypass's admission policies are in force as this version ships them. At most 30 s old; false if
     /// that is unknown.
-    walls: bool,
+    pub(crate) walls: bool,
 }
 
 /// List the roles that the caller may give
@@ -60,20 +60,27 @@ pub(super) struct RoleList {
     security(("kubernetesToken" = []), ("accessToken" = ["members:read"]), ("accessTokenBasic" = ["members:read"]))
 )]
 pub(super) async fn list_roles(context: RequestContext, caller: Caller) -> Result<axum::Json<RoleList>, Problem> {
-    let access = Access { verb: Verb::Create, resource: Resource::Members };
-    let roles = context.allowed_roles(&caller, access).await?;
-    let cluster = &context.state.cluster;
-    let walls = match roles.first() {
-        Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
-        None => false,
-    };
-    let (rights, kubeconfigs) = (&context.state.feed.rights, &context.state.settings.kubeconfigs);
-    let view = |role: Role| {
-        let grants = rights.grants(&role.id);
-        RoleView::new(role, grants, walls, kubeconfigs)
-    };
-    let items = roles.into_iter().map(view).collect();
-    Ok(axum::Json(RoleList { items, walls }))
+    context.roles(&caller).await.map(axum::Json)
+}
+
+impl RequestContext {
+    /// The roles that the caller may give.
+    pub(crate) async fn roles(&self, caller: &Caller) -> Result<RoleList, Problem> {
+        let access = Access { verb: Verb::Create, resource: Resource::Members };
+        let roles = self.allowed_roles(caller, access).await?;
+        let cluster = &self.state.cluster;
+        let walls = match roles.first() {
+            Some(role) => cluster.walls(&role.id, WALLS_AGE).await.stand(),
+            None => false,
+        };
+        let (rights, kubeconfigs) = (&self.state.feed.rights, &self.state.settings.kubeconfigs);
+        let view = |role: Role| {
+            let grants = rights.grants(&role.id);
+            RoleView::new(role, grants, walls, kubeconfigs)
+        };
+        let items = roles.into_iter().map(view).collect();
+        Ok(RoleList { items, walls })
+    }
 }
 
 impl RoleView {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{OneOfBuilder, Schema, Type};
@@ -61,6 +61,10 @@ pub struct MemberView {
     pub seconds_left: i64,
     /// Its state.
     pub status: MemberState,
+    /// Whether its credential has been used: to download a kubeconfig or to sign in. False before there is one, and
+    /// after a new one was issued.
+    #[serde(default)]
+    pub credential_used: bool,
     /// How many kubeconfigs it has that work; absent if not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, required = false)]
@@ -68,7 +72,7 @@ pub struct MemberView {
 }
 
 impl MemberView {
-    pub(super) fn new(member: &Member, now: DateTime<Utc>) -> Self {
+    pub(crate) fn new(member: &Member, now: DateTime<Utc>) -> Self {
         let expires_at = member.expires_at();
         let active = member.status.phase == Some(Phase::Active);
         Self {
@@ -83,6 +87,7 @@ impl MemberView {
             duration_seconds: (expires_at - member.created_at).num_seconds().max(0),
             seconds_left: (expires_at - now).num_seconds().max(0),
             status: if active { MemberState::Active } else { MemberState::Pending },
+            credential_used: member.has_used_credential(),
             kubeconfigs: member
                 .status
                 .kubeconfigs
@@ -90,6 +95,11 @@ impl MemberView {
                 .map(|records| records.iter().filter(|record| record.is_wanted(member, now)).count()),
         }
     }
+}
+
+/// Tells a member's credentials apart; empty if it has none.
+pub(crate) fn credential_digits(member: &Member) -> &str {
+    member.status.credential.as_ref().map_or("", |credential| credential.fingerprint())
 }
 
 /// A member's credential, shown once in the answer that issues it.
@@ -114,6 +124,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The password, for the one page that shows it.
+    pub(crate) fn secret(&self) -> &str {
+        self.password.expose_secret()
+    }
+
     pub(super) fn new(member: &Member, credential: &Credential, settings: &Settings) -> Self {
         Self {
             username: member.id.to_string(),

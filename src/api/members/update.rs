@@ -24,7 +24,7 @@ const CONFLICT_RETRIES: usize = 5;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(min_properties = 1, max_properties = 1)]
-pub(in crate::api) struct UpdateMember {
+pub(crate) struct UpdateMember {
     /// Hours from the creation, in total.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false, example = "4")]
@@ -54,26 +54,38 @@ pub(super) async fn update_member(
     Path(path): Path<MemberPath>,
     Json(body): Json<UpdateMember>,
 ) -> Result<axum::Json<MemberView>, Problem> {
-    match (&body.duration, &body.expires_at) {
-        (Some(_), Some(_)) => return Err(Problem::field("expiresAt", "cannot be given together with duration")),
-        (None, None) => return Err(Problem::field("duration", "is required unless expiresAt is given")),
-        _ => {}
-    }
-    let access = Access { verb: Verb::Update, resource: Resource::Members };
-    let mut member = context.member(&caller, access, &path.id).await?;
-    let AppState { cluster, feed, membership, clock, .. } = &*context.state;
-    let role = feed.role(cluster, &member.id.role).await?;
-    for _ in 0..CONFLICT_RETRIES {
-        let duration = body.duration_of(&member, role.as_ref(), clock.now())?;
-        match membership.change_duration(&member, duration, caller.cause(&context.origin)).await {
-            Err(error) if error.is_conflict() => {
-                let now = context.live_member(&member.id).await?.filter(|now| now.uid == member.uid);
-                member = now.ok_or_else(|| Problem::new(Code::NotFound))?;
-            }
-            result => return Ok(axum::Json(MemberView::new(&result?, clock.now()))),
+    context.update_member(&caller, &path.id, body).await.map(axum::Json)
+}
+
+impl RequestContext {
+    /// Extends or shortens a member.
+    pub(crate) async fn update_member(
+        &self,
+        caller: &Caller,
+        id: &str,
+        body: UpdateMember,
+    ) -> Result<MemberView, Problem> {
+        match (&body.duration, &body.expires_at) {
+            (Some(_), Some(_)) => return Err(Problem::field("expiresAt", "cannot be given together with duration")),
+            (None, None) => return Err(Problem::field("duration", "is required unless expiresAt is given")),
+            _ => {}
         }
+        let access = Access { verb: Verb::Update, resource: Resource::Members };
+        let mut member = self.member(caller, access, id).await?;
+        let AppState { cluster, feed, membership, clock, .. } = &*self.state;
+        let role = feed.role(cluster, &member.id.role).await?;
+        for _ in 0..CONFLICT_RETRIES {
+            let duration = body.duration_of(&member, role.as_ref(), clock.now())?;
+            match membership.change_duration(&member, duration, caller.cause(&self.origin)).await {
+                Err(error) if error.is_conflict() => {
+                    let now = self.live_member(&member.id).await?.filter(|now| now.uid == member.uid);
+                    member = now.ok_or_else(|| Problem::new(Code::NotFound))?;
+                }
+                result => return Ok(MemberView::new(&result?, clock.now())),
+            }
+        }
+        Err(Problem::new(Code::Conflict))
     }
-    Err(Problem::new(Code::Conflict))
 }
 
 impl UpdateMember {

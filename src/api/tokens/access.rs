@@ -144,6 +144,10 @@ impl Problem {
             CreateTokenError::TooMany => {
                 Self::detailed(Code::TooManyTokens, format!("at most {most} may be live at a time"))
             }
+            CreateTokenError::DoneBefore => Self::detailed(
+                Code::Conflict,
+                "this request has created a token before; its secret is shown only once",
+            ),
             CreateTokenError::Cluster(error) => error.into(),
         }
     }

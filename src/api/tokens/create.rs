@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use http::header::LOCATION;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::access::NO_USERS;
@@ -26,7 +27,7 @@ const MAX_SUBJECT: usize = 1024;
 /// A token to create, with exactly one of `expiresAt` and `expiresInDays`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::api) struct CreateToken {
+pub(crate) struct CreateToken {
     /// Display name.
     name: Name,
     /// When it expires.
@@ -71,27 +72,43 @@ pub(super) async fn create_token(
     caller: Caller,
     Json(body): Json<CreateToken>,
 ) -> Result<Response, Problem> {
-    let scopes = distinct(body.scopes)?;
-    context.require_tokens(&caller)?;
-    context.require_no_session(&caller)?;
-    context.require(&caller, Scope::TokensWrite)?;
-    // Read the clock before the owner's groups are dated. Otherwise the longest lifetime could be a second too long.
-    let now = context.state.clock.now();
-    let owner = context.owner_for(&caller, body.owner.as_deref(), body.owner_subject.as_deref()).await?;
+    let issued = context.create_token(&caller, None, body).await?;
+    let location = context.state.settings.url(&format!("tokens/{}", issued.view.id));
+    Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], axum::Json(issued)).into_response())
+}
 
-    let tokens = &context.state.tokens;
-    let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
-    let end = AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
-    let expires_at = end.ok_or_else(|| Problem::field("expiresAt", "is required unless expiresInDays is given"))?;
-    context.require_no_more(&caller, &scopes, expires_at)?;
+impl RequestContext {
+    /// Creates an access token. A request with the same key creates none.
+    pub(crate) async fn create_token(
+        &self,
+        caller: &Caller,
+        key: Option<&str>,
+        body: CreateToken,
+    ) -> Result<IssuedToken, Problem> {
+        let scopes = distinct(body.scopes)?;
+        self.require_tokens(caller)?;
+        self.require_no_session(caller)?;
+        self.require(caller, Scope::TokensWrite)?;
+        // Read the clock before the owner's groups are dated. Otherwise the longest lifetime could be a second too
+        // long.
+        let now = self.state.clock.now();
+        let owner = self.owner_for(caller, body.owner.as_deref(), body.owner_subject.as_deref()).await?;
 
-    let created_by = escape_hidden(&caller.identity.username);
-    let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at };
-    let made = tokens.create(new, caller.cause(&context.origin)).await;
-    let (token, secret) = made.map_err(|error| Problem::not_created(error, tokens.rules.max_per_owner))?;
-    let location = context.state.settings.url(&format!("tokens/{}", token.id));
-    let body = axum::Json(IssuedToken::new(&token, false, &secret));
-    Ok((StatusCode::CREATED, [NO_STORE], [(LOCATION, location)], body).into_response())
+        let tokens = &self.state.tokens;
+        let latest = tokens.rules.latest_end(&owner, now).ok_or_else(|| self.forbid(caller, NO_USERS))?;
+        let end =
+            AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
+        let expires_at =
+            end.ok_or_else(|| Problem::field("expiresAt", "is required unless expiresInDays is given"))?;
+        self.require_no_more(caller, &scopes, expires_at)?;
+
+        let created_by = escape_hidden(&caller.identity.username);
+        let nonce = key.and_then(|key| Sha256::digest(key).first_chunk().copied());
+        let new = NewToken { name: body.name.0, owner, created_by, scopes, expires_at, nonce };
+        let made = tokens.create(new, caller.cause(&self.origin)).await;
+        let (token, secret) = made.map_err(|error| Problem::not_created(error, tokens.rules.max_per_owner))?;
+        Ok(IssuedToken::new(&token, false, &secret))
+    }
 }
 
 fn distinct(mut scopes: Vec<Scope>) -> Result<Vec<Scope>, Problem> {

@@ -27,7 +27,16 @@ pub(super) async fn delete_token(
     caller: Caller,
     Path(path): Path<TokenPath>,
 ) -> Result<StatusCode, Problem> {
-    let token = context.token_to_revoke(&caller, &path.id).await?;
-    context.state.tokens.in_lane(Lane::Ends).end(&token, Kind::TokenRevoked, caller.cause(&context.origin)).await?;
+    context.delete_token(&caller, &path.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl RequestContext {
+    /// Revokes an access token.
+    pub(crate) async fn delete_token(&self, caller: &Caller, id: &str) -> Result<(), Problem> {
+        let token = self.token_to_revoke(caller, id).await?;
+        let tokens = self.state.tokens.in_lane(Lane::Ends);
+        tokens.end(&token, Kind::TokenRevoked, caller.cause(&self.origin)).await?;
+        Ok(())
+    }
 }

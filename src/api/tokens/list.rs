@@ -49,28 +49,35 @@ pub(super) async fn list_tokens(
     RawQuery(query): RawQuery,
 ) -> Result<axum::Json<TokenPage>, Problem> {
     let page = Page::parse(query.as_deref().unwrap_or_default(), &["owner"])?;
-    context.require(&caller, Scope::TokensRead)?;
-    let tokens = &context.state.tokens;
-    let own = &caller.identity.username;
-    let mut found: Vec<AccessToken> = match page.filter("owner").unwrap_or(own) {
-        name if name == own => {
-            let mut found = tokens.of_owner(own).await?;
-            found.retain(|token| is_own(token, &caller.identity));
-            found
-        }
-        name => {
-            context.require_privilege(&caller, Privilege::Manage).await?;
-            if name == "*" { tokens.all().await? } else { tokens.of_owner(name).await? }
-        }
-    };
-    found.retain(|token| token.session.is_none() && tokens.has_not_ended(token));
-    found.sort_by(|a, b| (a.created_at, a.id.object_name()).cmp(&(b.created_at, b.id.object_name())));
-    let identity = tokens.identity_now().await?;
-    let view = |token| TokenView::new(token, context.is_suspended(token, &identity));
-    Ok(axum::Json(TokenPage {
-        total: found.len(),
-        items: page.of(&found).map(view).collect(),
-        limit: page.limit,
-        offset: page.offset,
-    }))
+    context.list_tokens(&caller, &page).await.map(axum::Json)
+}
+
+impl RequestContext {
+    /// A page of access tokens, filtered by `owner`.
+    pub(crate) async fn list_tokens(&self, caller: &Caller, page: &Page) -> Result<TokenPage, Problem> {
+        self.require(caller, Scope::TokensRead)?;
+        let tokens = &self.state.tokens;
+        let own = &caller.identity.username;
+        let mut found: Vec<AccessToken> = match page.filter("owner").unwrap_or(own) {
+            name if name == own => {
+                let mut found = tokens.of_owner(own).await?;
+                found.retain(|token| is_own(token, &caller.identity));
+                found
+            }
+            name => {
+                self.require_privilege(caller, Privilege::Manage).await?;
+                if name == "*" { tokens.all().await? } else { tokens.of_owner(name).await? }
+            }
+        };
+        found.retain(|token| token.session.is_none() && tokens.has_not_ended(token));
+        found.sort_by(|a, b| (a.created_at, a.id.object_name()).cmp(&(b.created_at, b.id.object_name())));
+        let identity = tokens.identity_now().await?;
+        let view = |token| TokenView::new(token, self.is_suspended(token, &identity));
+        Ok(TokenPage {
+            total: found.len(),
+            items: page.of(&found).map(view).collect(),
+            limit: page.limit,
+            offset: page.offset,
+        })
+    }
 }

@@ -12,9 +12,9 @@ mod update;
 pub use list::TokenPage;
 pub use types::{IssuedToken, OwnerView, TokenStatus, TokenView};
 
-pub(super) use create::CreateToken;
-pub(super) use rotate::RotateToken;
-pub(super) use update::UpdateToken;
+pub(crate) use create::CreateToken;
+pub(crate) use rotate::RotateToken;
+pub(crate) use update::UpdateToken;
 
 use serde::Deserialize;
 use utoipa::IntoParams;

@@ -14,7 +14,7 @@ use crate::api::State;
 use crate::api::authentication::{self, caller_problem, credentials};
 use crate::api::body::Json;
 use crate::api::fields::{Days, NO_STORE, Time};
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
 use crate::authn::Caller;
 use crate::cluster::Privilege;
@@ -23,7 +23,7 @@ use crate::domain::access_token::Scope;
 /// A new expiry, by one of the two. Without either, the old one stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::api) struct RotateToken {
+pub(crate) struct RotateToken {
     /// When it expires.
     #[serde(default, deserialize_with = "crate::api::fields::not_null")]
     #[schema(required = false, nullable = false)]
@@ -77,31 +77,52 @@ pub(super) async fn rotate_token(
     Path(path): Path<TokenPath>,
     body: Option<Json<RotateToken>>,
 ) -> Result<Response, Problem> {
-    context.require_tokens(&caller)?;
-    let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    context.require_no_session(&caller)?;
-    let own = is_own(&token, &caller.identity);
-    if !own && caller.token.is_some() {
-        return Err(context.forbid(&caller, "an access token cannot rotate a token of another owner"));
-    }
-    if own && !acts_alike(&token, &caller.identity) {
-        return Err(
-            context.forbid(&caller, "the token has other attributes (extra) than this caller: create a new one")
-        );
-    }
-    context.require_privilege(&caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
-
-    let tokens = &context.state.tokens;
-    let now = context.state.clock.now();
-    let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| context.forbid(&caller, NO_USERS))?;
     let Json(body) = body.unwrap_or(Json(RotateToken::default()));
-    let asked =
-        AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
-    let expires_at = asked.unwrap_or(token.expires_at);
-    context.require_no_more(&caller, &token.scopes, expires_at)?;
+    let issued = context.rotate_token(&caller, &path.id, None, body).await?;
+    Ok((StatusCode::OK, [NO_STORE], axum::Json(issued)).into_response())
+}
 
-    // Rotating does not change this. Find it out first, because nothing may fail after the rotation.
-    let suspended = context.is_suspended(&token, &tokens.identity_now().await?);
-    let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&context.origin)).await?;
-    Ok((StatusCode::OK, [NO_STORE], axum::Json(IssuedToken::new(&token, suspended, &secret))).into_response())
+impl RequestContext {
+    /// Rotates an access token. `replaces` are the `digits` of the secret that the caller means to
+    /// replace.
+    ///
+    /// # Errors
+    /// 409 if the token has another one by now: the request was sent twice.
+    pub(crate) async fn rotate_token(
+        &self,
+        caller: &Caller,
+        id: &str,
+        replaces: Option<&str>,
+        body: RotateToken,
+    ) -> Result<IssuedToken, Problem> {
+        self.require_tokens(caller)?;
+        let token = self.token(caller, Scope::TokensWrite, id).await?;
+        self.require_no_session(caller)?;
+        if replaces.is_some_and(|digits| digits != token.hash.fingerprint()) {
+            return Err(Problem::detailed(Code::Conflict, "the token has got a new secret meanwhile"));
+        }
+        let own = is_own(&token, &caller.identity);
+        if !own && caller.token.is_some() {
+            return Err(self.forbid(caller, "an access token cannot rotate a token of another owner"));
+        }
+        if own && !acts_alike(&token, &caller.identity) {
+            return Err(
+                self.forbid(caller, "the token has other attributes (extra) than this caller: create a new one")
+            );
+        }
+        self.require_privilege(caller, if own { Privilege::Generate } else { Privilege::Manage }).await?;
+
+        let tokens = &self.state.tokens;
+        let now = self.state.clock.now();
+        let latest = tokens.rules.latest_end(&token.owner, now).ok_or_else(|| self.forbid(caller, NO_USERS))?;
+        let asked =
+            AskedEnd { expires_at: body.expires_at, expires_in_days: body.expires_in_days }.resolve(now, latest)?;
+        let expires_at = asked.unwrap_or(token.expires_at);
+        self.require_no_more(caller, &token.scopes, expires_at)?;
+
+        // Rotating does not change this. Find it out first, because nothing may fail after the rotation.
+        let suspended = self.is_suspended(&token, &tokens.identity_now().await?);
+        let (token, secret) = tokens.rotate(&token, expires_at, caller.cause(&self.origin)).await?;
+        Ok(IssuedToken::new(&token, suspended, &secret))
+    }
 }

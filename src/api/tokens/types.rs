@@ -85,6 +85,9 @@ pub struct TokenView {
     pub last_used_at: Option<DateTime<Utc>>,
     /// Whether it is accepted.
     pub status: TokenStatus,
+    /// Tells the secrets of the token apart; not part of answers.
+    #[serde(skip)]
+    pub(crate) digits: String,
 }
 
 impl TokenView {
@@ -99,6 +102,7 @@ impl TokenView {
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
             status: if suspended { TokenStatus::Suspended } else { TokenStatus::Active },
+            digits: token.hash.fingerprint().to_owned(),
         }
     }
 }

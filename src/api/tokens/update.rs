@@ -16,7 +16,7 @@ use crate::domain::access_token::Scope;
 /// A new name. Only rotating changes anything else of a token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::api) struct UpdateToken {
+pub(crate) struct UpdateToken {
     /// Display name.
     name: Name,
 }
@@ -37,7 +37,19 @@ pub(super) async fn update_token(
     Path(path): Path<TokenPath>,
     Json(body): Json<UpdateToken>,
 ) -> Result<axum::Json<TokenView>, Problem> {
-    let token = context.token(&caller, Scope::TokensWrite, &path.id).await?;
-    let renamed = context.state.tokens.rename(&token, &body.name.0, caller.cause(&context.origin)).await?;
-    context.token_view(&renamed).await.map(axum::Json)
+    context.update_token(&caller, &path.id, body).await.map(axum::Json)
+}
+
+impl RequestContext {
+    /// Renames an access token.
+    pub(crate) async fn update_token(
+        &self,
+        caller: &Caller,
+        id: &str,
+        body: UpdateToken,
+    ) -> Result<TokenView, Problem> {
+        let token = self.token(caller, Scope::TokensWrite, id).await?;
+        let renamed = self.state.tokens.rename(&token, &body.name.0, caller.cause(&self.origin)).await?;
+        self.token_view(&renamed).await
+    }
 }

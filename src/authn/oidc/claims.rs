@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
+use subtle::ConstantTimeEq as _;
 
 use super::{EmailVerified, IdToken, Issuer};
 use crate::domain::access_token::{Subject, is_reserved};
@@ -57,6 +58,10 @@ pub enum Refused {
     Audience,
     #[error("it was given to a client that Daypass does not know")]
     AuthorizedParty,
+    #[error("the issuer refused the code")]
+    Code,
+    #[error("its nonce is not that of this sign-in, or the person did not sign in anew")]
+    Login,
     #[error("it has ended, or has no end")]
     Expired,
     #[error("it is not valid yet")]
@@ -102,6 +107,38 @@ pub fn person(token: &IdToken<'_>, issuer: &Issuer, now: DateTime<Utc>) -> Resul
         credential_id: text(claims, "jti").map(|id| format!("JTI={id}")),
         expires_at,
     })
+}
+
+/// Checks that an ID token is the answer to this sign-in (OpenID Connect Core 1.0, section 3.1.3.7), before its
+/// signature: whoever uses it verifies the same text afterwards. `since` is when the person had to sign in anew.
+///
+/// # Errors
+/// [`Refused::Issuer`], [`Refused::Audience`], [`Refused::AuthorizedParty`] or [`Refused::Login`].
+pub(super) fn check_login(
+    token: &IdToken<'_>,
+    issuer: &Issuer,
+    client: &str,
+    nonce: &str,
+    since: Option<DateTime<Utc>>,
+) -> Result<(), Refused> {
+    let claims = token.claims();
+    if text(claims, "iss") != Some(issuer.url.as_str()) {
+        return Err(Refused::Issuer);
+    }
+    let is_for_client = match claims.get("aud") {
+        Some(Value::String(one)) => one == client,
+        Some(Value::Array(many)) => many.iter().any(|audience| audience == client),
+        _ => false,
+    };
+    if !is_for_client {
+        return Err(Refused::Audience);
+    }
+    if claims.get("azp").is_some_and(|party| party != client) {
+        return Err(Refused::AuthorizedParty);
+    }
+    let is_anew = since.is_none_or(|since| time(claims, "auth_time").is_some_and(|at| at >= since));
+    let has_nonce = text(claims, "nonce").is_some_and(|it| it.as_bytes().ct_eq(nonce.as_bytes()).into());
+    if has_nonce && is_anew { Ok(()) } else { Err(Refused::Login) }
 }
 
 fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use super::ConsoleClient;
 use crate::domain::access_token::{Subject, is_reserved};
 use crate::domain::hex::hex;
 use crate::domain::lifetime::MembershipDuration;
@@ -73,6 +74,8 @@ pub struct Issuer {
     pub max_token_age: TimeDelta,
     /// The CAs that its certificate must come from, PEM; `None` for Mozilla's.
     pub ca_file: Option<PathBuf>,
+    /// Daypass's client there, if people sign in to the web console with this issuer.
+    pub console: Option<ConsoleClient>,
     /// Identifies all that decides whom its tokens name: 16 hex digits of SHA-256. Its CA, its clients and the ages of
     /// its tokens do not.
     pub mapping: String,
@@ -120,6 +123,7 @@ struct Settings {
     #[serde(default)]
     unprefixed: bool,
     ca_file: Option<PathBuf>,
+    console: Option<ConsoleClient>,
 }
 
 impl Issuer {
@@ -207,6 +211,7 @@ fn read(settings: &Value, count: usize) -> Result<Issuer, String> {
     if it.audiences.is_empty() || it.audiences.iter().chain(&it.authorized_parties).any(String::is_empty) {
         return Err("audiences names at least one client, and no entry is empty".to_owned());
     }
+    it.console.iter().try_for_each(|client| client.check(&it.name, &it.audiences))?;
     let username_prefix = it.username_prefix.ok_or("usernamePrefix is required; it is the API server's")?;
     let groups_prefix = match (&it.groups_claim, it.groups_prefix) {
         (Some(_), None) => return Err("groupsPrefix is required with groupsClaim; it is the API server's".to_owned()),
@@ -238,6 +243,7 @@ fn read(settings: &Value, count: usize) -> Result<Issuer, String> {
         email_verified: it.email_verified,
         max_token_age: it.max_token_age.map_or(MAX_TOKEN_AGE, MembershipDuration::get),
         ca_file: it.ca_file,
+        console: it.console,
         mapping: String::new(),
     };
     issuer.mapping = issuer.mapping();

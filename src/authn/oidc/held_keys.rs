@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::endpoints::Endpoints;
 use super::{IdToken, Keys, Refused};
 
 /// How often the keys are refreshed.
@@ -24,8 +25,16 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// not take the places of other people's requests, nor all turns of an address that floods.
 const WAITING: usize = 3;
 
+/// What an issuer publishes.
+#[derive(Default)]
+pub(super) struct Published {
+    pub(super) keys: Keys,
+    /// Where it signs people in, if it says so.
+    pub(super) endpoints: Option<Endpoints>,
+}
+
 /// Fetches the keys once.
-pub(super) type Fetch = Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<Keys>> + Send + Sync>;
+pub(super) type Fetch = Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<Published>> + Send + Sync>;
 /// Is told about each fetch: whether it succeeded.
 pub(super) type Report = Box<dyn Fn(&anyhow::Result<()>) + Send + Sync>;
 
@@ -50,7 +59,7 @@ pub(super) struct HeldKeys {
 
 #[derive(Default)]
 struct Held {
-    keys: Arc<Keys>,
+    published: Arc<Published>,
     fetched: Option<Instant>,
     /// When a token last made Daypass ask.
     asked: Option<Instant>,
@@ -96,23 +105,30 @@ impl HeldKeys {
 
     /// What the living keys say; `None` if a newer key may say something else.
     pub(super) fn decide(&self, token: &IdToken<'_>) -> Option<Result<(), Unverified>> {
-        let keys = {
-            let held = self.held();
-            let is_alive = held.fetched.is_some_and(|fetched| fetched.elapsed() < LIFETIME);
-            is_alive.then(|| held.keys.clone())?
-        };
+        let keys = &self.alive()?.keys;
         match keys.verify(token) {
             Ok(()) => Some(Ok(())),
             Err(wrong) => keys.has(token).then_some(Err(Unverified::Wrong(wrong))),
         }
     }
 
+    /// Where the issuer signs people in; `None` if it has not said so within the lifetime of keys.
+    pub(super) fn endpoints(&self) -> Option<Endpoints> {
+        self.alive()?.endpoints.clone()
+    }
+
+    fn alive(&self) -> Option<Arc<Published>> {
+        let held = self.held();
+        let is_alive = held.fetched.is_some_and(|fetched| fetched.elapsed() < LIFETIME);
+        is_alive.then(|| held.published.clone())
+    }
+
     async fn refresh(&self) -> Result<(), ()> {
         let since = Instant::now();
-        let fetched = (self.fetch)().await.map(|keys| {
+        let fetched = (self.fetch)().await.map(|published| {
             let mut held = self.held();
             // The answer is as old as the question.
-            (held.keys, held.fetched) = (Arc::new(keys), Some(since));
+            (held.published, held.fetched) = (Arc::new(published), Some(since));
         });
         (self.report)(&fetched);
         fetched.map_err(drop)

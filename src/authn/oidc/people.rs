@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::join_all;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
 
 use super::held_keys::{HeldKeys, Unverified};
 use super::{IdToken, Issuer, Issuers, NamedIssuer, Person, Refused, claims, fetch};
@@ -15,22 +16,29 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::domain::access_token::{Subject, is_reserved};
 use crate::observability::metrics::Metrics;
+use crate::observability::oidc_metrics::OidcMetrics;
+
+/// How many codes of one issuer are redeemed at a time. The others get their answer at once, as with its keys.
+const REDEEMING: usize = 8;
 
 /// The people of the trusted issuers.
 pub struct People {
-    trusted: BTreeMap<String, Trusted>,
+    pub(super) trusted: BTreeMap<String, Trusted>,
     cluster: Cluster,
     clock: Clock,
     /// Whether a token may be one that the API server accepts, too.
     accept_api_server_audience: bool,
+    pub(super) metrics: OidcMetrics,
     /// The tokens that the API server does not accept, until they end.
     of_no_use_elsewhere: Recent,
 }
 
 /// A trusted issuer, and its keys.
 pub(in crate::authn) struct Trusted {
-    issuer: Arc<Issuer>,
-    keys: HeldKeys,
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) keys: HeldKeys,
+    /// Limits how many sign-ins wait for it.
+    pub(super) redeeming: Semaphore,
 }
 
 /// Who decides about a bearer token.
@@ -54,11 +62,13 @@ impl People {
     ) -> Self {
         let trusted = issuers.iter().map(|issuer| {
             let issuer = Arc::new(issuer.clone());
+            issuer.console.iter().for_each(|_| metrics.oidc.begin_sign_ins(&issuer.name));
             let keys = held_keys(&issuer, &clock, metrics);
-            (issuer.url.clone(), Trusted { issuer, keys })
+            (issuer.url.clone(), Trusted { issuer, keys, redeeming: Semaphore::new(REDEEMING) })
         });
         let trusted = trusted.collect();
-        Self { trusted, cluster, clock, accept_api_server_audience, of_no_use_elsewhere: Recent::default() }
+        let (metrics, of_no_use_elsewhere) = (metrics.oidc.clone(), Recent::default());
+        Self { trusted, cluster, clock, accept_api_server_audience, metrics, of_no_use_elsewhere }
     }
 
     /// Whether no issuer is trusted.
@@ -107,7 +117,7 @@ impl People {
     /// If the issuer or the API server does not answer.
     pub(in crate::authn) async fn person(
         &self,
-        Trusted { issuer, keys }: &Trusted,
+        Trusted { issuer, keys, .. }: &Trusted,
         token: &SecretString,
         digest: Digest,
     ) -> Result<Option<Person>, Refusal> {

@@ -197,7 +197,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* `oidc.issuers` as Daypass reads them: each CA is the file that the Deployment mounts. */}}
+{{/* `oidc.issuers` as Daypass reads them: each CA and client secret is the file that the Deployment mounts. */}}
 {{- define "daypass.issuers" -}}
 {{- $issuers := list -}}
 {{- range .Values.oidc.issuers -}}
@@ -205,9 +205,30 @@ true
 {{- if .caConfigMap -}}
 {{- $_ := set $issuer "caFile" (printf "/etc/daypass/oidc-ca/%s/ca.crt" .name) -}}
 {{- end -}}
+{{- if (.console).clientSecret -}}
+{{- $console := omit .console "clientSecret" -}}
+{{- $file := printf "/etc/daypass/oidc-client/%s/secret" .name -}}
+{{- $_ := set $issuer "console" (set $console "clientSecretFile" $file) -}}
+{{- end -}}
 {{- $issuers = append $issuers $issuer -}}
 {{- end -}}
 {{- toYaml $issuers -}}
+{{- end -}}
+
+{{/* The secrets of Daypass's clients, as sources of a projected volume; empty if none has one. */}}
+{{- define "daypass.clientSecrets" -}}
+{{- if has "oidc" .Values.server.authMethods -}}
+{{- range .Values.oidc.issuers -}}
+{{- $name := .name -}}
+{{- with (.console).clientSecret }}
+- secret:
+    name: {{ .name | quote }}
+    items:
+      - key: {{ .key | quote }}
+        path: {{ printf "%s/secret" $name | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The issuers' own CAs, as sources of a projected volume; empty if none has one. */}}

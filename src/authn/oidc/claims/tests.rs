@@ -197,3 +197,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn token_is_the_answer_to_one_sign_in() {
+    let check = |changes: &Value, since: Option<i64>| {
+        let mut claims = json!({"iss": "https://id.example.com", "aud": "daypass", "nonce": "n", "auth_time": NOW});
+        merge(&mut claims, changes);
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let text = format!("{}.{}.AAAA", part(&json!({"alg": "RS256"})), part(&claims));
+        let since = since.and_then(|since| DateTime::from_timestamp(since, 0));
+        check_login(&IdToken::read(&text).unwrap(), &issuer(&json!({})), "daypass", "n", since)
+    };
+    for (changes, expected) in [
+        (json!({}), Ok(())),
+        (json!({"aud": ["other", "daypass"], "azp": "daypass"}), Ok(())),
+        (json!({"iss": "https://two.example.com"}), Err(Refused::Issuer)),
+        (json!({"iss": null}), Err(Refused::Issuer)),
+        (json!({"aud": "other"}), Err(Refused::Audience)),
+        (json!({"aud": null}), Err(Refused::Audience)),
+        (json!({"azp": "other"}), Err(Refused::AuthorizedParty)),
+        (json!({"azp": ["daypass"]}), Err(Refused::AuthorizedParty)),
+        (json!({"nonce": "m"}), Err(Refused::Login)),
+        (json!({"nonce": ""}), Err(Refused::Login)),
+        (json!({"nonce": null}), Err(Refused::Login)),
+    ] {
+        assert_eq!(check(&changes, None), expected, "{changes}");
+    }
+    for (auth_time, since, is_anew) in [
+        (json!(NOW), Some(NOW), true),
+        (json!(NOW as f64 + 0.5), Some(NOW), true),
+        (json!(NOW), Some(NOW + 1), false),
+        (json!(null), Some(NOW), false),
+        (json!(NOW.to_string()), Some(NOW), false),
+        (json!(null), None, true),
+    ] {
+        let expected = if is_anew { Ok(()) } else { Err(Refused::Login) };
+        assert_eq!(check(&json!({"auth_time": auth_time}), since), expected, "{auth_time} {since:?}");
+    }
+}

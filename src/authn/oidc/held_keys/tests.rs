@@ -70,7 +70,8 @@ impl Issuer {
             let answer = of.answers.lock().unwrap().front().cloned().flatten();
             async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                answer.ok_or_else(|| anyhow::anyhow!("no answer"))
+                let published = answer.map(|keys| Published { keys, endpoints: None });
+                published.ok_or_else(|| anyhow::anyhow!("no answer"))
             }
             .boxed()
         };
