@@ -19,7 +19,7 @@ import (
 //	DELETE /keys/{key}                                        by id, else all with that kid
 //	POST   /sign                 {"kid", "header", "claims"}  → a compact JWT, as text
 //	POST   /faults               {"jwks": "slow", …}          as front.go has it; replaces all faults
-//	GET    /requests             → {"discovery", "jwks", "redirected"}, how often each was asked for
+//	GET    /requests             → {"discovery", "jwks", "token", "redirected"}, how often each was asked for
 func (p *provider) admin() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, handler func(*http.Request) (any, error)) {
@@ -152,7 +152,7 @@ func (p *provider) postFaults(r *http.Request) (any, error) {
 	if err := read(r, &faults); err != nil {
 		return nil, err
 	}
-	for _, fault := range []string{faults.Discovery, faults.JWKS} {
+	for _, fault := range []string{faults.Discovery, faults.JWKS, faults.Token} {
 		if !slices.Contains(knownFaults, fault) {
 			return nil, fmt.Errorf("unknown fault: %q", fault)
 		}

@@ -12,10 +12,15 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 )
 
-// faults makes the answers to discovery and for keys hostile. The empty text is no fault; hostile lists the others.
+// faults makes the answers to discovery, for keys and for tokens hostile. The empty text is no fault; hostile lists the
+// others.
 type faults struct {
 	Discovery string `json:"discovery"`
 	JWKS      string `json:"jwks"`
+	Token     string `json:"token"`
+	// What the token endpoint answers instead, and its status, 200 by default.
+	TokenAnswer map[string]any `json:"tokenAnswer"`
+	TokenStatus int            `json:"tokenStatus"`
 	// Members of the discovery document to set, or to remove by null.
 	DiscoveryFields map[string]any `json:"discoveryFields"`
 }
@@ -32,6 +37,7 @@ type front struct {
 type requests struct {
 	Discovery int `json:"discovery"`
 	JWKS      int `json:"jwks"`
+	Token     int `json:"token"`
 	// How often a redirect was followed.
 	Redirected int `json:"redirected"`
 }
@@ -41,9 +47,13 @@ const movedPath = "/moved"
 // ServeHTTP answers what the library should not, and passes on the rest.
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, moved := strings.CutPrefix(r.URL.Path, movedPath)
-	keysPath := p.op.KeysEndpoint().Relative()
+	keysPath, tokenPath := p.op.KeysEndpoint().Relative(), p.op.TokenEndpoint().Relative()
 	if path == loginPath {
 		p.login(w, r)
+		return
+	}
+	if path == tokenPath {
+		p.token(moved, w, r)
 		return
 	}
 	if path != oidc.DiscoveryEndpoint && path != keysPath {
@@ -74,6 +84,31 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	hostile(fault, document, w, r)
+}
+
+// token answers for tokens, as the library does unless a fault or an answer is set.
+func (p *provider) token(moved bool, w http.ResponseWriter, r *http.Request) {
+	p.front.Lock()
+	current := p.front.faults
+	p.front.requests.Token++
+	if moved {
+		p.front.requests.Redirected++
+	}
+	p.front.Unlock()
+	if current.Token == "" && current.TokenAnswer == nil {
+		p.op.ServeHTTP(w, r)
+		return
+	}
+	// The server notices that the client has gone once the form is read.
+	r.ParseForm()
+	if current.TokenAnswer == nil {
+		current.TokenAnswer = map[string]any{}
+	}
+	if current.TokenStatus != 0 {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(current.TokenStatus)
+	}
+	hostile(current.Token, current.TokenAnswer, w, r)
 }
 
 // hostile answers with a document, or with what the fault makes of it.

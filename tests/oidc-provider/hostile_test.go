@@ -139,7 +139,12 @@ func TestFaultsMakeAnswersHostile(t *testing.T) {
 	if status, _ := f.do("GET", f.Issuer+"/moved/keys", ""); status != 200 {
 		t.Error(status)
 	}
-	if _, counts := f.do("GET", f.Admin+"/requests", ""); counts != "{\"discovery\":1,\"jwks\":10,\"redirected\":1}\n" {
+	f.post("/faults", `{"tokenAnswer": {"error": "no"}, "tokenStatus": 418}`)
+	if status, body := f.do("POST", f.Issuer+"/oauth/token", ""); status != 418 || body != "{\"error\":\"no\"}\n" {
+		t.Errorf("%d %s", status, body)
+	}
+	expected := "{\"discovery\":1,\"jwks\":10,\"token\":1,\"redirected\":1}\n"
+	if _, counts := f.do("GET", f.Admin+"/requests", ""); counts != expected {
 		t.Error(counts)
 	}
 	if status, _ := f.do("POST", f.Admin+"/faults", `{"jwks": "other"}`); status != http.StatusBadRequest {

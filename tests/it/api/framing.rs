@@ -18,7 +18,7 @@ fn ask(cluster: &Cluster, daypass: &Daypass, before: &str, headers: &str) -> (St
         format!("PATCH /dp-1/tokens/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bearer}\r\n{headers}\r\n\r\n");
     connection.send(&format!("{head}{BODY}"));
     let answer = connection.try_answer().unwrap_or_else(|error| panic!("{before:?} {headers:?}: {error}"));
-    let next = connection.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| connection.try_answer());
+    let next = connection.try_send("GET /nope HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| connection.try_answer());
     (answer, next.is_ok())
 }
 
@@ -30,10 +30,10 @@ fn http1_request_with_an_ambiguous_length_is_refused() {
     let (answer, open) = ask(cluster, daypass, "", &format!("{json}\r\n{length}"));
     assert!(answer.starts_with("HTTP/1.1 404 ") && open, "the request itself is fine: {answer}");
     let before =
-        ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"];
+        ["", "GET /nope HTTP/1.1\r\nHost: a\r\n\r\n", "POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"];
     let before = before
         .into_iter()
-        .chain(["POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"]);
+        .chain(["POST /nope HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"]);
     for before in before {
         for lengths in [
             format!("{length}\r\n{length}"),

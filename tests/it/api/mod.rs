@@ -5,6 +5,7 @@ mod authorizers;
 mod bodies;
 mod browser;
 mod calls;
+mod console;
 mod denials;
 mod framing;
 mod generated;

@@ -17,8 +17,6 @@ fn unknown_path_answers_with_a_problem() {
     let url = &daypass.url;
     for client in [&daypass.owner, &daypass.owner.anonymous()] {
         for path in [
-            "",
-            "/",
             "/nope",
             "/members",
             "/dp-1",

@@ -198,6 +198,7 @@ fn longest_and_shortest_values_are_kept_as_given() {
     let expected = [
         "createdAt",
         "createdBy",
+        "credentialUsed",
         "credentials",
         "durationSeconds",
         "expiresAt",

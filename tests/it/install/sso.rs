@@ -49,7 +49,8 @@ fn rendered(cluster: &Cluster, values: &Value) -> (Value, BTreeSet<String>) {
             paths.extend(data.as_object().unwrap().keys().map(String::as_str));
         }
         for source in volume["projected"]["sources"].as_array().into_iter().flatten() {
-            let items = source["configMap"]["items"].as_array().into_iter().flatten();
+            let items = ["configMap", "secret"].map(|kind| source[kind]["items"].as_array());
+            let items = items.into_iter().flatten().flatten();
             paths.extend(items.map(|item| item["path"].as_str().unwrap()));
         }
         files.extend(paths.iter().map(|path| format!("{}/{path}", mount["mountPath"].as_str().unwrap())));
@@ -68,22 +69,31 @@ fn daypass_reads_what_the_chart_renders() {
         // Texts that YAML could read as something else.
         "uidClaim": "0017", "requiredClaims": {"hd": "on", "labels": "1e3", "y": "0o17", "https://a.b/c": "null"},
         "emailVerified": "ifPresent", "maxTokenAge": "1h30m", "unprefixed": false,
+        "console": {
+            "clientId": "daypass", "clientSecret": {"name": "client", "key": "1e3"}, "scopes": ["on", "1e3", "[a]"],
+        },
     }));
     let other = json!({
         "name": "0x1f", "url": "https://two.example.com/", "audiences": ["1234", "b"], "usernameClaim": "sub",
-        "usernamePrefix": "~",
+        "usernamePrefix": "~", "console": {"clientId": "1234"},
     });
     let (list, files) = rendered(cluster, &with_issuers(cluster.values(), &json!([full, other])));
     let issuers = Issuers::read(&list).unwrap();
     let read = issuers.get("https://127.0.0.1:1/corp").unwrap();
     let ca_file = read.ca_file.clone().unwrap();
-    assert!(files.contains(ca_file.to_str().unwrap()), "{ca_file:?}: {files:?}");
+    let secret_file = read.console.clone().unwrap().client_secret_file.unwrap();
+    for file in [&ca_file, &secret_file] {
+        assert!(files.contains(file.to_str().unwrap()), "{file:?}: {files:?}");
+    }
 
     // The same as when Daypass reads the values themselves.
     let mut plain = full.clone();
     let fields = plain.as_object_mut().unwrap();
     fields.remove("caConfigMap");
     fields.insert("caFile".to_owned(), json!(ca_file));
+    let console = fields["console"].as_object_mut().unwrap();
+    console.remove("clientSecret");
+    console.insert("clientSecretFile".to_owned(), json!(secret_file));
     let expected = Issuers::read(&json!([plain, other])).unwrap();
     assert_eq!(issuers.iter().collect::<Vec<&Issuer>>(), expected.iter().collect::<Vec<&Issuer>>());
     assert_eq!(issuers.iter().count(), 2);
@@ -123,6 +133,12 @@ fn chart_refuses_what_daypass_refuses() {
         alone(json!({"emailVerified": "never"})),
         alone(json!({"maxTokenAge": "0m"})),
         alone(json!({"maxTokenAge": "49h"})),
+        alone(json!({"console": {}})),
+        alone(json!({"console": {"clientId": "cli"}})),
+        alone(json!({"console": {"clientId": "daypass", "clientSecret": "s3cret"}})),
+        alone(json!({"console": {"clientId": "daypass", "scopes": ["a b"]}})),
+        alone(json!({"console": {"clientId": "daypass", "scopes": ["offline_access"]}})),
+        second(json!({"console": {"clientId": "cli"}})),
         second(json!({"name": "corp"})),
         second(json!({"url": issuer()["url"]})),
         second(json!({"usernamePrefix": "corp:a:"})),
@@ -135,7 +151,13 @@ fn chart_refuses_what_daypass_refuses() {
         let is_rendered = cluster.chart.render(&cluster.plane, &values, &["templates/oidc.yaml"]).is_ok();
         assert!(!is_read && !is_rendered, "read: {is_read}, rendered: {is_rendered}: {issuers}");
     }
-    for issuers in [alone(json!({})), second(json!({})), alone(json!({"usernamePrefix": "", "unprefixed": true}))] {
+    for issuers in [
+        alone(json!({})),
+        second(json!({})),
+        alone(json!({"usernamePrefix": "", "unprefixed": true})),
+        alone(json!({"console": {"clientId": "daypass"}})),
+        second(json!({"console": {"clientId": "daypass", "scopes": ["email", "a:b/[c]"]}})),
+    ] {
         assert!(Issuers::read(&issuers).is_ok(), "{issuers}");
         let values = with_issuers(cluster.values(), &issuers);
         cluster.chart.render(&cluster.plane, &values, &["templates/oidc.yaml"]).unwrap();

@@ -110,6 +110,30 @@ fn paste(cluster: &Cluster, folder: &Path, text: &str, password: &str) -> Output
 }
 
 #[test]
+fn owner_sees_whether_the_credential_was_used() {
+    let (cluster, daypass) = Cluster::shared();
+    let role = cluster.reader();
+    let member = NewMember::new(&daypass.owner, &role, 1);
+    let is_used = || {
+        let shown = daypass.owner.get(&member.path("")).expect(200).json()["credentialUsed"].as_bool().unwrap();
+        let list = daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json();
+        assert_eq!(list["items"][0]["credentialUsed"], shown);
+        shown
+    };
+    assert!(!is_used());
+    // Looking is no use that an owner waits for.
+    member.engineer.get(&member.path("/me")).expect(200);
+    assert!(!is_used());
+    member.engineer.get(&member.path("/kubeconfig")).expect(200);
+    assert!(is_used());
+    let renewed = daypass.owner.post(&member.path("/credentials"), &json!({})).expect(201).json();
+    assert!(!is_used());
+    let password = renewed["password"].as_str().unwrap();
+    member.engineer.with_basic(&member.id, password).post("/sessions", &json!({})).expect(201);
+    assert!(is_used());
+}
+
+#[test]
 fn handover_command_works_and_holds_no_secret() {
     let (cluster, daypass) = Cluster::shared();
     let member = NewMember::new(&daypass.owner, &cluster.reader(), 1);

@@ -2,6 +2,7 @@
 
 mod access_tokens;
 mod agreement;
+mod console_sign_in;
 mod keys;
 mod people;
 mod rules;

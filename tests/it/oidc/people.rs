@@ -116,7 +116,8 @@ fn self_says_the_same_of_a_role_that_does_not_exist() {
 fn self_tells_credentials_apart() {
     let sso = Sso::shared();
     let kubernetes = sso.daypass.owner.get("/self").expect(200).json();
-    assert_eq!(kubernetes["credential"], json!({"type": "KUBERNETES_TOKEN"}));
+    assert_eq!(kubernetes["credential"]["type"], "KUBERNETES_TOKEN");
+    assert!(kubernetes["credential"]["expiresAt"].is_string(), "a JWT says when it ends");
     assert_eq!(kubernetes["username"], "system:serviceaccount:default:owner");
     assert!(kubernetes.get("issuer").is_none() && kubernetes.get("subject").is_none());
     let ada = sso.person(&json!({"exp": 4_000_000_000_i64}));

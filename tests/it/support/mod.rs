@@ -20,6 +20,7 @@
 
 mod api;
 mod breakable;
+mod browser;
 mod calls;
 mod cluster;
 mod curl;
@@ -43,6 +44,7 @@ pub mod without_controllers;
 
 pub use api::collection;
 pub use breakable::{leaders, replica};
+pub use browser::Browser;
 pub use calls::Call;
 pub use cluster::{CHART, Cluster, Role};
 pub use curl::Curl;
