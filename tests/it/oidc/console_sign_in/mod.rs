@@ -3,6 +3,7 @@
 mod clients;
 mod flow;
 mod hostile;
+mod in_chromium;
 mod refusals;
 mod step_up;
 
