@@ -116,10 +116,13 @@ pub(super) fn page_of(path: &str) -> String {
 pub(super) fn next_page(asked: &str) -> Option<&str> {
     let rest = asked.strip_prefix(ROOT)?;
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
-    let is_page = ["/members", "/grant", "/me", "/tokens"]
-        .iter()
-        .any(|page| rest.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?'])));
+    let is_page = ["/members", "/grant", "/me", "/tokens"].iter().any(|page| is_at(rest, page));
     (is_page && asked.bytes().all(is_plain) && !rest.contains("//")).then_some(asked)
+}
+
+/// Whether a path, with its query, is this page or below it.
+pub(super) fn is_at(path: &str, page: &str) -> bool {
+    path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
 #[cfg(test)]

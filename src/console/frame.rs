@@ -117,6 +117,12 @@ pub(super) fn render(status: StatusCode, page: &impl Template) -> Result<Respons
     Ok((status, Extension(Told), Html(html)).into_response())
 }
 
+/// Whether the page of a form can show this problem. After the others it would fail as well, or cost too much.
+pub(super) fn fits_page(problem: &Problem) -> bool {
+    // A 503 says when to try again, too.
+    problem.code != Code::NotFound && problem.retry_after().is_none()
+}
+
 /// The status of a page that may show an error.
 pub(super) fn status(problem: Option<&Problem>) -> StatusCode {
     problem.map_or(StatusCode::OK, Problem::status)

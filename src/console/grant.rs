@@ -55,8 +55,6 @@ pub(super) struct HandoverPage {
     credentials: Credentials,
 }
 
-/// The longest membership, in hours.
-const MAX_HOURS: i64 = 48;
 /// The duration that is chosen unless the owner chooses another: long enough for a call, not for a day.
 const USUAL_HOURS: &str = "4";
 
@@ -147,7 +145,7 @@ impl RoleChoice {
     fn new(view: RoleView, chosen: &str, is_only: bool) -> Self {
         Self {
             role: RoleInWords::new(&view.summary),
-            max_hours: view.max_duration_seconds.map_or(0, |seconds| seconds / 3600).min(MAX_HOURS),
+            max_hours: view.max_duration_seconds.map_or(0, |seconds| seconds / 3600),
             escapes: view.escapes.into_iter().map(escape).collect(),
             streams_outlive_member: view.streams_outlive_member,
             is_chosen: is_only || view.summary.id == chosen,

@@ -6,22 +6,19 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
-use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use super::ROOT;
+use super::cookie;
 use super::form::Fields;
-use super::visitor::cookie;
 use crate::api::Settings;
 use crate::authn::oidc::Attempt;
 use crate::clock::{Entropy, NoEntropy};
 
 const COOKIE_NAME: &str = "__Host-daypass-login";
-/// Lax: the answer is a navigation that begins at another site.
-const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 /// How long somebody may take to sign in.
 const LIFETIME: TimeDelta = TimeDelta::minutes(10);
 /// The longest page to go on to, in bytes.
@@ -73,7 +70,7 @@ impl Login {
 
     /// The one in the cookie, unless it took too long.
     pub(super) fn read(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Self> {
-        let value = cookie(headers, COOKIE_NAME)?;
+        let value = cookie::read(headers, COOKIE_NAME)?;
         let login: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(value.expose_secret()).ok()?).ok()?;
         let age = now - login.began()?;
         (age < LIFETIME && age >= -crate::clock::SKEW_LIMIT).then_some(login)
@@ -113,23 +110,19 @@ impl Login {
 
     /// Sets the cookie.
     pub(super) fn set_cookie(&self, headers: &mut HeaderMap) {
-        let cookie = format!("{COOKIE_NAME}={}; Max-Age={}; {ATTRIBUTES}", self.value(), LIFETIME.num_seconds());
-        if let Ok(mut value) = HeaderValue::from_str(&cookie) {
-            value.set_sensitive(true);
-            headers.append(SET_COOKIE, value);
-        }
+        cookie::set(headers, COOKIE_NAME, &self.value(), LIFETIME.num_seconds());
     }
 }
 
 /// Removes the cookie.
 pub(super) fn clear_cookie(headers: &mut HeaderMap) {
-    let cookie = format!("{COOKIE_NAME}=; Max-Age=0; {ATTRIBUTES}");
-    headers.extend(HeaderValue::from_str(&cookie).map(|value| (SET_COOKIE, value)));
+    cookie::clear(headers, COOKIE_NAME);
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header::COOKIE;
+    use http::HeaderValue;
+    use http::header::{COOKIE, SET_COOKIE};
 
     use super::*;
 

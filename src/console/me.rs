@@ -3,12 +3,11 @@
 use askama::Template;
 use axum::extract::{Path, RawQuery};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::HeaderValue;
 use http::StatusCode;
 
 use super::form::Fields;
 use super::frame::{Frame, When, render};
-use super::visitor::{Engineer, Posted, clear_cookie};
+use super::visitor::{Engineer, Posted};
 use super::words::RoleInWords;
 use super::{ROOT, sign_in};
 use crate::api::authentication::CallerOrMember;
@@ -99,8 +98,5 @@ pub(super) async fn end(
     Posted { visitor, .. }: Posted<Engineer>,
 ) -> Result<Response, Problem> {
     context.end_me(&visitor.session).await?;
-    let mut response = Redirect::to(&format!("{ROOT}/sign-in?notice=ended")).into_response();
-    clear_cookie(&mut response);
-    response.headers_mut().insert("clear-site-data", HeaderValue::from_static(sign_in::CLEARED));
-    Ok(response)
+    Ok(sign_in::signed_out("ended"))
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::ROOT;
 use super::form::Fields;
-use super::frame::{Frame, When, in_words, render, status};
+use super::frame::{Frame, When, fits_page, in_words, render, status};
 use super::grant::hand_over;
 use super::me::KubeconfigRow;
 use super::visitor::{Owner, Posted};
@@ -32,7 +32,7 @@ struct MemberPage {
     rights: RoleRights,
     /// Which credential a new one replaces, so that a form that is sent twice issues one.
     replaces: String,
-    /// Why the member can no longer be trusted to do what it was created for, if its role has got more rights.
+    /// Whether its role can do more by now than when it was created.
     widened: bool,
 }
 
@@ -124,7 +124,7 @@ async fn refused(
     fields: &Fields,
     problem: Problem,
 ) -> Result<Response, Problem> {
-    if matches!(problem.code, Code::NotFound | Code::Unavailable) || problem.retry_after().is_some() {
+    if !fits_page(&problem) {
         return Err(problem);
     }
     show(context, owner, id, fields, Some(&problem)).await
@@ -148,7 +148,7 @@ async fn show(
         Some(Ok(most)) => most.get().max(member.duration.get()),
         Some(Err(_)) => TimeDelta::zero(),
     };
-    // Hours begun count in full, as the choices are whole hours.
+    // The choices are whole hours: the last one before its end.
     let hours = (member.expires_at() - member.created_at).num_seconds().div_euclid(3600);
     let chosen = fields.get("duration").map_or_else(|| hours.max(1).to_string(), str::to_owned);
     let choice = |hours: i64| {

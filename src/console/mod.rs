@@ -4,6 +4,7 @@
 //! Every page works without JavaScript; the script adds countdowns, copying and local times.
 
 mod assets;
+mod cookie;
 mod form;
 mod frame;
 mod grant;

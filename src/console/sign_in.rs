@@ -4,10 +4,9 @@ use askama::Template;
 use axum::extract::{RawQuery, Request};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use secrecy::ExposeSecret as _;
 
 use super::ROOT;
-use super::form::{Fields, next_page};
+use super::form::{Fields, is_at, next_page};
 use super::frame::{Frame, render};
 use super::visitor::{clear_cookie, session, set_cookie};
 use crate::api::authentication::{CallerOrMember, caller_or_member};
@@ -17,7 +16,7 @@ use crate::api::sessions::{self, SignedIn};
 use crate::authn::Credentials;
 
 /// What a browser forgets at the end of a session (W3C Clear Site Data). Not the cookies: those are cleared by name.
-pub(super) const CLEARED: &str = r#""cache", "storage""#;
+const CLEARED: &str = r#""cache", "storage""#;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -39,8 +38,7 @@ pub(super) enum Why<'a> {
 
 /// The start page of whoever is signed in.
 pub(super) async fn start(headers: HeaderMap) -> Redirect {
-    let credentials = session(&headers).map(|secret| Credentials::of_session(secret.expose_secret()));
-    let page = match credentials {
+    let page = match session(&headers) {
         None => "sign-in",
         Some(credentials) if credentials.is_member() => "me",
         Some(_) => "members",
@@ -95,9 +93,7 @@ pub(super) async fn sign_in(context: RequestContext, request: Request) -> Result
 pub(super) fn go_on(context: &RequestContext, signed_in: &SignedIn, next: &str) -> Response {
     let is_member = matches!(signed_in.who, CallerOrMember::Member(_));
     let own = format!("{ROOT}/me");
-    let is_own =
-        |page: &str| page.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
-    let next = next_page(next).filter(|page| is_member == is_own(page));
+    let next = next_page(next).filter(|page| is_member == is_at(page, &own));
     let start = if is_member { own.clone() } else { format!("{ROOT}/members") };
     let mut response = Redirect::to(next.unwrap_or(&start)).into_response();
     let seconds = (signed_in.session.expires_at - context.state.clock.now()).num_seconds();
@@ -120,16 +116,20 @@ async fn end_sessions(
     headers: &HeaderMap,
     end: impl AsyncFnOnce(&CallerOrMember) -> Result<(), Problem>,
 ) -> Result<Response, Problem> {
-    if let Some(secret) = session(headers) {
-        let credentials = Credentials::of_session(secret.expose_secret());
+    if let Some(credentials) = session(headers) {
         match caller_or_member(context, &credentials, None).await {
             Ok(who) => end(&who).await?,
             Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {}
             Err(problem) => return Err(problem),
         }
     }
-    let mut response = Redirect::to(&format!("{ROOT}/sign-in?notice=signed-out")).into_response();
+    Ok(signed_out("signed-out"))
+}
+
+/// The answer to somebody whose session is over: the browser forgets it.
+pub(super) fn signed_out(notice: &str) -> Response {
+    let mut response = Redirect::to(&format!("{ROOT}/sign-in?notice={notice}")).into_response();
     clear_cookie(&mut response);
     response.headers_mut().insert("clear-site-data", HeaderValue::from_static(CLEARED));
-    Ok(response)
+    response
 }

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 
 use super::ROOT;
 use super::form::Fields;
-use super::frame::{Frame, When, render, status};
+use super::frame::{Frame, When, fits_page, render, status};
 use super::login::Deed;
 use super::step_up;
 use super::visitor::{Owner, Posted};
@@ -92,7 +92,6 @@ fn new_token(fields: &Fields) -> Result<CreateToken, Problem> {
 
 /// Does it, if it is confirmed by a credential in the form, or goes to have it confirmed.
 async fn confirm(context: &RequestContext, owner: &Owner, fields: &Fields, deed: Deed) -> Result<Response, Problem> {
-    let kept = if deed.rotate.is_some() { &Fields::default() } else { fields };
     let problem = match step_up::begin(context, owner, fields, &deed) {
         Some(Ok(response)) => return Ok(response),
         Some(Err(problem)) => problem,
@@ -101,7 +100,7 @@ async fn confirm(context: &RequestContext, owner: &Owner, fields: &Fields, deed:
             Err(problem) => problem,
         },
     };
-    refused(context, owner, kept, problem).await
+    refused(context, owner, &deed.fields, problem).await
 }
 
 /// Does what has been confirmed by this caller.
@@ -120,10 +119,8 @@ pub(super) async fn carry_out(
     };
     match issued.await {
         Ok(issued) => show_secret(context, owner, issued, deed.rotate.is_some()),
-        Err(problem) => {
-            let kept = if deed.rotate.is_some() { &Fields::default() } else { fields };
-            refused(context, owner, kept, problem).await
-        }
+        // Of a rotation, the form to generate a token shows nothing.
+        Err(problem) => refused(context, owner, fields, problem).await,
     }
 }
 
@@ -198,7 +195,7 @@ async fn refused(
     fields: &Fields,
     problem: Problem,
 ) -> Result<Response, Problem> {
-    if matches!(problem.code, Code::NotFound | Code::Unavailable) || problem.retry_after().is_some() {
+    if !fits_page(&problem) {
         return Err(problem);
     }
     show(context, owner, fields, Some(&problem)).await

@@ -2,13 +2,13 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{COOKIE, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
-use secrecy::{ExposeSecret as _, SecretString};
+use http::{HeaderMap, Method};
+use secrecy::ExposeSecret as _;
 use url::form_urlencoded::byte_serialize;
 
 use super::ROOT;
+use super::cookie;
 use super::form::{Fields, page_of};
 use super::frame::{Frame, When, Who};
 use super::sign_in::{self, Why};
@@ -21,7 +21,6 @@ use crate::domain::access_token::{AccessToken, TokenSecret};
 
 /// The prefix makes browsers refuse it from other hosts and paths, and without TLS (RFC 6265bis, section 4.1.3.2).
 const COOKIE_NAME: &str = "__Host-daypass";
-const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
 /// Somebody who manages members.
 pub(super) struct Owner {
@@ -107,34 +106,18 @@ impl Engineer {
 }
 
 /// The session in the cookie; `None` without one.
-pub(super) fn session(headers: &HeaderMap) -> Option<SecretString> {
-    cookie(headers, COOKIE_NAME)
-}
-
-/// The value of a cookie; `None` without one. Two cookies of one name are nobody's: a browser sends one.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<SecretString> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut found = pairs.filter(|(it, _)| *it == name).map(|(_, value)| value);
-    match (found.next(), found.next()) {
-        (Some(secret), None) if !secret.is_empty() => Some(secret.into()),
-        _ => None,
-    }
+pub(super) fn session(headers: &HeaderMap) -> Option<Credentials> {
+    cookie::read(headers, COOKIE_NAME).map(|secret| Credentials::of_session(secret.expose_secret()))
 }
 
 /// Sets the cookie, for as long as the session lasts.
 pub(super) fn set_cookie(response: &mut Response, secret: &TokenSecret, seconds: i64) {
-    let cookie = format!("{COOKIE_NAME}={}; Max-Age={}; {ATTRIBUTES}", secret.expose(), seconds.max(0));
-    if let Ok(mut value) = HeaderValue::from_str(&cookie) {
-        value.set_sensitive(true);
-        response.headers_mut().append(SET_COOKIE, value);
-    }
+    cookie::set(response.headers_mut(), COOKIE_NAME, secret.expose(), seconds);
 }
 
 /// Removes the cookie.
 pub(super) fn clear_cookie(response: &mut Response) {
-    let cookie = format!("{COOKIE_NAME}=; Max-Age=0; {ATTRIBUTES}");
-    response.headers_mut().extend(HeaderValue::from_str(&cookie).map(|value| (SET_COOKIE, value)));
+    cookie::clear(response.headers_mut(), COOKIE_NAME);
 }
 
 /// The owner whose session is in the cookie; `None` if nobody is signed in, or an engineer.
@@ -150,8 +133,7 @@ pub(super) async fn owner(context: &RequestContext, headers: &HeaderMap) -> Resu
 }
 
 async fn visitor<V: Visitor>(context: &RequestContext, headers: &HeaderMap) -> Result<V, Absent> {
-    let secret = session(headers).ok_or(Absent::SignedOut)?;
-    let credentials = Credentials::of_session(secret.expose_secret());
+    let credentials = session(headers).ok_or(Absent::SignedOut)?;
     let is_session = matches!(credentials, Credentials::Presented { .. });
     if is_session && credentials.is_member() != V::IS_MEMBER {
         return Err(Absent::Elsewhere(V::ELSEWHERE));
@@ -229,33 +211,6 @@ impl<V: Visitor + Send> FromRequest<State> for Posted<V> {
             }
             Err(Absent::Elsewhere(_)) => Err(Problem::new(Code::Forbidden).into_response()),
             Err(Absent::Problem(problem)) => Err(problem.into_response()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(cookies: &[&str]) -> Option<String> {
-        let value = |text: &&str| (COOKIE, HeaderValue::from_str(text).unwrap());
-        session(&cookies.iter().map(value).collect()).map(|secret| secret.expose_secret().to_owned())
-    }
-
-    #[test]
-    fn only_the_one_cookie_with_the_prefix_is_read() {
-        assert_eq!(read(&["a=b; __Host-daypass=dpp_x; c=d"]).as_deref(), Some("dpp_x"));
-        assert_eq!(read(&["a=b", "__Host-daypass=dpp_x"]).as_deref(), Some("dpp_x"));
-        for none in [
-            &[][..],
-            &["daypass=dpp_x"],
-            &["__host-daypass=dpp_x"],
-            &["__Host-daypass="],
-            &["__Host-daypass=a; __Host-daypass=b"],
-            &["__Host-daypass=a", "__Host-daypass=a"],
-            &["x__Host-daypass=a"],
-        ] {
-            assert_eq!(read(none), None, "{none:?}");
         }
     }
 }
