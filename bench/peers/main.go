@@ -1,10 +1,15 @@
-// What the benchmark of the gateway compares it with: small proxies around the cores that others use.
+// What the benchmark of the gateway has in Go: small proxies around the cores that others use, to compare it with, and a
+// client that opens many of kubectl's streams.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 )
+
+const usage = `usage: peers upgrade-aware|reverse-proxy KUBECONFIG FOLDER
+       peers streams KUBECONFIG NAMESPACE POD PORT COUNT`
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -19,6 +24,8 @@ func run(args []string) error {
 		return serve(upgradeAware, args[1], args[2])
 	case len(args) == 3 && args[0] == "reverse-proxy":
 		return serve(reverseProxy, args[1], args[2])
+	case len(args) == 6 && args[0] == "streams":
+		return streams(args[1], args[2], args[3], args[4], args[5])
 	}
-	return fmt.Errorf("usage: peers upgrade-aware|reverse-proxy KUBECONFIG FOLDER")
+	return errors.New(usage)
 }

@@ -13,14 +13,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use daypass_local::{
-    Chart, Component, ControlPlane, Options, Process, RELEASE, Tools, free_port, fresh_state_dir, guarded,
+    Chart, Component, ControlPlane, Node, Options, Process, RELEASE, Tools, free_port, fresh_state_dir,
 };
 use serde_json::{Value, json};
 
 use crate::http::Http;
+use crate::progress;
 
 /// The roles that members are created in.
 pub(crate) const ROLES: [&str; 3] = ["projects-view", "nodes-view", "storage-view"];
+/// The role of those who may run commands in pods, and the namespace of these.
+pub(crate) const DEBUG_ROLE: &str = "pods-debug";
+pub(crate) const PODS: &str = "pods";
 /// The group of Daypass's own CRDs.
 pub(crate) const GROUP: &str = "daypass.dev";
 /// The group of the copy of Daypass's CRDs that the bare client uses, and the namespace that it works in.
@@ -50,11 +54,23 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a control plane in a new folder below `parent`, and installs the chart.
-    pub(crate) fn start(program: &Path, parent: &Path) -> Result<Self> {
+    /// Starts a control plane in a new folder below `parent`, and installs the chart. With a sandbox, a node can join,
+    /// there is a role for [`PODS`], and this thread is in that network from then on.
+    pub(crate) fn start(program: &Path, parent: &Path, sandbox: bool) -> Result<Self> {
+        progress("starting a control plane");
         let chart = Chart::new(Path::new(CHART))?;
-        let plane = ControlPlane::start(&Tools::find_or_build()?, &fresh_state_dir(parent)?, Options::default())?;
-        let values = values(&plane);
+        if sandbox {
+            // The first build takes minutes, which no section has.
+            Node::prepare()?;
+        }
+        let options = Options { sandbox, ..Options::default() };
+        let plane = ControlPlane::start(&Tools::find_or_build()?, &fresh_state_dir(parent)?, options)?;
+        plane.enter_network()?;
+        let mut values = values(&plane);
+        if sandbox {
+            kubectl(&plane, &["create", "namespace", PODS])?;
+            values["roles"][DEBUG_ROLE] = json!({"enabled": true, "namespaces": [PODS]});
+        }
         // Before the chart, whose installation restarts the controller manager: only then does it count a quota of
         // these objects at once.
         apply(&plane, &twin(&chart, &plane, &["templates/crds.yaml"])?)?;
@@ -90,7 +106,7 @@ impl Cluster {
     pub(crate) fn daypass_with(&self, options: &[&str]) -> Result<Daypass> {
         let (port, admin_port) = (free_port()?, free_port()?);
         let (url, admin) = (format!("https://127.0.0.1:{port}"), format!("127.0.0.1:{admin_port}"));
-        let mut command = guarded(&self.program);
+        let mut command = self.plane.guarded(&self.program);
         command.env("KUBECONFIG", self.plane.state_dir().join("daypass.kubeconfig"));
         command.args(["serve", "--namespace", RELEASE, "--data-plane-id", DATA_PLANE]);
         command.args(["--data-plane-server", &self.plane.server_url(), "--public-url", &url]);
@@ -181,9 +197,7 @@ impl Daypass {
 
     /// Its resident memory, in MiB.
     pub(crate) fn memory(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        memory(self.process.id())
     }
 
     /// SIGTERM, so that it gives up its Lease.
@@ -208,8 +222,15 @@ impl Daypass {
     }
 }
 
+/// The resident memory of a process, in MiB.
+pub(crate) fn memory(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}
+
 /// The CPU time of a process so far, in seconds: fields 14 and 15 of proc_pid_stat(5).
-fn cpu(pid: u32) -> Result<f64> {
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, field 2, is in parentheses and may have spaces.
     let fields: Vec<&str> = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();

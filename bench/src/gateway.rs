@@ -1,12 +1,12 @@
 //! What the gateway adds to requests and watches, how soon it cuts watches, and what open ones cost.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -14,12 +14,14 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Daypass, ROLES};
 use crate::ends::{after_setting, end_at};
 use crate::http::Http;
-use crate::load::{Samples, abba, closed, paced, rank};
+use crate::load::{closed, rank};
 use crate::operations::Stock;
+use crate::peers::{GATEWAY, Subjects};
 use crate::report::{Group, Report};
 use crate::rest::{Bystander, compare};
 use crate::sizes::Sizes;
-use crate::{Bench, progress};
+use crate::watches::{ON_A_CONNECTION, open};
+use crate::{Bench, events, progress, requests};
 
 /// Nothing is refused because too much is open. A stop has nothing to wait for.
 pub(crate) const OPTIONS: [&str; 4] = [
@@ -29,46 +31,27 @@ pub(crate) const OPTIONS: [&str; 4] = [
     "--gateway-streams=40000",
     "--gateway-drain-seconds=1",
 ];
-/// The same requests are sent to both. The first is the reference.
-const SUBJECTS: [&str; 2] = ["API server", "gateway"];
-
-/// The object that is read and watched, one of [`Bystander`]'s.
-const OBJECT: &str = "/api/v1/namespaces/default/configmaps/bystander";
-const WATCH: &str =
-    "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=600&fieldSelector=metadata.name%3Dbystander";
-/// What is listed: this many ConfigMaps, with so many bytes of data each.
-const LIST: &str = "/api/v1/namespaces/listed/configmaps";
-const LISTED: usize = 500;
-const BYTES: usize = 2048;
-/// Writes of the watched object, each second, and what the last one writes.
-const WRITES: f64 = 20.0;
-const LAST: &str = "last";
-
 const CLIENTS: usize = 16;
-/// How many watches a connection carries. 100 are allowed.
-const ON_A_CONNECTION: usize = 50;
 /// How many watches each of many members has open.
 const OF_EACH: usize = 10;
-/// For a thread that only reads.
-const STACK: usize = 256 * 1024;
 /// How long after their end watches may be open.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What ends more than this before its member expires was not cut for that reason.
-const EARLY: Duration = Duration::from_secs(1);
+pub(crate) const EARLY: Duration = Duration::from_secs(1);
 
 /// A member with a gateway kubeconfig.
 #[derive(Clone)]
 pub(crate) struct Member {
-    id: String,
-    password: String,
-    server: String,
-    certificate: String,
-    token: String,
+    pub(crate) id: String,
+    pub(crate) password: String,
+    pub(crate) server: String,
+    pub(crate) certificate: String,
+    pub(crate) token: String,
 }
 
 impl Member {
-    pub(crate) fn new(daypass: &Daypass) -> Result<Self> {
-        let (id, password) = daypass.create(ROLES[0])?;
+    pub(crate) fn new(daypass: &Daypass, role: &str) -> Result<Self> {
+        let (id, password) = daypass.create(role)?;
         let (status, text) = daypass.api.get_as(&format!("/members/{id}/kubeconfig"), &id, &password)?;
         ensure!(status == 200, "kubeconfig: {status}: {text}");
         let kubeconfig: Value = serde_yaml::from_str(&text)?;
@@ -84,9 +67,15 @@ impl Member {
         Http::kubectl(&self.server, &self.certificate, &self.token)
     }
 
+    /// The namespace and the name of its service account.
+    pub(crate) fn account(&self) -> Result<(String, &str)> {
+        let (role, name) = self.id.split_once('.').context("not an id")?;
+        Ok((format!("daypass-{role}"), name))
+    }
+
     /// A token for the API server, bound to the kubeconfig's Secret like the one that the gateway uses.
-    fn direct_token(&self, cluster: &Cluster) -> Result<String> {
-        let (namespace, name) = (format!("daypass-{}", ROLES[0]), self.id.split_once('.').context("not an id")?.1);
+    pub(crate) fn direct_token(&self, cluster: &Cluster) -> Result<String> {
+        let (namespace, name) = self.account()?;
         let member =
             cluster.admin.get(&format!("/apis/daypass.dev/v1alpha1/namespaces/{namespace}/members/{name}"))?;
         let uid = &member["status"]["kubeconfigs"][0]["secretUid"];
@@ -107,18 +96,10 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     progress("gateway: at rest");
     at_rest(bench, report)?;
     let daypass = cluster.daypass_with(&OPTIONS)?;
-    let member = Member::new(&daypass)?;
-    let (server, certificate, token) =
-        (cluster.plane.server_url(), cluster.plane.ca_pem(), member.direct_token(cluster)?);
-    let direct = || Http::kubectl(&server, certificate, &token);
-    let clients = [
-        (0..CLIENTS).map(|_| direct()).collect::<Result<Vec<_>>>()?,
-        (0..CLIENTS).map(|_| member.client()).collect::<Result<Vec<_>>>()?,
-    ];
-    progress("gateway: requests");
-    requests(cluster, &clients, sizes, report)?;
-    progress("gateway: events");
-    events(cluster, [&clients[0][0], &clients[1][0]], sizes, report)?;
+    let subjects = Subjects::start(cluster, &daypass, &Member::new(&daypass, ROLES[0])?, bench.peers.as_deref())?;
+    requests::run(cluster, &subjects.all, sizes, report)?;
+    events::run(cluster, &subjects.all, sizes, report)?;
+    drop(subjects);
     for count in sizes.watches {
         for members in [1, (count / OF_EACH).max(2)] {
             for expire in [false, true] {
@@ -129,104 +110,8 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     daypass.stop()
 }
 
-/// Reading and listing.
-fn requests(cluster: &Cluster, clients: &[Vec<Http>; 2], sizes: &Sizes, report: &mut Report) -> Result<()> {
-    cluster.kubectl(&["create", "namespace", "listed"])?;
-    let create = |number: usize| {
-        let (name, data) = (format!("listed-{number}"), json!({"text": "x".repeat(BYTES)}));
-        cluster.admin.call("POST", LIST, &json!({"metadata": {"name": name}, "data": data})).map(drop)
-    };
-    report.failures("ConfigMaps", &closed(CLIENTS, LISTED, sizes.until, &create));
-    type Measure = fn(&Samples) -> f64;
-    let p50: (&str, &str, Measure) = ("1 client, p50", "ms", |samples| samples.percentile(50));
-    let p99: (&str, &str, Measure) = ("1 client, p99", "ms", |samples| samples.percentile(99));
-    let rate: (&str, &str, Measure) = ("16 clients", "/s", Samples::rate);
-    let list = format!("list of {LISTED} ConfigMaps");
-    let measures =
-        [("GET", OBJECT, 1, &[p50, p99][..]), ("GET", OBJECT, CLIENTS, &[rate][..]), (&*list, LIST, 1, &[p50][..])];
-    for (what, path, count, values) in measures {
-        let mut turns: [Vec<Samples>; 2] = Default::default();
-        for at in abba(2, sizes.turns) {
-            sizes.ensure_time()?;
-            let call = |number: usize| clients[at][number % count].read(path).map(drop);
-            let samples = closed(count, sizes.calls * count, sizes.within(sizes.turn), &call);
-            report.failures(SUBJECTS[at], &samples);
-            turns[at].push(samples);
-        }
-        for &(how, unit, value) in values {
-            let series = SUBJECTS.iter().zip(&turns);
-            report.add(Group {
-                scenario: "gateway",
-                what: format!("{what}, {how}"),
-                unit,
-                goal: ("", ""),
-                reference: Some(SUBJECTS[0]),
-                series: series.map(|(name, turns)| ((*name).to_owned(), turns.iter().map(value).collect())).collect(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// When the event of a write arrives, at both subjects at the same time. It may come before the write's answer.
-fn events(cluster: &Cluster, clients: [&Http; 2], sizes: &Sizes, report: &mut Report) -> Result<()> {
-    let watches = [clients[0].watch(WATCH)?, clients[1].watch(WATCH)?];
-    let answers: Stock<(usize, Instant)> = Stock::default();
-    let write = |number: &str| cluster.admin.call("PATCH", OBJECT, &json!({"data": {"number": number}})).map(drop);
-    let count = (10.0 * WRITES * sizes.turn.as_secs_f64()) as usize;
-    let seen = thread::scope(|scope| {
-        let readers = watches.map(|watch| {
-            scope.spawn(move || {
-                let mut seen: HashMap<usize, Instant> = HashMap::new();
-                for line in BufReader::new(watch).lines().map_while(Result::ok) {
-                    let (at, event) = (Instant::now(), serde_json::from_str::<Value>(&line).unwrap_or_default());
-                    let number = event["object"]["data"]["number"].as_str().unwrap_or_default();
-                    if number == LAST {
-                        break;
-                    }
-                    seen.extend(number.parse().ok().map(|number: usize| (number, at)));
-                }
-                seen
-            })
-        });
-        let put = |number: usize| write(&number.to_string()).map(|()| answers.put((number, Instant::now())));
-        report.failures("writes", &paced(WRITES, count, sizes.until, &put));
-        write(LAST)?;
-        let [direct, gateway] = readers.map(|reader| reader.join().map_err(|_| anyhow!("a watch panicked")));
-        Ok::<_, anyhow::Error>([direct?, gateway?])
-    })?;
-    let answers = answers.all();
-    for (subject, seen) in SUBJECTS.iter().zip(&seen) {
-        let missed = answers.iter().filter(|(number, _)| !seen.contains_key(number)).count();
-        if missed > 0 {
-            report.note(format!("{subject}: the watch missed {missed} of {} events", answers.len()));
-        }
-    }
-    let delays = |seen: &HashMap<usize, Instant>| -> Vec<f64> {
-        answers.iter().filter_map(|(number, answer)| Some(since(*answer, *seen.get(number)?))).collect()
-    };
-    let both = |(number, at): (&usize, &Instant)| Some(since(*seen[0].get(number)?, *at));
-    let later: Vec<f64> = seen[1].iter().filter_map(both).collect();
-    for percent in [50, 99] {
-        let series = SUBJECTS.iter().zip(&seen);
-        report.add(Group {
-            scenario: "gateway",
-            what: format!("from a write's answer to its event, p{percent}"),
-            unit: "ms",
-            goal: ("", ""),
-            reference: None,
-            series: series.map(|(name, seen)| ((*name).to_owned(), vec![rank(delays(seen), percent)])).collect(),
-        });
-    }
-    for percent in [50, 99] {
-        let what = format!("the same event, later than from the API server, p{percent}");
-        report.add(Group::single("gateway", &what, "ms", SUBJECTS[1], rank(later.clone(), percent)));
-    }
-    Ok(())
-}
-
 /// From one moment to another in milliseconds; negative if that came first.
-fn since(then: Instant, at: Instant) -> f64 {
+pub(crate) fn since(then: Instant, at: Instant) -> f64 {
     let time = at.saturating_duration_since(then).as_secs_f64() - then.saturating_duration_since(at).as_secs_f64();
     time * 1e3
 }
@@ -244,20 +129,11 @@ impl Watches {
         let connections = each.div_ceil(ON_A_CONNECTION);
         let clients = members.iter().flat_map(|member| (0..connections).map(|_| member.client()));
         let clients = clients.collect::<Result<Vec<_>>>()?;
-        let open = |number: usize| {
-            let (client, sender) = (number % clients.len(), sender.clone());
-            let mut stream = clients[client].watch(WATCH)?;
-            // The object as it is comes first: now the watch is established.
-            stream.read_exact(&mut [0])?;
-            thread::Builder::new().stack_size(STACK).spawn(move || {
-                let _ = io::copy(&mut stream, &mut io::sink());
-                let _ = sender.send((client / connections, Instant::now()));
-            })?;
-            Ok(())
-        };
-        let opened = closed(CLIENTS, each * members.len(), sizes.until, &open);
-        report.failures("opening watches", &opened);
-        Ok(Self { ends, count: opened.taken.len() })
+        let count = open(&clients, each * members.len(), sizes, report, move |client, mut stream| {
+            let _ = io::copy(&mut stream, &mut io::sink());
+            let _ = sender.send((client / connections, Instant::now()));
+        });
+        Ok(Self { ends, count })
     }
 
     /// Waits until all have ended, or until then.
@@ -286,7 +162,7 @@ fn cuts(
         sizes.ensure_time()?;
         let begun = Instant::now();
         let made = Stock::default();
-        let create = |_| Member::new(daypass).map(|member| made.put(member));
+        let create = |_| Member::new(daypass, ROLES[0]).map(|member| made.put(member));
         report.failures("members", &closed(CLIENTS, members, sizes.until, &create));
         let members = made.all();
         let created = begun.elapsed();
@@ -321,7 +197,7 @@ fn cuts(
         turns.iter_mut().for_each(|(_, percent, values)| values.push(rank(late.clone(), *percent)));
     }
     for (name, _, values) in turns {
-        let (what, series) = (format!("{what} to the end, {name}"), vec![(SUBJECTS[1].to_owned(), values)]);
+        let (what, series) = (format!("{what} to the end, {name}"), vec![(GATEWAY.to_owned(), values)]);
         report.add(Group { scenario: "gateway", what, unit: "ms", goal: ("", ""), reference: None, series });
     }
     Ok(())
@@ -331,7 +207,7 @@ fn cuts(
 fn at_rest(bench: &Bench, report: &mut Report) -> Result<()> {
     let (cluster, sizes) = (&bench.cluster, &bench.sizes);
     let (bystander, daypass) = (Bystander::new(cluster)?, cluster.daypass_with(&OPTIONS)?);
-    let member = [Member::new(&daypass)?];
+    let member = [Member::new(&daypass, ROLES[0])?];
     let mut windows = vec![("nothing open".to_owned(), bystander.window(bench, &daypass, sizes.window, report)?)];
     let none = daypass.memory()?;
     let mut open = vec![Watches::open(&member, 1, sizes, report)?];

@@ -4,6 +4,7 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 
+use crate::cluster::ROLES;
 use crate::gateway::{Member, OPTIONS};
 use crate::load::closed;
 use crate::operations::Stock;
@@ -21,7 +22,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let none = daypass.memory()?;
 
     let members = Stock::default();
-    let create = |_| Member::new(&daypass).map(|member| members.put(member));
+    let create = |_| Member::new(&daypass, ROLES[0]).map(|member| members.put(member));
     report.failures("members with a kubeconfig", &closed(CLIENTS, sizes.kubeconfigs, sizes.until, &create));
     let members = members.all();
     let count = members.len();

@@ -2,7 +2,8 @@
 //! its own. `make bench-gateway`: the same for the gateway, against the API server. All traffic stays on 127.0.0.1. It
 //! asserts nothing.
 //!
-//! - `operations`, `ends`, `rest`, `others`, `memory`, `walls`, `gateway`, `kubeconfigs`: what is measured
+//! - `operations`, `ends`, `rest`, `others`, `memory`, `walls`, `gateway`, `kubeconfigs`, `pods`: what is measured
+//! - `requests`, `events`, `peers`, `watches`: parts of `gateway`, and what it is measured beside
 //! - `calls`: what the bare client calls, in one table; `openbao`: the other server
 //! - `sizes`: how much is measured, and how long that may take
 //! - `load`: closed loops and fixed rates
@@ -13,6 +14,7 @@
 mod calls;
 mod cluster;
 mod ends;
+mod events;
 mod gateway;
 mod http;
 mod kubeconfigs;
@@ -22,20 +24,26 @@ mod openbao;
 mod operations;
 mod others;
 mod page;
+mod peers;
 mod plot;
+mod pods;
 mod profile;
 mod report;
+mod requests;
 mod rest;
 mod sizes;
 mod walls;
+mod watches;
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, ValueEnum};
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::openbao::OpenBao;
@@ -60,6 +68,9 @@ struct Cli {
     /// OpenBao's server; without it, OpenBao is left out
     #[arg(long)]
     bao: Option<PathBuf>,
+    /// The program of the proxies that the gateway is measured beside; without it, they are left out
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// The folder for results.json, table.md and the charts
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -93,16 +104,21 @@ enum Section {
     Gateway,
     /// Members with a gateway kubeconfig each; only if it is named
     Kubeconfigs,
+    /// What kubectl does in pods, through the gateway; only if it is named
+    Pods,
 }
 
 /// The sections of each control plane, in their order. Policies come before Daypass, which reacts to changes of them.
 /// Last come those that leave something behind.
-const PLANES: [&[Section]; 4] = [
+const PLANES: [&[Section]; 5] = [
     &[Section::Rest, Section::Memory],
     &[Section::Policies, Section::Operations, Section::Ends, Section::Outage, Section::Others, Section::Bindings],
     &[Section::Gateway],
     &[Section::Kubeconfigs],
+    &[Section::Pods],
 ];
+/// These run only if they are named.
+const NAMED: [Section; 3] = [Section::Gateway, Section::Kubeconfigs, Section::Pods];
 
 impl Section {
     fn name(self) -> String {
@@ -122,6 +138,7 @@ impl Section {
             Self::Memory => [200, 40],
             Self::Gateway => [900, 200],
             Self::Kubeconfigs => [1100, 100],
+            Self::Pods => [300, 100],
         }
     }
 
@@ -137,6 +154,7 @@ impl Section {
             Self::Memory => memory::run(bench, report),
             Self::Gateway => gateway::run(bench, report),
             Self::Kubeconfigs => kubeconfigs::run(bench, report),
+            Self::Pods => pods::run(bench, report),
         }
     }
 }
@@ -145,6 +163,8 @@ impl Section {
 struct Bench {
     cluster: Cluster,
     bao: Option<OpenBao>,
+    /// The program of the proxies.
+    peers: Option<PathBuf>,
     sizes: Sizes,
 }
 
@@ -155,63 +175,73 @@ fn main() -> Result<()> {
         None => std::env::current_exe()?.with_file_name("daypass"),
     };
     let program = program.canonicalize().with_context(|| format!("no program at {}", program.display()))?;
-    let start = || {
-        progress("starting a control plane");
-        Cluster::start(&program, &cli.out)
-    };
     if cli.profile {
-        return profile::run(&start()?, &cli.out);
+        return profile::run(&Cluster::start(&program, &cli.out, false)?, &cli.out);
     }
     let begun = Instant::now();
     let (mut report, mut about) = (Report::default(), page::machine(&program)?);
     for sections in PLANES {
-        let all =
-            |section: &Section| cli.only.is_empty() && !matches!(section, Section::Gateway | Section::Kubeconfigs);
+        let all = |section: &Section| cli.only.is_empty() && !NAMED.contains(section);
         let wanted = |section: &&Section| all(section) || cli.only.contains(section);
         let sections: Vec<Section> = sections.iter().filter(wanted).copied().collect();
         if sections.is_empty() {
             continue;
         }
-        let sizes = Sizes::new(cli.quick, cli.scale, begun);
-        let mut bench = Bench { cluster: start()?, bao: None, sizes };
-        about["kubernetes"] = bench.cluster.admin.get("/version")?["gitVersion"].clone();
-        for section in sections {
-            progress(&section.name());
-            let compares = matches!(section, Section::Operations | Section::Ends);
-            if !compares {
-                bench.bao = None;
-            } else if let (None, Some(program)) = (&bench.bao, &cli.bao) {
-                match OpenBao::start(program, &bench.cluster) {
-                    Ok((bao, version)) => {
-                        about["openbao"] = version.into();
-                        bench.bao = Some(bao);
-                    }
-                    Err(error) => report.note(format!("OpenBao: {error:#}")),
-                }
-            }
-            let since = Instant::now();
-            bench.sizes.allow(section.limit());
-            let result = bench.sizes.ensure_time().and_then(|()| section.run(&bench, &mut report));
-            // The values of a section that used up its time may lack turns.
-            if let Err(error) = result.and_then(|()| bench.sizes.ensure_time()) {
-                report.note(format!("section {}: {error:#}", section.name()));
-            }
-            progress(&format!("{}: {:.0} s", section.name(), since.elapsed().as_secs_f64()));
-            about["minutes"] = format!("{:.1}", begun.elapsed().as_secs_f64() / 60.0).into();
-            page::write(&report, &about, &cli.out)?;
-        }
-        let Bench { cluster, bao, .. } = bench;
-        drop(bao);
-        let state = cluster.plane.state_dir().to_owned();
-        cluster.plane.stop()?;
-        if report.notes().is_empty() {
-            fs::remove_dir_all(state)?;
-        }
+        // In a thread of its own, which cannot come back from the network of a control plane with a node.
+        let work = || measure(&cli, &program, &sections, begun, (&mut report, &mut about));
+        thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow!("a section panicked"))??;
     }
     if let Some(docs) = cli.docs.as_ref().filter(|_| cli.only.is_empty()) {
         page::write_docs(&report, &about, docs)?;
     }
     writeln!(io::stdout(), "{}\n{}", report.table(), cli.out.display())?;
+    Ok(())
+}
+
+/// Runs these sections on a control plane of their own.
+fn measure(
+    cli: &Cli,
+    program: &Path,
+    sections: &[Section],
+    begun: Instant,
+    (report, about): (&mut Report, &mut Value),
+) -> Result<()> {
+    let sizes = Sizes::new(cli.quick, cli.scale, begun);
+    let cluster = Cluster::start(program, &cli.out, sections.contains(&Section::Pods))?;
+    let mut bench = Bench { cluster, bao: None, peers: cli.peers.clone(), sizes };
+    about["kubernetes"] = bench.cluster.admin.get("/version")?["gitVersion"].clone();
+    for &section in sections {
+        progress(&section.name());
+        let compares = matches!(section, Section::Operations | Section::Ends);
+        if !compares {
+            bench.bao = None;
+        } else if let (None, Some(program)) = (&bench.bao, &cli.bao) {
+            match OpenBao::start(program, &bench.cluster) {
+                Ok((bao, version)) => {
+                    about["openbao"] = version.into();
+                    bench.bao = Some(bao);
+                }
+                Err(error) => report.note(format!("OpenBao: {error:#}")),
+            }
+        }
+        let since = Instant::now();
+        bench.sizes.allow(section.limit());
+        let result = bench.sizes.ensure_time().and_then(|()| section.run(&bench, report));
+        // The values of a section that used up its time may lack turns.
+        if let Err(error) = result.and_then(|()| bench.sizes.ensure_time()) {
+            report.note(format!("section {}: {error:#}", section.name()));
+        }
+        progress(&format!("{}: {:.0} s", section.name(), since.elapsed().as_secs_f64()));
+        about["minutes"] = format!("{:.1}", begun.elapsed().as_secs_f64() / 60.0).into();
+        page::write(report, about, &cli.out)?;
+    }
+    let Bench { cluster, bao, .. } = bench;
+    drop(bao);
+    let state = cluster.plane.state_dir().to_owned();
+    cluster.plane.stop()?;
+    if report.notes().is_empty() {
+        fs::remove_dir_all(state)?;
+    }
     Ok(())
 }
 

@@ -32,6 +32,10 @@ pub(crate) struct Sizes {
     pub(crate) kubeconfigs: usize,
     /// Watches that are open through the gateway, fewer and many.
     pub(crate) watches: [usize; 2],
+    /// Bytes that a command in a pod sends or receives.
+    pub(crate) transfer: u64,
+    /// Streams of each kind that are cut together.
+    pub(crate) streams: usize,
     /// What a start leaves to do.
     pub(crate) settle: Duration,
     pub(crate) bindings: usize,
@@ -74,6 +78,8 @@ impl Sizes {
             heavy: pick(2500, 100),
             kubeconfigs: pick(10_000, 100),
             watches: [pick(100, 20), pick(1000, 100)],
+            transfer: pick(200_000_000, 20_000_000) as u64,
+            streams: pick(50, 5),
             settle: seconds(15.0, 3.0),
             bindings: pick(5000, 500),
             namespaces: pick(500, 50),

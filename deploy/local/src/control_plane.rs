@@ -33,8 +33,8 @@ pub struct Options {
     pub ready_timeout: Duration,
     /// Aborts a start when a signal handler or another thread sets it.
     pub interrupt: Arc<AtomicBool>,
-    /// Runs the control plane in its own namespaces, so that a [`Node`](crate::Node) can join it. Only
-    /// [`ControlPlane::command`] reaches it from outside, and it reaches nothing outside.
+    /// Runs the control plane in its own namespaces, so that a [`Node`](crate::Node) can join it. From
+    /// outside, only [`ControlPlane::command`] and its neighbours reach it, and it reaches nothing outside.
     pub sandbox: bool,
 }
 
@@ -121,7 +121,7 @@ impl ControlPlane {
         }
         let name = component.name();
         let program = self.tools.program(name);
-        let mut command = self.sandbox.as_ref().map_or_else(|| guarded(&program), |sandbox| sandbox.guarded(&program));
+        let mut command = self.guarded(&program);
         command.args(self.config.args(component));
         let process = Process::start(name, command, &self.config.log(name), None)?;
         self.state.record_pid(process.id())?;
@@ -288,6 +288,21 @@ impl ControlPlane {
     /// A command that can reach this control plane. With a sandbox it runs inside, with `/` as its working folder.
     pub fn command(&self, program: &Path) -> Command {
         self.sandbox.as_ref().map_or_else(|| Command::new(program), |sandbox| sandbox.command(program))
+    }
+
+    /// A command that can reach this control plane, has its program's process id, and dies with this process. With a
+    /// sandbox it is in that network alone.
+    pub fn guarded(&self, program: &Path) -> Command {
+        self.sandbox.as_ref().map_or_else(|| guarded(program), |sandbox| sandbox.guarded(program))
+    }
+
+    /// Moves this thread, and those that it starts from now on, into the sandbox's network, so that their connections
+    /// reach this control plane. They cannot come back. Without a sandbox it does nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn enter_network(&self) -> Result<()> {
+        self.sandbox.as_ref().map_or(Ok(()), Sandbox::enter_network)
     }
 
     pub(crate) fn sandbox(&self) -> Option<&Sandbox> {

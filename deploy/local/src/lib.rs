@@ -34,5 +34,5 @@ pub use process::{Process, guarded};
 pub use release::{Chart, RELEASE};
 pub use run::{DEFAULT_STATE, RunOptions, run};
 pub use sandbox::{API_NAME, DAYPASS_NAME, missing};
-pub use state::{fresh_state_dir, holder, stop_holder};
+pub use state::{fresh_state_dir, holder, stop_holder, write_private};
 pub use tools::Tools;

@@ -142,7 +142,10 @@ pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
 }
 
 /// Writes a file with mode 0600.
-pub(crate) fn write_private(path: &Path, contents: &str) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_private(path: &Path, contents: &str) -> Result<()> {
     let open = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
     let mut file = open.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(file.write_all(contents.as_bytes())?)

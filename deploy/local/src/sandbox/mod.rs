@@ -13,13 +13,15 @@ pub use requirements::missing;
 pub(crate) use network::{API_HOSTS, NODE_ADDRESS, NODE_NAME, POD_RANGE, SERVICE_RANGE};
 pub(crate) use requirements::cni_programs;
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use self::cgroups::Cgroups;
 use crate::process::{POLL, Process, guarded};
@@ -100,6 +102,13 @@ impl Sandbox {
         let mut command = self.enter(Command::new("nsenter"), &all, Path::new("setpriv"));
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         command
+    }
+
+    /// Moves this thread into the sandbox's network namespace.
+    pub(crate) fn enter_network(&self) -> Result<()> {
+        let namespace = File::open(self.namespace_file("net"))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("cannot enter the sandbox's network")
     }
 
     /// Whether a process in the sandbox listens on this port.
