@@ -59,8 +59,8 @@ impl HttpBody for RequestBody {
 
 /// A piece of an answer.
 pub(super) enum Piece {
-    /// From the API server, and whether something of ours may follow it.
-    Frame(Frame<Bytes>, bool),
+    /// From the API server. Something of ours may follow it or not, and it may be the last.
+    Frame { frame: Frame<Bytes>, may_follow: bool, is_last: bool },
     /// The API server has sent all of it.
     End,
     /// Ours: it says why the answer is cut here, and whether it may end as if it were whole.
@@ -134,11 +134,14 @@ impl HttpBody for AnswerBody {
             }
             match ready!(self.pieces.poll_recv(cx)) {
                 // Received before the cut, but not passed on yet.
-                Some(Piece::Frame(..)) if self.answer.exchange.open.why().is_some_and(Why::is_at_once) => {
+                Some(Piece::Frame { .. }) if self.answer.exchange.open.why().is_some_and(Why::is_at_once) => {
                     self.ends = Ends::Broken;
                 }
-                Some(Piece::Frame(frame, at_boundary)) => {
-                    self.at_boundary = at_boundary;
+                Some(Piece::Frame { frame, may_follow, is_last }) => {
+                    self.at_boundary = may_follow;
+                    if is_last && self.ends == Ends::Open {
+                        self.ends = Ends::Whole;
+                    }
                     self.answer.exchange.sent(frame.data_ref().map_or(0, Bytes::len));
                     let answer = Arc::clone(&self.answer);
                     let frame = frame.map_data(|bytes| Bytes::from_owner(Untaken { bytes, _answer: answer }));
@@ -153,6 +156,10 @@ impl HttpBody for AnswerBody {
                 None => return Poll::Ready(Some(Err("cut".into()))),
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ends == Ends::Whole
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,9 @@
 //! How a stream is ended early, so that its user sees why.
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, StatusCode};
+use http_body::Frame;
 
 use super::body::Piece;
 use super::frames::{Frames, LogLines, Purpose, Spdy, WatchLines, WebSocket};
@@ -39,9 +41,12 @@ impl Ending {
     }
 
     /// Takes in what is passed on.
-    pub(super) fn follow(&mut self, data: &[u8]) {
-        // After a chunk that breaks the rules, nothing fits in any more.
-        self.frames.as_mut().map(|frames| frames.follow(data));
+    pub(super) fn piece(&mut self, frame: Frame<Bytes>, is_last: bool) -> Piece {
+        if let (Some(frames), Some(data)) = (&mut self.frames, frame.data_ref()) {
+            // After a chunk that breaks the rules, nothing fits in any more.
+            let _ = frames.follow(data);
+        }
+        Piece::Frame { frame, may_follow: self.is_at_boundary(), is_last }
     }
 
     /// Whether a message fits in now.

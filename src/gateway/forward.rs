@@ -1,16 +1,12 @@
 //! Forwards a request whose answer is a body: ordinary ones, watches, followed logs.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::WARNING;
 use http::{HeaderValue, Request, StatusCode};
-use http_body::Frame;
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -19,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::body::{AnswerBody, Piece};
 use super::cut::Ending;
 use super::exchange::Exchange;
+use super::pieces::{Next, Pieces};
 use super::registry::Why;
 use super::upstream::{Driver, Upstream};
 use super::{Failure, headers};
@@ -59,11 +56,11 @@ impl Forward {
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::NotUpgraded);
         }
-        Ok(self.pass(head, driver, tasks))
+        Ok(self.pass(head, driver, tasks).await)
     }
 
     /// Passes an answer on. `driver` is its connection, if that is its own.
-    pub(super) fn pass(
+    pub(super) async fn pass(
         self,
         answer: http::Response<Incoming>,
         driver: Option<Driver>,
@@ -80,14 +77,23 @@ impl Forward {
         if body.is_end_stream() {
             return response;
         }
-        let (pieces, receiver) = mpsc::channel(1);
-        let (alive, gone) = oneshot::channel();
+        let mut body = Pieces::new(body, !self.exchange.kind.is_stream());
         let (in_use, hint) = (self.connection.forward(), body.size_hint());
+        let (pieces, receiver) = mpsc::channel(1);
+        // What has arrived with the head leaves with it: a small answer is one packet.
+        let is_whole = match body.arrived().await {
+            Some((frame, is_last)) if self.exchange.open.why().is_none() => {
+                // The channel is empty.
+                pieces.try_send(ending.piece(frame, is_last)).is_ok() && is_last
+            }
+            _ => false,
+        };
+        let (alive, gone) = oneshot::channel();
         *response.body_mut() = Body::new(AnswerBody::new(receiver, Arc::clone(&self.exchange), hint, in_use, alive));
         tasks.spawn(async move {
-            let passed = self.pass_on(body, &pieces, &mut ending).await;
+            let cut = if is_whole { None } else { self.pass_on(body, &pieces, &mut ending).await };
             drop(driver);
-            match passed {
+            match cut {
                 Some(why) => self.cut(why, pieces, &ending, gone).await,
                 None => {
                     drop(pieces);
@@ -111,28 +117,29 @@ impl Forward {
     }
 
     /// Passes on until the answer ends, the client is gone or the answer is cut. Returns why it is cut.
-    async fn pass_on(&self, mut body: Incoming, pieces: &mpsc::Sender<Piece>, ending: &mut Ending) -> Option<Why> {
+    async fn pass_on(
+        &self,
+        mut body: Pieces<Incoming>,
+        pieces: &mpsc::Sender<Piece>,
+        ending: &mut Ending,
+    ) -> Option<Why> {
         loop {
             let between = ending.is_at_boundary();
-            let frame = tokio::select! {
+            let next = tokio::select! {
                 biased;
                 why = self.must_cut(between) => return Some(why),
                 () = pieces.closed() => return None,
-                frame = next(&mut body) => frame,
+                next = body.next() => next,
             };
             if let Some(why) = self.exchange.open.why().filter(|why| between || why.is_at_once()) {
                 return Some(why);
             }
-            let piece = match frame {
-                Some(Ok(frame)) => {
-                    frame.data_ref().into_iter().for_each(|data| ending.follow(data));
-                    Piece::Frame(frame, ending.is_at_boundary())
-                }
+            let (piece, is_last) = match next {
+                Next::Piece(frame, is_last) => (ending.piece(frame, is_last), is_last),
+                Next::End => (Piece::End, true),
                 // An answer that breaks off must not look whole.
-                Some(Err(_)) => return None,
-                None => Piece::End,
+                Next::Broken => return None,
             };
-            let is_last = matches!(piece, Piece::End);
             let _waits = self.exchange.open.waits_for_client();
             tokio::select! {
                 biased;
@@ -190,8 +197,4 @@ impl Forward {
             self.connection.reset();
         }
     }
-}
-
-async fn next(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-    poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
 }

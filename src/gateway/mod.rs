@@ -13,6 +13,7 @@ pub mod frames;
 pub mod headers;
 pub mod limits;
 mod minting;
+mod pieces;
 mod registry;
 pub mod request_info;
 pub mod status;

@@ -45,7 +45,7 @@ impl Forward {
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => {}
             // kubectl then tries SPDY, and shows what this says.
-            status if status.as_u16() >= 400 => return Ok(self.pass(answer, Some(driver), tasks)),
+            status if status.as_u16() >= 400 => return Ok(self.pass(answer, Some(driver), tasks).await),
             _ => return Err(Failure::NotUpgraded),
         }
         let mut response = Response::new(Body::empty());
