@@ -4,7 +4,7 @@
 #   MATRIX="v1.30 v1.33"       which Kubernetes versions `make test-matrix` runs on (all)
 #   FUZZ_SECONDS=60            how long `make fuzz` runs each target
 #   BENCH_ARGS="--only ends"   options of the benchmark: BENCH_ARGS=--help lists them
-#   GATEWAY_SECTIONS=kubeconfigs  what `make bench-gateway` measures (gateway,kubeconfigs)
+#   GATEWAY_SECTIONS=kubeconfigs  what `make bench-gateway` measures (gateway,pods)
 #   REQUESTS=10000             how many requests `make bench-rolling` sends
 #   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
 #   RESTART=1                  `make run` restarts Daypass when it dies, as Kubernetes would
@@ -13,7 +13,9 @@ CARGO ?= cargo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 REQUESTS ?= 10000
-GATEWAY_SECTIONS ?= gateway,kubeconfigs
+GATEWAY_SECTIONS ?= gateway,pods
+# Pods take a real node: Linux, root, containerd.
+GATEWAY_NEEDS = $(if $(findstring pods,$(GATEWAY_SECTIONS)),node-requirements)
 STATE ?= target/run
 # Three for each core: most tests wait for something most of the time.
 TEST_THREADS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
@@ -46,6 +48,7 @@ CONSOLE_REQUIREMENTS = tests/console/requirements.txt
 CONSOLE_NODE = $(call venv,console-node,$(CONSOLE_REQUIREMENTS))
 CONSOLE_TOOLS = $(call venv,console,tests/console/package-lock.json)
 GO_CLIENT = $(CACHE)/go-client-$(firstword $(shell cat tests/go-client/* | cksum))
+PEERS = $(CACHE)/peers-$(firstword $(shell cat bench/peers/* | cksum))
 LIBRARIES = PYTHON_CLIENT="$(CLIENTS_VENV)/bin/python" NODE_CLIENT="$(NODE_CLIENT)"
 OPENBAO_REQUIREMENTS = bench/requirements.txt
 OPENBAO_VENV = $(call venv,openbao,$(OPENBAO_REQUIREMENTS))
@@ -56,7 +59,7 @@ BENCH = $(TARGET)/release/daypass-bench $(BENCH_ARGS) \
 .DEFAULT_GOAL := help
 .PHONY: help run env stop programs test test-short test-matrix test-clients test-chart test-node install-doc \
 	node-requirements image image-check dist dist-check audit fuzz bench bench-quick bench-gateway bench-tools \
-	bench-rolling openbao profile tools oidc-provider go-client previous schemathesis clients chart-tools \
+	bench-rolling openbao profile tools oidc-provider go-client peers previous schemathesis clients chart-tools \
 	console-tools test-console pictures prose generate calls check-cargo check-python
 
 help: ## Show this list
@@ -147,9 +150,10 @@ bench: bench-tools ## Measure Daypass beside a bare client and OpenBao, and rewr
 bench-quick: bench-tools ## The same in four minutes, less exact, into target/bench only
 	@$(BENCH) --quick
 
-bench-gateway: tools ## Measure the gateway beside the API server, into target/bench-gateway (20 minutes)
+bench-gateway: tools peers $(GATEWAY_NEEDS) ## Measure the gateway beside others, and rewrite its page (20 minutes)
 	@$(CARGO) build --release -p daypass -p daypass-bench
-	@$(TARGET)/release/daypass-bench --only $(GATEWAY_SECTIONS) --out target/bench-gateway $(BENCH_ARGS)
+	@$(TARGET)/release/daypass-bench --only $(GATEWAY_SECTIONS) --peers "$(PEERS)" --out target/bench-gateway \
+		--docs docs $(BENCH_ARGS)
 
 bench-tools: tools openbao
 	@$(CARGO) build --release -p daypass -p daypass-bench
@@ -168,20 +172,21 @@ tools: check-cargo ## Build etcd, Kubernetes and helm once, outside this folder
 	@$(CARGO) build -p daypass-local
 	@exec "$(LOCAL)" tools
 
-oidc-provider: ## Test and build the OpenID provider of the tests once, outside this folder
-	@test -x "$(OIDC_PROVIDER)" || { \
+# Builds the Go program in the folder $(2) as $(1), after `go $(3)`, unless it is there.
+go_program = test -x "$(1)" || { \
 		command -v go > /dev/null || { echo "Go is needed: install it from https://go.dev/dl/" >&2; exit 1; }; \
-		mkdir -p "$(CACHE)" && \
-		export CGO_ENABLED=0 GOWORK=off && go test -C tests/oidc-provider . >&2 && \
-		go build -C tests/oidc-provider -trimpath -o "$(OIDC_PROVIDER).$$$$" . && \
-		mv "$(OIDC_PROVIDER).$$$$" "$(OIDC_PROVIDER)"; }
+		mkdir -p "$(CACHE)" && export CGO_ENABLED=0 GOWORK=off && go $(3) -C $(2) . >&2 && \
+		go build -C $(2) -trimpath -o "$(1).$$$$" . && mv "$(1).$$$$" "$(1)"; }
+
+oidc-provider: ## Test and build the OpenID provider of the tests once, outside this folder
+	@$(call go_program,$(OIDC_PROVIDER),tests/oidc-provider,test)
 	@echo "$(OIDC_PROVIDER)"
 
 go-client: ## Build the Go programs of test-clients once, outside this folder
-	@test -x "$(GO_CLIENT)" || { \
-		command -v go > /dev/null || { echo "Go is needed: install it from https://go.dev/dl/" >&2; exit 1; }; \
-		mkdir -p "$(CACHE)" && export CGO_ENABLED=0 GOWORK=off && go vet -C tests/go-client . >&2 && \
-		go build -C tests/go-client -trimpath -o "$(GO_CLIENT).$$$$" . && mv "$(GO_CLIENT).$$$$" "$(GO_CLIENT)"; }
+	@$(call go_program,$(GO_CLIENT),tests/go-client,vet)
+
+peers: ## Build the Go programs of bench-gateway once, outside this folder
+	@$(call go_program,$(PEERS),bench/peers,vet)
 
 programs: # What the tests run and do not build
 	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps

@@ -1,5 +1,5 @@
-// What the benchmark of the gateway has in Go: small proxies around the cores that others use, to compare it with, and a
-// client that opens many of kubectl's streams.
+// What the benchmark of the gateway has in Go: small proxies around the cores that others use, to compare it with, and
+// a client that opens many of kubectl's streams.
 package main
 
 import (

@@ -97,8 +97,9 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     at_rest(bench, report)?;
     let daypass = cluster.daypass_with(&OPTIONS)?;
     let subjects = Subjects::start(cluster, &daypass, &Member::new(&daypass, ROLES[0])?, bench.peers.as_deref())?;
-    requests::run(cluster, &subjects.all, sizes, report)?;
+    // First, while they have little memory to use again.
     events::run(cluster, &subjects.all, sizes, report)?;
+    requests::run(cluster, &subjects.all, sizes, report)?;
     drop(subjects);
     for count in sizes.watches {
         for members in [1, (count / OF_EACH).max(2)] {

@@ -74,7 +74,7 @@ struct Cli {
     /// The folder for results.json, table.md and the charts
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
-    /// Write benchmarks.md and its charts into this folder, too, unless only some sections run
+    /// Write a page and its charts into this folder, too: of everything, or of `--only gateway,pods`
     #[arg(long)]
     docs: Option<PathBuf>,
     /// Record flame graphs of creations and of rest instead
@@ -191,8 +191,13 @@ fn main() -> Result<()> {
         let work = || measure(&cli, &program, &sections, begun, (&mut report, &mut about));
         thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow!("a section panicked"))??;
     }
-    if let Some(docs) = cli.docs.as_ref().filter(|_| cli.only.is_empty()) {
-        page::write_docs(&report, &about, docs)?;
+    let page = match &*cli.only {
+        [] => Some(&page::ALL),
+        [Section::Gateway, Section::Pods] => Some(&page::GATEWAY),
+        _ => None,
+    };
+    if let (Some(docs), Some(page)) = (&cli.docs, page) {
+        page::write_docs(page, &report, &about, docs)?;
     }
     writeln!(io::stdout(), "{}\n{}", report.table(), cli.out.display())?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What `make bench` leaves: results.json, table.md, charts, and docs/benchmarks.md.
+//! What a run leaves: results.json, table.md, charts, and a page in docs.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,17 @@ use serde_json::{Value, json};
 use crate::plot::bars;
 use crate::report::{Report, Row};
 
-/// The page without results: `{about}`, `{charts}`, `{table}` and `{failures}` stand for them.
-const PAGE: &str = include_str!("page.md");
+/// A page in docs.
+pub(crate) struct Page {
+    name: &'static str,
+    /// Without results: `{about}`, `{charts}`, `{table}` and `{failures}` stand for them.
+    text: &'static str,
+}
+
+/// The page of `make bench`.
+pub(crate) const ALL: Page = Page { name: "benchmarks", text: include_str!("page.md") };
+/// The page of `make bench-gateway`.
+pub(crate) const GATEWAY: Page = Page { name: "gateway-benchmarks", text: include_str!("gateway.md") };
 
 /// The machine and the versions.
 pub(crate) fn machine(program: &Path) -> Result<Value> {
@@ -43,10 +52,10 @@ pub(crate) fn write(report: &Report, about: &Value, out: &Path) -> Result<()> {
     Ok(fs::write(out.join("table.md"), report.table())?)
 }
 
-/// Writes benchmarks.md, and what it shows into a folder beside it.
-pub(crate) fn write_docs(report: &Report, about: &Value, docs: &Path) -> Result<()> {
-    write_results(report, about, &docs.join("benchmarks"))?;
-    Ok(fs::write(docs.join("benchmarks.md"), page(report, about))?)
+/// Writes a page, and what it shows into a folder beside it.
+pub(crate) fn write_docs(page: &Page, report: &Report, about: &Value, docs: &Path) -> Result<()> {
+    write_results(report, about, &docs.join(page.name))?;
+    Ok(fs::write(docs.join(page.name).with_extension("md"), page.filled(report, about))?)
 }
 
 fn write_results(report: &Report, about: &Value, folder: &Path) -> Result<()> {
@@ -69,18 +78,18 @@ fn charts(report: &Report) -> Vec<(&'static str, String)> {
     names.into_iter().map(of).collect()
 }
 
-fn page(report: &Report, about: &Value) -> String {
-    let fields = about.as_object().into_iter().flatten();
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let about: String = fields.map(|(name, value)| format!("| {name} | {} |\n", text(value))).collect();
-    let charts: String =
-        charts(report).iter().map(|(name, _)| format!("![{name}](benchmarks/{name}.svg)\n\n")).collect();
-    let failures = match report.notes() {
-        notes if notes.is_empty() => "No call failed, and every section was finished.\n".to_owned(),
-        notes => format!("Calls that failed count nowhere in the table. These went wrong:\n\n{notes}"),
-    };
-    PAGE.replace("{about}\n", &about)
-        .replace("{charts}\n\n", &charts)
-        .replace("{table}\n", &report.table())
-        .replace("{failures}\n", &failures)
+impl Page {
+    fn filled(&self, report: &Report, about: &Value) -> String {
+        let fields = about.as_object().into_iter().flatten();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let about: String = fields.map(|(name, value)| format!("| {name} | {} |\n", text(value))).collect();
+        let chart = |name: &str| format!("![{name}]({}/{name}.svg)\n\n", self.name);
+        let charts: String = charts(report).iter().map(|(name, _)| chart(name)).collect();
+        let failures = match report.notes() {
+            notes if notes.is_empty() => "No call failed, and every section was finished.\n".to_owned(),
+            notes => format!("Calls that failed count nowhere in the table. These went wrong:\n\n{notes}"),
+        };
+        let filled = self.text.replace("{about}\n", &about).replace("{charts}\n\n", &charts);
+        filled.replace("{table}\n", &report.table()).replace("{failures}\n", &failures)
+    }
 }

@@ -1,5 +1,5 @@
-//! `make profile`: flame graphs of Daypass while it creates members, and at rest. Needs `perf` and inferno in `PATH`,
-//! and a program with symbols and frame pointers.
+//! `make profile`: flame graphs of Daypass while it creates members, at rest, and while the gateway forwards. Needs
+//! `perf` and inferno in `PATH`, and a program with symbols and frame pointers.
 
 use std::fs;
 use std::path::Path;
@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::cluster::{Cluster, Daypass, ROLES};
+use crate::gateway::{Member, OPTIONS};
 use crate::load::closed;
 use crate::operations::fill;
-use crate::progress;
 use crate::report::Report;
+use crate::{progress, requests};
 
 /// How many members there are at rest.
 const MEMBERS: usize = 1000;
 const CLIENTS: usize = 4;
 const CREATING: Duration = Duration::from_secs(20);
 const FILLING: Duration = Duration::from_secs(120);
+const READING: Duration = Duration::from_secs(10);
 const RESTING: Duration = Duration::from_secs(60);
 /// Turns what perf recorded into a flame graph.
 const PIPE: &str =
@@ -32,6 +34,17 @@ pub(crate) fn run(cluster: &Cluster, out: &Path) -> Result<()> {
     record(&daypass, out, "creation", CREATING, load)?;
     fill(&daypass, 0, MEMBERS, Instant::now() + FILLING, &mut report);
     record(&daypass, out, "rest", RESTING, || thread::sleep(RESTING))?;
+    daypass.stop()?;
+
+    requests::fill(cluster, Instant::now() + FILLING, &mut report)?;
+    let daypass = cluster.daypass_with(&OPTIONS)?;
+    let member = Member::new(&daypass, ROLES[0])?;
+    let clients = (0..CLIENTS).map(|_| member.client()).collect::<Result<Vec<_>>>()?;
+    for (name, path) in [("gateway-get", requests::OBJECT), ("gateway-list", requests::LIST)] {
+        let read = |number: usize| clients[number % CLIENTS].read(path);
+        let load = || report.failures("gateway", &closed(CLIENTS, usize::MAX, Instant::now() + READING, &read));
+        record(&daypass, out, name, READING, load)?;
+    }
     daypass.stop()
 }
 

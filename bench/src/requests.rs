@@ -1,6 +1,8 @@
 //! What each request costs directly and through the proxies: how long it takes, how many there are in a second, and
 //! the CPU time that they take.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -15,9 +17,9 @@ use crate::sizes::Sizes;
 /// What is listed: this many ConfigMaps, with so many bytes of data each.
 const LISTED: usize = 500;
 const BYTES: usize = 2048;
-const LIST: &str = "/api/v1/namespaces/listed/configmaps";
+pub(crate) const LIST: &str = "/api/v1/namespaces/listed/configmaps";
 /// One of them.
-const OBJECT: &str = "/api/v1/namespaces/listed/configmaps/listed-0";
+pub(crate) const OBJECT: &str = "/api/v1/namespaces/listed/configmaps/listed-0";
 
 const CLIENTS: usize = 16;
 /// Requests a second, when they come at a fixed rate.
@@ -80,12 +82,7 @@ impl Turn {
 }
 
 pub(crate) fn run(cluster: &Cluster, subjects: &[Subject], sizes: &Sizes, report: &mut Report) -> Result<()> {
-    cluster.kubectl(&["create", "namespace", "listed"])?;
-    let create = |number: usize| {
-        let (name, data) = (format!("listed-{number}"), json!({"text": "x".repeat(BYTES)}));
-        cluster.admin.call("POST", LIST, &json!({"metadata": {"name": name}, "data": data})).map(drop)
-    };
-    report.failures("ConfigMaps", &closed(CLIENTS, LISTED, sizes.until, &create));
+    fill(cluster, sizes.until, report)?;
     let clients = |subject: &Subject| (0..CLIENTS).map(|_| subject.client()).collect::<Result<Vec<_>>>();
     let clients = subjects.iter().map(clients).collect::<Result<Vec<_>>>()?;
     for way in WAYS {
@@ -121,6 +118,33 @@ pub(crate) fn run(cluster: &Cluster, subjects: &[Subject], sizes: &Sizes, report
         }
     }
     Ok(())
+}
+
+/// Creates what is read and listed.
+pub(crate) fn fill(cluster: &Cluster, until: Instant, report: &mut Report) -> Result<()> {
+    cluster.kubectl(&["create", "namespace", "listed"])?;
+    let create = |number: usize| {
+        let (name, data) = (format!("listed-{number}"), json!({"text": text(number)}));
+        cluster.admin.call("POST", LIST, &json!({"metadata": {"name": name}, "data": data})).map(drop)
+    };
+    report.failures("ConfigMaps", &closed(CLIENTS, LISTED, until, &create));
+    Ok(())
+}
+
+/// Text that compresses like that of people and programs, to a third: words, and numbers between them.
+fn text(number: usize) -> String {
+    let words = ["name", "image", "registry", "containers", "limits", "memory", "volume", "mount"];
+    let mut text = String::new();
+    let mut state = number as u64 + 1;
+    while text.len() < BYTES {
+        // Knuth's multiplier, from MMIX.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let random = state >> 33;
+        text += words[random as usize % words.len()];
+        text += &format!(": {:x}\n", (random >> 3) & 0xFFFF);
+    }
+    text.truncate(BYTES);
+    text
 }
 
 fn turn(cluster: &Cluster, subject: &Subject, clients: &[Http], way: &Way, sizes: &Sizes) -> Result<Turn> {
