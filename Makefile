@@ -111,12 +111,13 @@ test-chart: tools chart-tools ## Test and scan what the chart renders
 	@HELM="$$("$(LOCAL)" tools | tail -n 1)/helm" "$(CHART_VENV)/bin/python" -m unittest discover \
 		--start-directory deploy/charts/tests --pattern "*_test.py"
 
-test-node: image node-requirements clients ## Install the image with helm on a real node and use it (Linux, root)
+test-node: image node-requirements clients console-tools ## Install and use the image on a real node (Linux, root)
 	@$(CARGO) test -p daypass-local --test node
-	@$(LIBRARIES) $(CARGO) test -p daypass --test node -- --nocapture
+	@$(LIBRARIES) CONSOLE_TOOLS="$(CONSOLE_TOOLS)" $(CARGO) test -p daypass --test node -- --nocapture
 
-install-doc: image node-requirements clients ## Run test-node and write its transcript into docs/install.md
-	@$(LIBRARIES) DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" $(CARGO) test -p daypass --test node -- --nocapture
+install-doc: image node-requirements clients console-tools ## Run test-node, and write docs/install.md
+	@$(LIBRARIES) CONSOLE_TOOLS="$(CONSOLE_TOOLS)" DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" \
+		$(CARGO) test -p daypass --test node -- --nocapture
 
 node-requirements: check-cargo ## Install what a real node needs, or say what is missing
 	@deploy/need.sh buildah=buildah containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins \

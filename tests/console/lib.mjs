@@ -1,5 +1,6 @@
 // What the console's tests share: one Chromium for each script, a fresh context for each case, and what must hold for
-// every page of every case. tests/it/console starts the scripts. CONSOLE_TOOLS is the folder with their tools.
+// every page of every case. tests/it/console and tests/node start the scripts. CONSOLE_TOOLS is the folder with their
+// tools.
 
 import assert from 'node:assert/strict';
 import { createHash, X509Certificate } from 'node:crypto';

@@ -1,6 +1,8 @@
 //! The gateway, with what kubectl does in pods: whatever ends a kubeconfig cuts all of its streams, on each replica,
 //! and they say why.
 
+use daypass_local::ControlPlane;
+
 use crate::engineer::creates;
 use crate::expiry::{LEADER, is_back, kill_leader};
 use crate::pod;
@@ -92,7 +94,7 @@ const fn cause(name: &'static str, command: &'static str, reason: &'static str) 
 }
 
 /// Everything that ends a kubeconfig cuts its streams, through both replicas, through proxies, and after a crash.
-pub fn cuts_what_is_open(terminal: &mut Session) {
+pub fn cuts_what_is_open(plane: &ControlPlane, terminal: &mut Session) {
     terminal.say("The kubeconfigs point at Daypass from now on, which is a change of one value:");
     terminal.run(
         "helm upgrade daypass deploy/charts/daypass --namespace daypass --reuse-values \
@@ -109,7 +111,7 @@ pub fn cuts_what_is_open(terminal: &mut Session) {
         s|create, get|&, patch|' more-roles.yaml > brief-role.yaml && helm upgrade daypass deploy/charts/daypass \
         --namespace daypass --reuse-values --values brief-role.yaml --wait --hide-notes",
     );
-    pod::works(terminal);
+    pod::works(plane, terminal);
     terminal.quiet(FUNCTIONS);
     let replicas = replicas(terminal);
     assert_eq!(replicas.len(), 2, "{replicas:?}");

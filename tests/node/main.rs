@@ -1,10 +1,11 @@
 //! Daypass as its users run it: its image, installed by helm, in pods of a real node. Not part of `make test`:
-//! `make test-node` runs it, on Linux as root with containerd and its companions, and with client libraries.
+//! `make test-node` runs it, on Linux as root with containerd and its companions, with client libraries and Chromium.
 //!
 //! If `DAYPASS_TRANSCRIPT` names a file, the test writes a transcript between that file's two marks.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic, in its helpers as well")]
 
+mod browser;
 mod cluster;
 mod engineer;
 mod expiry;
@@ -35,7 +36,7 @@ fn daypass_installs_works_upgrades_fails_over_and_uninstalls() {
     upkeep::upgrade_replaces_pods(&mut terminal);
     expiry::member_ends_on_time_after_the_leader_is_killed(&mut terminal);
     engineer::revocation_ends_access(&mut terminal, &member);
-    gateway::cuts_what_is_open(&mut terminal);
+    gateway::cuts_what_is_open(&plane, &mut terminal);
     if Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/charts/daypass/templates/tests").is_dir() {
         terminal.say("The chart's own test makes a member, uses it and ends it, in a pod:");
         terminal.run("helm test daypass --namespace daypass");

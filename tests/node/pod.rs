@@ -1,10 +1,14 @@
 //! What kubectl does in a pod, through the gateway, as users of other proxies found it broken.
 
+use daypass_local::ControlPlane;
+
+use crate::browser;
 use crate::engineer::creates;
 use crate::session::Session;
 
 /// A pod with this machine's programs. A copy of its large file takes half an hour, and its page tries what it can.
-const POD: &str = r#"kubectl apply -f - <<'EOF'
+const POD: &str = concat!(
+    r#"kubectl apply -f - <<'EOF'
 apiVersion: v1
 kind: Pod
 metadata: {name: box, namespace: shop, labels: {app: box}}
@@ -14,29 +18,25 @@ spec:
     - name: box
       image: localhost/pause:1
       imagePullPolicy: Never
-      command: [sh, -c, 'truncate -s 1G /large; perl -e "$PAGE" & while echo tick; do sleep 1; done']
-      env:
-        - {name: TAR_OPTIONS, value: --checkpoint=50 --checkpoint-action=sleep=1}
-        - name: PAGE
-          value: |
-            use IO::Socket::INET;
-            my $server = IO::Socket::INET->new(Listen => 9, LocalPort => 80) or die;
-            while (my $client = $server->accept) {
-                1 while <$client> =~ /\S/;
-                print $client "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
-                print $client "Set-Cookie: a=b\r\nClear-Site-Data: cookies\r\nService-Worker-Allowed: /\r\n";
-                print $client "Strict-Transport-Security: max-age=9\r\n\r\n<script>alert(1)</script>\n";
-                close $client;
-            }
+      command: [sh, -c, 'truncate -s 1G /large; perl /page/serve.pl & while echo tick; do sleep 1; done']
+      env: [{name: TAR_OPTIONS, value: --checkpoint=50 --checkpoint-action=sleep=1}]
       securityContext: {runAsUser: 0}
-      volumeMounts: [{name: usr, mountPath: /usr}, {name: lib, mountPath: /lib}, {name: lib64, mountPath: /lib64}]
+      volumeMounts:
+        - {name: usr, mountPath: /usr}
+        - {name: lib, mountPath: /lib}
+        - {name: lib64, mountPath: /lib64}
+        - {name: page, mountPath: /page, readOnly: true}
   volumes:
     - {name: usr, hostPath: {path: /usr}}
     - {name: lib, hostPath: {path: /lib}}
     - {name: lib64, hostPath: {path: /lib64}}
+    - {name: page, hostPath: {path: "#,
+    env!("CARGO_MANIFEST_DIR"),
+    r"/tests/node/page}}
 EOF
 kubectl wait --namespace shop --for condition=Ready pod/box --timeout 120s
-kubectl expose pod box --namespace shop --port 80"#;
+kubectl expose pod box --namespace shop --port 80"
+);
 
 /// A command, and the last line that it shows.
 const WORKS: [(&str, &str); 10] = [
@@ -49,7 +49,7 @@ const WORKS: [(&str, &str); 10] = [
     ("$K cp box:/usr/bin/bash copied && cmp copied /usr/bin/bash && echo same", "same"),
     ("$K cp copied box:/copied && $K exec box -- cmp /copied /usr/bin/bash && echo same", "same"),
     ("$K debug box -c look --image localhost/pause:1 --image-pull-policy Never -- /pause looked; echo $?", "0"),
-    ("curl -sS http://127.0.0.1:$PORT/", "<script>alert(1)</script>"),
+    ("curl -sS http://127.0.0.1:$PORT/", "<p>a page of a pod</p>"),
 ];
 
 /// Asks for the pod's page through the gateway, with more options of curl.
@@ -60,7 +60,7 @@ sed -n 's/ *token: /Authorization: Bearer /p' busy.kubeconfig | tr -d '"' |
 }"#;
 
 /// What kubectl does in pods works, and a page that a pod serves cannot act as Daypass's own.
-pub fn works(terminal: &mut Session) {
+pub fn works(plane: &ControlPlane, terminal: &mut Session) {
     terminal.quiet(POD);
     creates(terminal, "shop-brief", "busy");
     terminal.quiet("K='kubectl --kubeconfig busy.kubeconfig --namespace shop'");
@@ -76,11 +76,12 @@ pub fn works(terminal: &mut Session) {
     terminal.eventually("the ephemeral container has run", "$K logs box -c look | grep looked");
 
     terminal.quiet(PAGE);
-    let answer = terminal.eventually("the Service has its pod", "page | grep -B99 alert").to_lowercase();
+    let answer = terminal.eventually("the Service has its pod", "page | grep -B99 '<p>a page'").to_lowercase();
     assert!(answer.contains("content-security-policy: sandbox") && answer.contains("nosniff"), "{answer}");
     for header in ["set-cookie", "service-worker-allowed", "strict-transport-security", "clear-site-data"] {
         assert!(!answer.contains(header), "{answer}");
     }
     let refused = terminal.quiet("page -H 'Sec-Fetch-Mode: navigate'");
-    assert!(refused.contains(" 403") && !refused.contains("alert"), "{refused}");
+    assert!(refused.contains(" 403") && !refused.contains("a page"), "{refused}");
+    browser::shows_no_page_of_a_pod(plane, terminal);
 }
