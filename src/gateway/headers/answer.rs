@@ -44,10 +44,15 @@ pub fn switched(headers: &HeaderMap, asked: Upgrade) -> Option<HeaderMap> {
     Some(passed)
 }
 
+/// Headers by which a server commands the proxy in front of it: to answer with another page or file, to buffer, to
+/// take it for ill. That proxy would take them for Daypass's.
+const COMMANDS: [&str; 3] = ["x-accel-", "x-envoy-", "x-sendfile"];
+
 /// Whether the header goes no further. `Trailer` does: it announces what follows the body, which passes.
 fn is_dropped(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || is_impersonation(name)
+        || COMMANDS.iter().any(|command| name.as_str().starts_with(command))
         || matches!(
             name.as_str(),
             "alt-svc" | "clear-site-data" | "service-worker-allowed" | "set-cookie" | "strict-transport-security"
@@ -117,6 +122,18 @@ mod tests {
             ("Content-Security-Policy", "default-src *"),
             ("Content-Security-Policy", "sandbox allow-scripts"),
             ("X-Content-Type-Options", "sniff"),
+        ];
+        assert_passed(&lines, &[]);
+    }
+
+    #[test]
+    fn commands_to_a_proxy_are_dropped() {
+        let lines = [
+            ("X-Accel-Redirect", "/internal"),
+            ("x-accel-buffering", "yes"),
+            ("X-Sendfile", "/etc/passwd"),
+            ("X-Sendfile-Type", "x"),
+            ("X-Envoy-Immediate-Health-Check-Fail", "true"),
         ];
         assert_passed(&lines, &[]);
     }

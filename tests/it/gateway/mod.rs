@@ -5,6 +5,7 @@ mod causes;
 mod clients;
 mod limits;
 mod own_host;
+mod proxied;
 mod readers;
 mod refusals;
 mod requests;

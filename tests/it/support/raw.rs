@@ -1,6 +1,6 @@
 //! A connection with hand-written requests.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -54,6 +54,20 @@ impl RawConnection {
         }
     }
 
+    /// What comes until the connection ends, in whatever way.
+    #[track_caller]
+    pub fn rest(&mut self) -> String {
+        let (mut bytes, mut byte) = (Vec::new(), [0]);
+        let error = loop {
+            match self.read_exact(&mut byte) {
+                Ok(()) => bytes.extend_from_slice(&byte),
+                Err(error) => break error,
+            }
+        };
+        assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it does not end");
+        String::from_utf8(bytes).unwrap()
+    }
+
     /// [`RawConnection::send`] that returns the connection's error.
     pub fn try_send(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(text.as_bytes())?;
@@ -82,9 +96,9 @@ impl RawConnection {
     fn read_exact(&mut self, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             match self.0.conn.reader().read(into) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => into = &mut into[read..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.0.conn.read_tls(&mut self.0.sock)?;
                     self.0.conn.process_new_packets().map_err(io::Error::other)?;
                 }
