@@ -34,6 +34,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use chrono::TimeDelta;
+use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 use kube::Config;
@@ -269,13 +270,17 @@ impl Gateway {
             is_http1: arrival.is_http1,
             warning,
         };
-        let answer = match (upgrade, client) {
+        let mut answer = match (upgrade, client) {
             (Some(asked), Some(client)) => forward.upgrade(request, (asked, client), &self.tasks).await?,
             (Some(_), None) => return Err(Failure::NotUpgraded),
             (None, _) => forward.run(request, &self.tasks).await?,
         };
         if answer.status() == http::StatusCode::UNAUTHORIZED {
             self.minting.forget(&pass, &token);
+        }
+        let location = answer.headers().get(LOCATION);
+        if let Some(here) = location.and_then(|there| self.prefix.location(there, target.has_prefix)) {
+            answer.headers_mut().insert(LOCATION, here);
         }
         Ok(answer)
     }

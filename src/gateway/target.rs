@@ -24,6 +24,8 @@ pub struct Target {
     pub uri: Uri,
     /// The path and query at the API server, without the path of its address.
     pub asked: PathAndQuery,
+    /// Whether the client's path had the prefix, and not the gateway's own host.
+    pub has_prefix: bool,
 }
 
 /// Why a target is refused.
@@ -86,6 +88,7 @@ impl Prefix {
             return Err(BadTarget::NotAPath);
         }
         let rest = self.rest(request).ok_or(BadTarget::NotAPath)?;
+        let has_prefix = uri.path_and_query().is_some_and(|path| path.as_str().len() > rest.len());
         let slash = if rest.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
@@ -94,7 +97,17 @@ impl Prefix {
             .build()
             .map_err(|_| BadTarget::TooLong)?;
         let asked = PathAndQuery::try_from(format!("{slash}{rest}")).map_err(|_| BadTarget::TooLong)?;
-        Ok(Target { uri, asked })
+        Ok(Target { uri, asked, has_prefix })
+    }
+
+    /// Where the client finds what the API server has at a path, for the `Location` of an answer. Without this, a
+    /// redirect leads out of the gateway. `None`: it stays as it is, since it names another server, or a path beside
+    /// its own.
+    pub fn location(&self, location: &HeaderValue, has_prefix: bool) -> Option<HeaderValue> {
+        let rest = location.to_str().ok()?.strip_prefix(&self.base)?;
+        // Two slashes would begin with a host.
+        let rest = rest.strip_prefix('/').filter(|rest| !rest.starts_with('/'))?;
+        HeaderValue::try_from(format!("{}/{rest}", if has_prefix { &self.prefix } else { "" })).ok()
     }
 
     /// What follows the prefix. At the gateway's own host, that is everything.
@@ -224,6 +237,9 @@ mod tests {
             assert_eq!(asked(host, "/api"), Err(BadTarget::NotAPath), "{host}");
         }
         assert_eq!(asked("gw.example", "*"), Err(BadTarget::NotAPath));
+        let mut own = request(Method::GET, "/dp-1x", Version::HTTP_11);
+        own.headers_mut().insert(HOST, HeaderValue::from_static("gw.example"));
+        assert!(!prefix.target(&own).unwrap().has_prefix);
         // HTTP/2 has the host in a field of its own, and the first of two wins.
         let mut over_http2 = request(Method::GET, "https://gw.example/api", Version::HTTP_2);
         assert_eq!(prefix.target(&over_http2).unwrap().uri, "https://a/api");
@@ -241,6 +257,31 @@ mod tests {
         assert_eq!(found.uri, "https://rancher.example/k8s/clusters/c-1/api?x");
         assert_eq!(found.asked, "/api?x");
         assert_eq!(prefix.host(), "rancher.example");
+    }
+
+    #[test]
+    fn redirect_stays_below_the_prefix() {
+        let location = |prefix: &Prefix, location: &str, has_prefix| {
+            let moved = prefix.location(&location.parse().unwrap(), has_prefix);
+            moved.map(|moved| moved.to_str().unwrap().to_owned())
+        };
+        let (plain, based) = (prefix("https://a"), prefix("https://a/k8s/c-1/"));
+        for (there, here, at_own_host) in
+            [("/api/?a=b", "/dp-1/gateway/api/?a=b", "/api/?a=b"), ("/", "/dp-1/gateway/", "/")]
+        {
+            assert_eq!(location(&plain, there, true).as_deref(), Some(here));
+            assert_eq!(location(&plain, there, false).as_deref(), Some(at_own_host));
+            assert_eq!(location(&based, &format!("/k8s/c-1{there}"), true).as_deref(), Some(here));
+            assert_eq!(location(&based, &format!("/k8s/c-1{there}"), false).as_deref(), Some(at_own_host));
+        }
+        for elsewhere in ["//evil.example/api", "https://evil.example/api", "https://a/api", "x", "?a", ""] {
+            assert_eq!(location(&plain, elsewhere, true), None, "{elsewhere}");
+        }
+        for beside in ["/login", "/k8s/c-11/api", "/k8s/c-1", "/k8s/c-1//evil.example"] {
+            assert_eq!(location(&based, beside, true), None, "{beside}");
+        }
+        let has_prefix = |path: &str| target(path).unwrap().has_prefix;
+        assert!(has_prefix("/dp-1/gateway") && has_prefix("/dp-1/gateway/api") && has_prefix("/dp-1/gateway?a"));
     }
 
     #[test]
