@@ -1,5 +1,6 @@
 //! The gateway, with a real kubectl, with other clients and with hand-written requests.
 
+mod answers;
 mod broken_off;
 mod causes;
 mod clients;
