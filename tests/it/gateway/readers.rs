@@ -189,6 +189,32 @@ fn members_that_share_a_connection_stay_themselves() {
     runtime.block_on(async { timeout(DEADLINE, shown).await }).expect("the other's watch goes on");
 }
 
+/// The API server allows a hundred streams on an HTTP/2 connection. Whoever forwards watches over one has the next
+/// request wait until one of them ends.
+#[test]
+fn many_watches_keep_no_other_request_waiting() {
+    let (runtime, gateways) = (Runtime::new().unwrap(), Gateways::shared());
+    let guest = gateways.member(&gateways.role());
+    // Of its own: how many places there are for a member depends on what others have open.
+    let daypass = Daypass::with_args(gateways.cluster, &["--kubeconfig-mode=gateway"]);
+    let (stranger, authorization) = (Stranger::new(gateways.cluster, &daypass), bearer(&guest));
+    runtime.block_on(async {
+        let headers = [("authorization", &*authorization)];
+        let mut connections = [stranger.http2(1 << 16).await.unwrap(), stranger.http2(1 << 16).await.unwrap()];
+        let mut watches = Vec::new();
+        for connection in &mut connections {
+            for _ in 0..99 {
+                watches.push(connection.get(WATCH, &headers).await.unwrap());
+            }
+        }
+        assert!(watches.iter().all(|watch| watch.status() == 200));
+        for connection in &mut connections {
+            let other = timeout(DEADLINE, connection.get(CONFIG_MAPS, &headers)).await.expect("an answer").unwrap();
+            assert_eq!(other.status(), 200);
+        }
+    });
+}
+
 /// An answer over HTTP/1.0 ends with its connection, so one that is cut would look whole.
 #[test]
 fn http_1_0_is_refused() {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Gateways, Guest};
+use crate::support::tokens::AccessToken;
 use crate::support::{Answer, Cluster, NewMember, RawConnection};
 
 const LIST: &str = "/api/v1/namespaces/default/configmaps";
@@ -32,8 +33,18 @@ fn only_the_token_of_a_gateway_kubeconfig_is_taken() {
     let direct = NewMember::new(&direct.owner, &gateways.role(), 1).kubeconfig(cluster).token;
     let (start, last) = guest.token.split_at(guest.token.len() - 1);
     let typo = format!("{start}{}", if last == "x" { "y" } else { "x" });
-    for token in [&guest.member.password, gateways.first.owner.token(), &kubernetes, &direct, &typo, "dpg_", "", "a b"]
-    {
+    let access = AccessToken::new(&gateways.first.owner, &["members:read"]);
+    let session = access.sign_in();
+    let ours = [&guest.member.password, &access.secret, &session.secret];
+    for token in ours.into_iter().map(String::as_str).chain([
+        gateways.first.owner.token(),
+        &kubernetes,
+        &direct,
+        &typo,
+        "dpg_",
+        "",
+        "a b",
+    ]) {
         refused(&guest.api.with_token(token).get(LIST), 401, "the token of a member's kubeconfig");
     }
     refused(&guest.api.anonymous().get(LIST), 401, "the token of a member's kubeconfig");

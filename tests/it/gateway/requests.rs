@@ -1,11 +1,15 @@
 //! What is forwarded, and as whom.
 
 use std::process::Command;
+use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::limits::at;
 use super::{Gateways, Running, config_map};
 use crate::support::{eventually, plain_client};
+
+const LIST: &str = "/api/v1/namespaces/default/configmaps";
 
 #[test]
 fn kubectl_works_as_against_the_api_server() {
@@ -38,6 +42,58 @@ fn member_of_a_minute_gets_a_kubeconfig() {
     let gateways = Gateways::shared();
     let guest = gateways.member_for(&gateways.role(), "brief", 60);
     assert_eq!(guest.api.get("/api/v1/namespaces/default/configmaps").expect(200).json()["kind"], "ConfigMapList");
+}
+
+#[test]
+fn last_quarter_of_an_hour_has_a_warning() {
+    let gateways = Gateways::shared();
+    let role = gateways.role();
+    let guest = gateways.member_for(&role, "ending", 800);
+    let end = guest.member.engineer.get(&guest.member.path("/me")).expect(200).json()["expiresAt"].clone();
+    let text = format!("this membership ends at {}", end.as_str().unwrap());
+    for path in [LIST, &format!("{LIST}?watch=1&timeoutSeconds=1")] {
+        assert_eq!(guest.api.get(path).expect(200).header("warning"), format!("299 - \"{text}\""));
+    }
+    let output = gateways.cluster.kubectl_with(&guest.file, &["get", "configmaps", "-n", "default"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("Warning: {text}")), "{output:?}");
+    assert_eq!(gateways.member(&role).api.get(LIST).expect(200).header("warning"), "");
+}
+
+/// The writes to a Member's status that the API server has accepted.
+fn status_writes(gateways: &Gateways, member: &str) -> usize {
+    let log = std::fs::read_to_string(gateways.cluster.plane.audit_log()).unwrap();
+    let path = format!("/members/{member}/status");
+    let of_it = log.lines().filter(|line| line.contains(&path) && line.contains("ResponseComplete"));
+    let events = of_it.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["verb"] == "patch" && event["responseStatus"]["code"] == 200).count()
+}
+
+#[test]
+fn use_is_recorded_once_in_ten_minutes_and_no_request_fails_by_it() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    let (owner, name) = (&gateways.first.owner, guest.member.name());
+    let listed = || owner.get(&guest.member.path("/kubeconfigs")).expect(200).json()["items"][0].clone();
+    assert_eq!((&listed()["mode"], &listed()["lastUsedAt"]), (&json!("GATEWAY"), &Value::Null));
+    // It was issued a moment ago.
+    let before = eventually("its record is written", || match status_writes(gateways, name) {
+        0 | 1 => None,
+        writes => Some(writes),
+    });
+    let apis = [&gateways.first, &gateways.second].map(|daypass| at(&guest, daypass, gateways.cluster));
+    let use_all = || {
+        thread::scope(|scope| {
+            let asked: Vec<_> = apis.iter().cycle().take(16).map(|api| scope.spawn(|| api.get(LIST).status)).collect();
+            assert!(asked.into_iter().all(|asked| asked.join().unwrap() == 200));
+        });
+    };
+    use_all();
+    eventually("the use is recorded", || listed()["lastUsedAt"].is_string().then_some(()));
+    use_all();
+    // Its end is a write, too. Any other would come before it, or fail.
+    owner.delete(&guest.member.path("")).expect(204);
+    eventually("its end is written", || (status_writes(gateways, name) >= before + 2).then_some(()));
+    assert_eq!(status_writes(gateways, name), before + 2);
 }
 
 #[test]
