@@ -2,11 +2,15 @@
 
 use crate::support::{Cluster, DAYPASS, WallTest};
 
-/// The FlowSchema that the API server chose for a request, by its response header.
-fn schema(cluster: &Cluster, test: &WallTest, who: &str, path: &str) -> String {
-    let output = test.run(who, &format!("get --raw {path} -v=8"), "");
+/// Daypass makes it when the gateway is used.
+const HEARTBEAT: &str = "{apiVersion: daypass.dev/v1alpha1, kind: Member,
+    metadata: {name: heartbeat, namespace: daypass}, spec: {duration: 1s}}";
+
+/// The FlowSchema that the API server chose for kubectl's last request, by its response header.
+fn schema(cluster: &Cluster, test: &WallTest, who: &str, args: &str) -> String {
+    let output = test.run(who, &format!("{args} -v=8"), "");
     let log = String::from_utf8_lossy(&output.stderr).to_lowercase();
-    let header = log.split("x-kubernetes-pf-flowschema-uid: ").nth(1).unwrap_or_else(|| panic!("{log}"));
+    let header = log.split("x-kubernetes-pf-flowschema-uid: ").skip(1).last().unwrap_or_else(|| panic!("{log}"));
     let uid: String = header.chars().take_while(|it| it.is_ascii_hexdigit() || *it == '-').collect();
     let schemas = cluster.kubectl(&[
         "get",
@@ -33,8 +37,11 @@ fn flow_schemas_reserve_seats_for_daypass_and_its_lease() {
         (member, "/apis/coordination.k8s.io/v1/namespaces/daypass/leases/daypass", "service-accounts"),
         ("system:serviceaccount:daypass:daypass-test", "/version", "service-accounts"),
     ] {
-        assert_eq!(schema(cluster, &test, who, path), expected, "{who} {path}");
+        assert_eq!(schema(cluster, &test, who, &format!("get --raw {path}")), expected, "{who} {path}");
     }
+    cluster.try_apply(&[&format!("--as={DAYPASS}"), "--validate=false"], HEARTBEAT);
+    let beat = "annotate member heartbeat -n daypass --overwrite daypass.dev/beat=x/1";
+    assert_eq!(schema(cluster, &test, DAYPASS, beat), "daypass-ends");
     // Both FlowSchemas have an existing priority level.
     for name in ["daypass", "daypass-ends"] {
         let conditions = cluster.kubectl(&[
