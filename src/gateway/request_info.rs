@@ -38,7 +38,7 @@ pub enum StreamKind {
     Attach,
     /// `port-forward`.
     PortForward,
-    /// What a pod, a service or a node says, over HTTP.
+    /// What a pod, a service or a node says, or another cluster, over HTTP.
     Proxy,
     /// Any other upgraded connection.
     Upgrade,
@@ -109,6 +109,8 @@ struct Resource<'a> {
     resource: &'a str,
     name: &'a str,
     subresource: &'a str,
+    /// Whether a field selector may name the one object.
+    selects: bool,
 }
 
 impl<'a> Resource<'a> {
@@ -132,6 +134,7 @@ impl<'a> Resource<'a> {
         };
         let part = |index: usize| rest.get(index).copied().unwrap_or_default();
         let name = part(1);
+        let selects = verb == "get" && name.is_empty();
         let verb = match verb {
             "get" if name.is_empty() && flag(query, "watch") => "watch",
             "get" if name.is_empty() => "list",
@@ -139,7 +142,7 @@ impl<'a> Resource<'a> {
             verb => verb,
         };
         let subresource = if verb == "proxy" { "" } else { part(2) };
-        Some(Self { verb, group, version, namespace, resource: part(0), name, subresource })
+        Some(Self { verb, group, version, namespace, resource: part(0), name, subresource, selects })
     }
 
     fn kind(&self, query: &str, is_upgrade: bool) -> StreamKind {
@@ -147,9 +150,10 @@ impl<'a> Resource<'a> {
             ("", "pods", "exec") if is_upgrade => StreamKind::Exec,
             ("", "pods", "attach") if is_upgrade => StreamKind::Attach,
             ("", "pods", "portforward") if is_upgrade => StreamKind::PortForward,
-            ("", "pods" | "services" | "nodes", "proxy") if is_upgrade => StreamKind::Upgrade,
-            ("", "pods" | "services" | "nodes", "proxy") => StreamKind::Proxy,
-            ("", "pods", "log") if flag(query, "follow") => StreamKind::LogFollow,
+            // The API server gives these all the time they want, in each group: builds have logs, clusters a proxy.
+            (_, _, "proxy") if is_upgrade => StreamKind::Upgrade,
+            (_, _, "proxy") => StreamKind::Proxy,
+            (_, _, "log") if flag(query, "follow") => StreamKind::LogFollow,
             _ if self.verb == "watch" => StreamKind::Watch,
             _ => StreamKind::Ordinary,
         }
@@ -168,7 +172,7 @@ impl<'a> Resource<'a> {
             resource: short(self.resource),
             subresource: short(self.subresource),
             namespace: short(self.namespace),
-            name: short(self.name).or_else(|| if matches!(self.verb, "list" | "watch") { selected() } else { None }),
+            name: short(self.name).or_else(|| if self.selects { selected() } else { None }),
             container: value(query, "container").filter(|_| is_of_container).and_then(|name| named(&name, MAX_NAME)),
             command: if is_of_container && self.subresource == "exec" { command(query) } else { Vec::new() },
         }
