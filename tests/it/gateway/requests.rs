@@ -94,6 +94,11 @@ fn use_is_recorded_once_in_ten_minutes_and_no_request_fails_by_it() {
     owner.delete(&guest.member.path("")).expect(204);
     eventually("its end is written", || (status_writes(gateways, name) >= before + 2).then_some(()));
     assert_eq!(status_writes(gateways, name), before + 2);
+    // However many requests wait, each replica mints one token.
+    for daypass in [&gateways.first, &gateways.second] {
+        let minted = daypass.event_kinds(&guest.member.id).into_iter().filter(|kind| kind == "GATEWAY_TOKEN_MINTED");
+        assert_eq!(minted.count(), 1);
+    }
 }
 
 #[test]

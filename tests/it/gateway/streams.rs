@@ -6,8 +6,11 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::causes::{self, Cause};
+use super::limits::at;
 use super::{Gateways, Guest, Running, config_map};
-use crate::support::{RawConnection, eventually, now};
+use crate::support::{Daypass, RawConnection, eventually, now};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Watches through both replicas that have shown the first event.
 fn watches(gateways: &Gateways, guest: &Guest) -> [Running; 2] {
@@ -138,7 +141,7 @@ fn upgrade_that_waits_for_an_answer_is_cut() {
     let pod = gateways.pod(&guest, Some(kubelet.local_addr().unwrap().port()));
     let mut connection = RawConnection::connect(gateways.cluster, &gateways.first);
     connection.send(&format!(
-        "POST /dp-1/gateway/api/v1/namespaces/default/pods/{pod}/exec?command=a&stdout=1 HTTP/1.1\r\nHost: a\r\n\
+        "POST /dp-1/gateway/api/v1/namespaces/default/pods/{pod}/exec?command=a&command=b+c&container=a&stdout=1 HTTP/1.1\r\nHost: a\r\n\
          Authorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
          X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n",
         guest.token
@@ -147,4 +150,30 @@ fn upgrade_that_waits_for_an_answer_is_cut() {
     gateways.first.owner.delete(&guest.member.path("")).expect(204);
     let answer = connection.answer();
     assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("this membership was ended early"), "{answer}");
+    let events = gateways.first.audit(&guest.member.id);
+    let call = &events.iter().find(|event| event["event"] == "STREAM_OPENED").unwrap()["call"];
+    assert_eq!((&call["subresource"], &call["name"]), (&json!("exec"), &json!(pod)), "{call}");
+    assert_eq!((&call["command"], &call["container"]), (&json!(["a", "b c"]), &json!("a")), "{call}");
+}
+
+#[test]
+fn audit_trail_has_the_requests_that_were_chosen() {
+    let gateways = Gateways::shared();
+    let role = gateways.role();
+    for (chosen, verbs) in [("none", vec![]), ("writes", vec!["create", "delete"])] {
+        let args = ["--kubeconfig-mode=gateway", &format!("--gateway-audit={chosen}")];
+        let (daypass, guest) = (Daypass::with_args(gateways.cluster, &args), gateways.member(&role));
+        let (api, name) = (at(&guest, &daypass, gateways.cluster), format!("audited-{}", guest.member.name()));
+        api.get(CONFIG_MAPS).expect(200);
+        api.post(CONFIG_MAPS, &config_map(&name)).expect(201);
+        api.get(&format!("{CONFIG_MAPS}/{name}")).expect(200);
+        api.delete(&format!("{CONFIG_MAPS}/{name}")).expect(200);
+        // Streams are always in it.
+        api.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).expect(200);
+        let closed = || daypass.audit(&guest.member.id).into_iter().find(|event| event["event"] == "STREAM_CLOSED");
+        eventually("the end of the stream is recorded", closed);
+        let events = daypass.audit(&guest.member.id);
+        let forwarded = events.iter().filter(|event| event["event"] == "REQUEST_FORWARDED");
+        assert_eq!(forwarded.map(|event| &event["call"]["verb"]).collect::<Vec<_>>(), verbs, "{chosen}");
+    }
 }
