@@ -13,14 +13,16 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
+use super::readers::bearer;
 use super::{Gateways, Guest};
-use crate::support::{Answer, Cluster, DEADLINE, Daypass, RawConnection, eventually};
+use crate::support::{Answer, Cluster, DEADLINE, Daypass, RawConnection, Stranger, eventually};
 
 const GROUP: &str = "/apis/proxied.test/v1";
 
 /// What it answers, by the last part of the path.
-const ANSWERS: [(&str, &str); 5] = [
+const ANSWERS: [(&str, &str); 6] = [
     (
         "commands",
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nX-Kept: a\r\n\
@@ -33,6 +35,8 @@ const ANSWERS: [(&str, &str); 5] = [
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
          1f\r\n{\"type\":\"ADDED\",\"object\":{}}\n{\"\r\n4\r\ntype\r\n",
     ),
+    // The last chunk never comes.
+    ("broken", "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
     // It reads no body.
     ("early", "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge"),
     (
@@ -131,8 +135,10 @@ fn answer(head: &str, wire: &mut Wire) -> std::io::Result<()> {
     let list =
         json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "proxied.test/v1", "resources": []});
     let list = list.to_string();
-    let list =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{list}", list.len());
+    let list = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{list}",
+        list.len()
+    );
     let name = path.rsplit('/').next().unwrap().split('?').next().unwrap();
     let found = ANSWERS.iter().find(|(of, _)| *of == name).map(|(_, bytes)| *bytes);
     wire.write_all(found.unwrap_or(&list).as_bytes())?;
@@ -179,6 +185,26 @@ fn informational_answers_are_no_answers() {
         assert_eq!(answer.text, "final");
         assert!(answer.header("set-cookie").is_empty(), "{:?}", answer.headers);
     }
+}
+
+#[test]
+fn answer_that_breaks_off_does_not_look_whole() {
+    let (backed, guest) = (Backed::shared(), Backed::shared().member());
+    let broken = format!("{GROUP}/things/broken");
+    assert!(Answer::try_of(guest.api.request("GET", &broken)).is_err());
+    let stranger = Stranger::new(backed.gateways.cluster, &backed.gateways.first);
+    Runtime::new().unwrap().block_on(async {
+        let mut connection = stranger.http2(1 << 16).await.unwrap();
+        let (path, authorization) = (format!("/dp-1/gateway{broken}"), bearer(&guest));
+        // It may be reset before its head is sent.
+        let Ok(answer) = connection.get(&path, &[("authorization", &authorization)]).await else { return };
+        let mut body = answer.into_body();
+        let mut chunk = body.data().await;
+        while let Some(Ok(_)) = chunk {
+            chunk = body.data().await;
+        }
+        assert!(chunk.is_some_and(|chunk| chunk.is_err()), "it looks whole");
+    });
 }
 
 /// An event arrives in pieces, and the rest never comes.
