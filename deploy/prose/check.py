@@ -1,4 +1,5 @@
-"""Checks the text of every file that git tracks: line length, and phrases that a native speaker would not use.
+"""Checks the text of every file that git tracks: line length, rows of tables, and phrases that a native speaker would
+not use.
 
     check.py [FILE …]    these files only
 
@@ -13,7 +14,7 @@ import sys
 
 MAX_COLUMNS, LONG_WORD = 119, 80
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SUFFIXES = {".md", ".py", ".rs", ".sh", ".toml", ".tpl", ".txt", ".yaml", ".yml"}
+SUFFIXES = set(".css .go .html .js .md .mjs .pl .py .rs .sh .toml .tpl .txt .yaml .yml".split())
 NAMES = {"Containerfile", "Makefile", "run"}
 # Written by programs, or copied from what programs print.
 GENERATED = re.compile(r"crds/|deploy/charts/daypass/files/(members|accesstokens)\.yaml|fuzz/corpus/|.*/snapshots/")
@@ -37,7 +38,7 @@ def files(names):
             yield name, path.read_text()
 
 
-def faults(text, rules):
+def faults(name, text, rules):
     """(line number, what is wrong) of each fault."""
     # Output keeps its line breaks, so that line numbers stay true.
     text = OUTPUT.sub(lambda match: "\n" * match[0].count("\n"), text)
@@ -45,6 +46,8 @@ def faults(text, rules):
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_COLUMNS and max(map(len, line.split())) < LONG_WORD:
             yield number, f"{len(line)} columns, {MAX_COLUMNS} are allowed"
+        if name.endswith(".md") and line.startswith("|") and not line.endswith("|"):
+            yield number, "a row of a table must be one line, or it is two rows"
     words = "\n".join(MARGIN.sub("", line) for line in lines)
     for pattern, instead in rules:
         for match in pattern.finditer(words):
@@ -57,7 +60,7 @@ def main():
     for name, text in files(sys.argv[1:]):
         if name == "deploy/prose/phrases.txt":
             continue
-        for number, fault in sorted(faults(text, rules)):
+        for number, fault in sorted(faults(name, text, rules)):
             print(f"{name}:{number}: {fault}")
             failed += 1
     if failed:

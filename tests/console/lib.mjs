@@ -175,7 +175,7 @@ class Case {
     page.on('console', (message) => {
       const text = message.text();
       this.#seen.push(text);
-      // The answer's status is looked at elsewhere.
+      // The answer's status is checked elsewhere.
       const isStatus = text.startsWith('Failed to load resource: the server responded with a status of');
       if (['error', 'warning'].includes(message.type()) && !isStatus && !this.isExpected(text, page.url())) {
         this.#faults.push(`${page.url()}: ${text}`);

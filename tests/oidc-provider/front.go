@@ -12,8 +12,8 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 )
 
-// faults makes the answers to discovery, for keys and for tokens hostile. The empty text is no fault; hostile lists the
-// others.
+// faults makes the answers to discovery, for keys and for tokens hostile. The empty text is no fault; hostile lists
+// the others.
 type faults struct {
 	Discovery string `json:"discovery"`
 	JWKS      string `json:"jwks"`

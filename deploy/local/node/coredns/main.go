@@ -1,4 +1,5 @@
-// Command coredns is CoreDNS with the three plugins that the local node needs: the whole of it brings the libraries of every cloud.
+// Command coredns is CoreDNS with the three plugins that the local node needs: the whole of it brings the libraries of
+// every cloud.
 package main
 
 import (

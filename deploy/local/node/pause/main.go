@@ -1,5 +1,5 @@
-// Command pause is the one program of the local node's own image. It holds a pod's namespaces until it is told to go; with arguments
-// it prints them instead, so that there is something to run with kubectl exec.
+// Command pause is the one program of the local node's own image. It holds a pod's namespaces until it is told to go;
+// with arguments it prints them instead, so that there is something to run with kubectl exec.
 package main
 
 import (
