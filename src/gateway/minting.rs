@@ -117,12 +117,7 @@ impl Minting {
 
     /// Drops this token, which the API server has refused. The next request gets a new one.
     pub(super) fn forget(&self, pass: &Pass, header: &HeaderValue) {
-        let place = self.place(pass);
-        let mut state = place.state();
-        let is_it = |it: &Minted| it.header == *header && it.since.elapsed() > REPLACEABLE;
-        if state.minted.as_ref().is_some_and(is_it) {
-            state.minted = None;
-        }
+        self.place(pass).state().forget(header, Instant::now());
     }
 
     fn place(&self, pass: &Pass) -> Arc<Place> {
@@ -143,10 +138,41 @@ impl Place {
     }
 }
 
+impl Minted {
+    /// A token that was asked for then, and lives as long as the API server says.
+    fn new(header: HeaderValue, asked: Instant, lives: Duration) -> Self {
+        Self { header, since: asked, renew: asked + lives.mul_f64(2.0 / 3.0), end: asked + lives }
+    }
+}
+
 impl State {
     /// The header, and whether the token is due for renewal.
     fn header(&self, now: Instant) -> Option<(HeaderValue, bool)> {
         self.minted.as_ref().filter(|it| now < it.end).map(|it| (it.header.clone(), now >= it.renew))
+    }
+
+    fn succeed(&mut self, minted: Minted) -> HeaderValue {
+        self.failed = None;
+        self.minted.insert(minted).header.clone()
+    }
+
+    /// No token could be minted. The one that there is goes on, unless what it is bound to is gone.
+    fn fail(&mut self, why: NoToken, now: Instant) {
+        self.failed = Some((now, why));
+        match (&mut self.minted, why) {
+            (Some(minted), NoToken::Failed) => minted.renew = now + RETRY,
+            (minted, _) => *minted = None,
+        }
+    }
+
+    /// Why the last attempt failed, if it was a moment ago.
+    fn failure(&self, now: Instant) -> Option<NoToken> {
+        self.failed.filter(|(since, _)| now.saturating_duration_since(*since) < FAILED).map(|(_, why)| why)
+    }
+
+    /// Drops the token with this header, unless it is new.
+    fn forget(&mut self, header: &HeaderValue, now: Instant) {
+        self.minted.take_if(|it| it.header == *header && now.saturating_duration_since(it.since) > REPLACEABLE);
     }
 }
 
@@ -159,25 +185,18 @@ async fn renew(place: Arc<Place>, mint: Mint, member: Arc<Member>, pass: Pass) -
         if let Some((header, false)) = state.header(now) {
             return Ok(header);
         }
-        if let Some((_, why)) = state.failed.filter(|(since, _)| now - *since < FAILED) {
+        if let Some(why) = state.failure(now) {
             return Err(why);
         }
     }
     let minted = mint.mint(&member, &pass).await;
     let mut state = place.state();
     match minted {
-        Ok(token) => {
-            state.failed = None;
-            Ok(state.minted.insert(token).header.clone())
-        }
+        Ok(token) => Ok(state.succeed(token)),
         Err(error) => {
             tracing::warn!(member = %member.id, %error, "could not mint a token for a gateway kubeconfig");
             let why = if error.is_gone() { NoToken::Gone } else { NoToken::Failed };
-            state.failed = Some((Instant::now(), why));
-            match (&mut state.minted, why) {
-                (Some(minted), NoToken::Failed) => minted.renew = Instant::now() + RETRY,
-                (minted, _) => *minted = None,
-            }
+            state.fail(why, Instant::now());
             Err(why)
         }
     }
@@ -202,6 +221,63 @@ impl Mint {
         let event = Cause::internal(&Actor::Daypass).event(Kind::GatewayTokenMinted).about_member(member);
         self.audit.record(&event.with_jti(Some(&pass.id)).with_minted(&claims));
         self.metrics.gateway.tokens_minted.inc();
-        Ok(Minted { header, since: asked, renew: asked + lives.mul_f64(2.0 / 3.0), end: asked + lives })
+        Ok(Minted::new(header, asked, lives))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const FIRST: HeaderValue = HeaderValue::from_static("Bearer first");
+    const SECOND: HeaderValue = HeaderValue::from_static("Bearer second");
+
+    /// A token of an hour, and when it was asked for.
+    fn minted() -> (State, Instant) {
+        let (mut state, asked) = (State::default(), Instant::now());
+        state.succeed(Minted::new(FIRST, asked, HOUR));
+        (state, asked)
+    }
+
+    #[test]
+    fn token_is_renewed_at_two_thirds_of_its_life_and_used_to_its_end() {
+        let (state, asked) = minted();
+        let at = |seconds| state.header(asked + Duration::from_secs(seconds));
+        assert_eq!(at(2399), Some((FIRST, false)));
+        assert_eq!(at(2400), Some((FIRST, true)));
+        assert_eq!(at(3599), Some((FIRST, true)));
+        assert_eq!(at(3600), None);
+    }
+
+    #[test]
+    fn failed_renewal_is_tried_again_while_the_token_works() {
+        let (mut state, asked) = minted();
+        let now = asked + HOUR.mul_f64(0.7);
+        state.fail(NoToken::Failed, now);
+        assert_eq!(state.header(now), Some((FIRST, false)));
+        assert_eq!(state.header(now + RETRY), Some((FIRST, true)));
+        assert_eq!((state.failure(now), state.failure(now + FAILED)), (Some(NoToken::Failed), None));
+        assert_eq!(state.succeed(Minted::new(SECOND, now + RETRY, HOUR)), SECOND);
+        assert_eq!((state.header(now + HOUR), state.failure(now)), (Some((SECOND, true)), None));
+    }
+
+    #[test]
+    fn token_of_what_is_gone_is_used_no_more() {
+        let (mut state, asked) = minted();
+        state.fail(NoToken::Gone, asked);
+        assert_eq!((state.header(asked), state.failure(asked)), (None, Some(NoToken::Gone)));
+    }
+
+    #[test]
+    fn refused_token_is_dropped_unless_it_is_new_or_another() {
+        let (mut state, asked) = minted();
+        let later = asked + REPLACEABLE + Duration::from_secs(1);
+        for (header, now) in [(FIRST, asked + REPLACEABLE), (SECOND, later)] {
+            state.forget(&header, now);
+            assert!(state.header(now).is_some(), "{header:?}");
+        }
+        state.forget(&FIRST, later);
+        assert_eq!(state.header(later), None);
     }
 }
