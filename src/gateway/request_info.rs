@@ -38,7 +38,7 @@ pub enum StreamKind {
     Attach,
     /// `port-forward`.
     PortForward,
-    /// What a pod, a service or a node says, or another cluster, over HTTP.
+    /// What a pod, a service or a node says, or another cluster, over HTTP; and a profile of the API server.
     Proxy,
     /// Any other upgraded connection.
     Upgrade,
@@ -75,7 +75,12 @@ impl RequestInfo {
         let path = percent_decode_str(asked.path()).decode_utf8_lossy();
         let query = asked.query().unwrap_or_default();
         let resource = Resource::of(method, &path, query);
-        let kind = resource.as_ref().map_or(StreamKind::Ordinary, |resource| resource.kind(query, is_upgrade));
+        let kind = match &resource {
+            Some(resource) => resource.kind(query, is_upgrade),
+            // A profile lasts as long as its `seconds` say.
+            None if path.starts_with("/debug/pprof/") => StreamKind::Proxy,
+            None => StreamKind::Ordinary,
+        };
         let kind = if is_upgrade && kind == StreamKind::Ordinary { StreamKind::Upgrade } else { kind };
         let call = resource.map_or_else(
             || ApiCall { verb: http_verb(method).to_owned(), path: named(&path, MAX_TEXT), ..ApiCall::default() },

@@ -112,6 +112,8 @@ fn kind_says_how_a_stream_is_cut() {
         ("/apis/x.io/v1/namespaces/a/builds/b/log?follow=true".to_owned(), false, StreamKind::LogFollow),
         ("/apis/x.io/v1/clusters/c/proxy/api/v1/pods".to_owned(), false, StreamKind::Proxy),
         ("/apis/x.io/v1/proxy/clusters".to_owned(), false, StreamKind::Ordinary),
+        ("/debug/pprof/profile?seconds=90".to_owned(), false, StreamKind::Proxy),
+        ("/debug/api_priority_and_fairness/dump_requests".to_owned(), false, StreamKind::Ordinary),
         (format!("{pod}/log?follow"), false, StreamKind::LogFollow),
         (format!("{pod}/log?follow=false"), false, StreamKind::Ordinary),
         (format!("{pod}/log"), false, StreamKind::Ordinary),
