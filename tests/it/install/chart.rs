@@ -313,10 +313,12 @@ fn role_removed_with_enabled_false_stays_removed() {
 fn alerts_and_dashboard_use_existing_metrics() {
     let (cluster, _) = Cluster::shared();
     let file = cluster.fresh_folder("oidc").join("issuers.yaml");
-    fs::write(&file, json!([issuer()]).to_string()).unwrap();
+    let mut issuer = issuer();
+    issuer["console"] = json!({"clientId": "daypass"});
+    fs::write(&file, json!([issuer]).to_string()).unwrap();
     let file = format!("--oidc-issuers-file={}", file.display());
     let daypass = Daypass::with_args(cluster, &["--kubeconfig-mode=both", "--auth-methods=kubernetes,oidc", &file]);
-    let mut values = with_issuers(cluster.values(), &json!([issuer()]));
+    let mut values = with_issuers(cluster.values(), &json!([issuer]));
     let enabled = json!({"enabled": true});
     values["metrics"] = json!({"serviceMonitor": enabled, "prometheusRule": enabled, "dashboard": enabled});
     let templates = ["templates/metrics/prometheusrule.yaml", "templates/metrics/dashboard.yaml"];
