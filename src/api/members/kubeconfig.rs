@@ -67,9 +67,7 @@ impl From<IssueError> for Problem {
             ),
             IssueError::TooMany => Self::detailed(
                 Code::TooManyKubeconfigs,
-                format!(
-                    "at most {MAX_KUBECONFIGS} may be live at a time; revoke one with DELETE …/kubeconfigs/{{jti}}"
-                ),
+                format!("at most {MAX_KUBECONFIGS} may be live at a time; revoke one that is no longer needed"),
             ),
             IssueError::Ended => {
                 Self::detailed(Code::Conflict, "the membership or its credential changed at the same time")

@@ -29,6 +29,7 @@ impl Deeds<'_> {
             "leaks" => self.leaks(&asked["secrets"]),
             "caller" => self.caller(asked),
             "role" => json!(self.cluster.role_of(&asked["values"]).id),
+            "rules" => json!(self.cluster.apply(&self.cluster.render_role(&self.role.id, &asked["values"]))),
             "object" => self.cluster.object(text("namespace"), text("kind"), text("name")).unwrap_or_default(),
             "apply member" => {
                 self.cluster.apply_member(self.role, text("name"), &asked["spec"]);

@@ -88,3 +88,8 @@ fn refusal_is_a_page_that_says_why() {
     context["lister"] = lister;
     run("refusals.mjs", &context, &Deeds { cluster, daypass, role: &role });
 }
+
+#[test]
+fn page_tells_of_ten_kubeconfigs_and_of_a_role_that_was_widened() {
+    run_shared("limits.mjs");
+}
