@@ -115,6 +115,7 @@ impl Subjects {
         let base = format!("http://127.0.0.1:{port}");
         subjects.all.push(Subject { name: KUBECTL_PROXY, base, certificate: None, token: bearer.clone(), pid });
 
+        let Some(program) = peers else { return Ok(subjects) };
         let impersonating = folder.join("peer.kubeconfig");
         write_private(&impersonating, &impersonator(cluster, member, &folder)?)?;
         for file in ["tls.crt", "tls.key"] {
@@ -123,7 +124,6 @@ impl Subjects {
         write_private(&folder.join("token"), &bearer)?;
         let kubeconfigs = [own, impersonating];
         for ((name, argument), kubeconfig) in CORES.into_iter().zip(kubeconfigs) {
-            let Some(program) = peers else { break };
             let mut command = plane.guarded(program);
             command.arg(argument).arg(kubeconfig).arg(&folder);
             let (port, pid) = subjects.launch(cluster, name, command, "port ")?;
