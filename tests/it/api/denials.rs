@@ -64,10 +64,12 @@ fn repeated_denials_cost_few_calls_and_audit_lines() {
     let roles = f64::from(u32::try_from(roles).unwrap());
     assert!(calls <= authenticated + asked * (roles + 5.0), "{calls} in {minutes} minutes");
     assert!(refused as f64 >= 200.0 - 30.0 - 30.0 * minutes - 1.0, "{refused}");
-    // The denials before the limit, and the first one over it.
+    // The denials before the limit, and the first one over it. Requests that are denied at once may be recorded in
+    // another order than they were counted.
     let lines = denied(&daypass, &nobody);
     assert!(lines.len() as f64 <= 31.0 + 30.0 * minutes, "{}", lines.len());
-    assert_eq!(lines.last().unwrap()["reason"], "DP_ERR_TOO_MANY_DENIALS");
+    let floods = lines.iter().filter(|line| line["reason"] == "DP_ERR_TOO_MANY_DENIALS").count();
+    assert!(floods >= 1 && floods as f64 <= 1.0 + 2.0 * minutes, "{floods} of {}", lines.len());
 
     // Further requests cost no call until `Retry-After` has passed.
     let again = nobody.get("/members/role.member");
