@@ -1,5 +1,7 @@
 //! Forms: their fields, and where to go on after signing in again.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::extract::Request;
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
@@ -13,7 +15,9 @@ use crate::api::problem::{Code, Problem};
 use crate::clock::Entropy;
 
 /// Fields that are never carried into a URL: secrets, and what belongs to one rendering of a form.
-const NOT_CARRIED: [&str; 4] = ["password", "key", "replaces", "next"];
+const NOT_CARRIED: [&str; 3] = ["password", "replaces", "next"];
+/// The field that makes a form that is sent twice create one thing.
+const KEY: &str = "key";
 /// The longest query that the API accepts, less the room for the path of the next page.
 const MAX_CARRIED: usize = 15 * 1024;
 
@@ -59,7 +63,7 @@ impl Fields {
     /// The key of a form that creates something, so that sending it twice creates one thing. A refused form keeps its
     /// key: it has created nothing.
     pub(super) fn key(&self, entropy: &Entropy) -> Result<String, Problem> {
-        match self.get("key") {
+        match self.get(KEY) {
             Some(key) => Ok(key.to_owned()),
             None => Ok(entropy.uuid()?.to_string()),
         }
@@ -93,11 +97,44 @@ impl Fields {
         Serializer::new(String::new()).extend_pairs(asked).finish()
     }
 
-    /// The page at `path` with these fields in it, so that nothing is lost by signing in again.
+    /// The page of the form that posts to `path`, with these fields in it, so that nothing is lost by signing in
+    /// again. Nothing has been done yet, so it is another form.
     pub(super) fn carried_to(&self, path: &str) -> String {
-        let carried = self.0.iter().filter(|(name, value)| !NOT_CARRIED.contains(&name.as_str()) && !value.is_empty());
+        self.carried(path, |name| name != KEY)
+    }
+
+    /// The same after a failure. It may have been done nevertheless, so it stays the same form.
+    pub(super) fn carried_back_to(&self, path: &str) -> String {
+        self.carried(path, |_| true)
+    }
+
+    fn carried(&self, path: &str, is_carried: impl Fn(&str) -> bool) -> String {
+        let page = page_of(path);
+        // The other forms of a page have a line of a table each.
+        if path != page && !path.ends_with("/extend") {
+            return page;
+        }
+        let is_carried = |name: &str| !NOT_CARRIED.contains(&name) && is_carried(name);
+        let carried = self.0.iter().filter(|(name, value)| is_carried(name) && !value.is_empty());
         let query = Serializer::new(String::new()).extend_pairs(carried).finish();
-        if query.is_empty() || query.len() > MAX_CARRIED { path.to_owned() } else { format!("{path}?{query}") }
+        if query.is_empty() || query.len() > MAX_CARRIED { page } else { format!("{page}?{query}") }
+    }
+}
+
+/// Where an error page leads back to: the page of the form, which fills it in when it has been read.
+#[derive(Clone, Default)]
+pub(super) struct Back(Arc<OnceLock<String>>);
+
+impl Back {
+    /// Leads back to the form that posts to `path`, with these entries.
+    pub(super) fn fill_in(&self, path: &str, fields: &Fields) {
+        // A request has one form.
+        let _ = self.0.set(fields.carried_back_to(path));
+    }
+
+    /// The page, if a form has been read.
+    pub(super) fn page(&self) -> Option<String> {
+        self.0.get().cloned()
     }
 }
 
@@ -159,8 +196,23 @@ mod tests {
     fn secrets_are_never_carried() {
         let fields = Fields::of_query(Some("username=a%26b&password=dpp_x&key=k&replaces=r&next=n&empty="));
         assert_eq!(fields.carried_to("/console/grant"), "/console/grant?username=a%26b");
+        assert_eq!(fields.carried_back_to("/console/grant"), "/console/grant?username=a%26b&key=k");
         let long = Fields(vec![("description".to_owned(), "ü".repeat(4096))]);
         assert_eq!(long.carried_to("/console/grant"), "/console/grant");
+    }
+
+    #[test]
+    fn entries_are_carried_to_their_own_form_alone() {
+        let fields = Fields::of_query(Some("name=n&duration=3"));
+        for (path, page) in [
+            ("/console/tokens", "/console/tokens?name=n&duration=3"),
+            ("/console/tokens/x/rename", "/console/tokens"),
+            ("/console/members/view.a/extend", "/console/members/view.a?name=n&duration=3"),
+            ("/console/members/view.a/end", "/console/members/view.a"),
+            ("/console/sign-out", "/console/"),
+        ] {
+            assert_eq!(fields.carried_to(path), page);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::ROOT;
-use super::form::page_of;
+use super::form::{Back, page_of};
 use super::frame::{Frame, render};
 use super::visitor::session;
 use crate::api::State;
@@ -79,10 +79,12 @@ impl Pages {
     }
 }
 
-pub(super) async fn guard(Extract(state): Extract<State>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
     let is_form = *request.method() == Method::POST;
     // The router has taken the console's own path away. A page that fails does not lead to itself.
-    let back = if is_form { page_of(&format!("{ROOT}{}", request.uri().path())) } else { format!("{ROOT}/") };
+    let page = if is_form { page_of(&format!("{ROOT}{}", request.uri().path())) } else { format!("{ROOT}/") };
+    let back = Back::default();
+    request.extensions_mut().insert(back.clone());
     let pages = Pages::of(request.headers());
     let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
         return Problem::new(Code::Internal).into_response();
@@ -100,6 +102,7 @@ pub(super) async fn guard(Extract(state): Extract<State>, request: Request, next
     let problem = response.extensions_mut().remove::<Problem>();
     let problem = problem.or_else(|| is_bare.then(|| Problem::of_status(status)));
     if let Some(problem) = problem {
+        let back = back.page().unwrap_or(page);
         response = error_page(&context, &problem, back, pages).unwrap_or_else(IntoResponse::into_response);
     }
     set_headers(response.headers_mut());

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::ROOT;
 use super::cookie;
 use super::form::Fields;
+use super::sso;
 use crate::api::Settings;
 use crate::authn::oidc::Attempt;
 use crate::clock::{Entropy, NoEntropy};
@@ -21,8 +22,6 @@ use crate::clock::{Entropy, NoEntropy};
 const COOKIE_NAME: &str = "__Host-daypass-login";
 /// How long somebody may take to sign in.
 const LIFETIME: TimeDelta = TimeDelta::minutes(10);
-/// The longest page to go on to, in bytes.
-const MAX_NEXT: usize = 1024;
 /// The longest value. Browsers keep no cookie over 4096 bytes (RFC 6265, section 6.1).
 const MAX_VALUE: usize = 3900;
 
@@ -53,19 +52,24 @@ pub(super) struct Deed {
 }
 
 impl Login {
-    /// Begins one with this issuer.
+    /// Begins one with this issuer. A page to go on to that a cookie has no room for is left out: more than a form's
+    /// longest texts, unless most of their characters are encoded.
     pub(super) fn begin(issuer: &str, next: &str, now: DateTime<Utc>, entropy: &Entropy) -> Result<Self, NoEntropy> {
         let secret = || entropy.bytes::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
-        Ok(Self {
+        let mut login = Self {
             issuer: issuer.to_owned(),
             state: secret()?,
             nonce: secret()?,
             // 43 characters of those that RFC 7636, section 4.1, allows.
             verifier: secret()?,
-            next: if next.len() > MAX_NEXT { String::new() } else { next.to_owned() },
+            next: next.to_owned(),
             began: now.timestamp_millis(),
             deed: None,
-        })
+        };
+        if login.is_too_long() {
+            login.next.clear();
+        }
+        Ok(login)
     }
 
     /// The one in the cookie, unless it took too long.
@@ -97,6 +101,11 @@ impl Login {
             verifier: secret(&self.verifier),
             anew_since,
         }
+    }
+
+    /// The page to go on to if it fails: the form that was to be confirmed, filled in.
+    pub(super) fn on_failure(&self) -> String {
+        self.deed.as_ref().map_or_else(|| self.next.clone(), |deed| deed.fields.carried_back_to(sso::TOKENS))
     }
 
     /// Whether a browser might not keep its cookie.
@@ -171,8 +180,16 @@ mod tests {
 
     #[test]
     fn long_page_is_left_out() {
-        assert_eq!(begin(&"x".repeat(MAX_NEXT)).next.len(), MAX_NEXT);
-        sent(&begin(&"x".repeat(MAX_NEXT)));
-        assert_eq!(begin(&"x".repeat(MAX_NEXT + 1)).next, "");
+        // A grant with the longest texts.
+        let next = format!("/console/grant?roleId=view&duration=48&username=&description={}", "x".repeat(1024 + 255));
+        let login = begin(&next);
+        assert_eq!(login.next, next);
+        sent(&login);
+        for length in [2000, 2500, 2600, 2700, 2800, 5000] {
+            let (next, login) = ("x".repeat(length), begin(&"x".repeat(length)));
+            sent(&login);
+            assert!(login.next == next || length > 2500 && login.next.is_empty(), "{length}");
+        }
+        assert_eq!(begin(&"x".repeat(2800)).next, "");
     }
 }

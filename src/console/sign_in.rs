@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{RawQuery, Request};
 use axum::response::{IntoResponse, Redirect, Response};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::ROOT;
@@ -79,14 +80,25 @@ pub(super) async fn sign_in(context: RequestContext, request: Request) -> Result
         let missing = Problem::field("password", "is required");
         return form(&context, &fields, next, Why::Refused(&missing));
     };
-    let signed_in = match sessions::sign_in(&context, &Credentials::of_form(fields.get("username"), password)).await {
-        Ok(signed_in) => signed_in,
-        Err(problem) if matches!(problem.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            return form(&context, &fields, next, Why::Refused(&problem));
-        }
-        Err(problem) => return Err(problem),
-    };
-    Ok(go_on(&context, &signed_in, next))
+    match sessions::sign_in(&context, &Credentials::of_form(fields.get("username"), password)).await {
+        Ok(signed_in) => Ok(go_on(&context, &signed_in, next)),
+        Err(problem) => refused(&context, &fields, next, &problem),
+    }
+}
+
+/// The form again, with what went wrong. It keeps where to go on to, with what was typed there.
+pub(super) fn refused(
+    context: &RequestContext,
+    fields: &Fields,
+    next: &str,
+    problem: &Problem,
+) -> Result<Response, Problem> {
+    problem.log(context.origin.request_id.as_deref().unwrap_or_default(), &context.operation);
+    let mut response = form(context, fields, next, Why::Refused(problem))?;
+    if let Some(wait) = problem.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, wait.into());
+    }
+    Ok(response)
 }
 
 /// Sets the cookie of the new session, and goes on to `next` or the start page.

@@ -3,14 +3,13 @@
 use askama::Template;
 use axum::extract::{Path, RawQuery, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 
 use super::form::{Fields, next_page};
 use super::frame::{Frame, render};
 use super::login::{self, Login};
-use super::sign_in::{self, Why, go_on};
+use super::sign_in::{self, go_on};
 use super::step_up;
 use crate::api::authentication::caller_problem;
 use crate::api::problem::{Code, Problem};
@@ -76,20 +75,13 @@ pub(super) async fn callback(
 ) -> Response {
     let login = Login::read(&headers, context.state.clock.now()).filter(|login| login.issuer == issuer);
     let done = finish(&context, login.as_ref(), &headers, query.as_deref()).await;
-    let done = done.or_else(|problem| failed(&context, login.as_ref().map_or("", |login| &login.next), &problem));
+    let done = done.or_else(|problem| {
+        let next = login.as_ref().map(Login::on_failure).unwrap_or_default();
+        sign_in::refused(&context, &Fields::default(), &next, &problem)
+    });
     let mut response = done.unwrap_or_else(IntoResponse::into_response);
     login::clear_cookie(response.headers_mut());
     response
-}
-
-/// The sign-in page, with what went wrong.
-pub(super) fn failed(context: &RequestContext, next: &str, problem: &Problem) -> Result<Response, Problem> {
-    problem.log(context.origin.request_id.as_deref().unwrap_or_default(), &context.operation);
-    let mut response = sign_in::form(context, &Fields::default(), next, Why::Refused(problem))?;
-    if let Some(wait) = problem.retry_after() {
-        response.headers_mut().insert(RETRY_AFTER, wait.into());
-    }
-    Ok(response)
 }
 
 async fn finish(

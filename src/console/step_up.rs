@@ -13,7 +13,7 @@ use super::form::Fields;
 use super::frame::{When, Who};
 use super::login::{Deed, Login};
 use super::visitor::{self, Owner, set_cookie};
-use super::{sso, tokens};
+use super::{sign_in, sso, tokens};
 use crate::api::authentication::{CallerOrMember, caller_problem};
 use crate::api::problem::{Code, Problem};
 use crate::api::request_context::RequestContext;
@@ -94,7 +94,8 @@ pub(super) async fn finish(
     let who = Who { signed_in_until: When(signed_in.session.expires_at), ..owner.who };
     let owner = Owner { caller: *caller, who };
     let done = tokens::carry_out(context, &owner, &confirmed, deed).await;
-    let mut response = done.or_else(|problem| sso::failed(context, sso::TOKENS, &problem))?;
+    let back = || deed.fields.carried_back_to(sso::TOKENS);
+    let mut response = done.or_else(|problem| sign_in::refused(context, &Fields::default(), &back(), &problem))?;
     let seconds = (signed_in.session.expires_at - context.state.clock.now()).num_seconds();
     set_cookie(&mut response, &signed_in.secret, seconds);
     Ok(response)

@@ -9,7 +9,7 @@ use url::form_urlencoded::byte_serialize;
 
 use super::ROOT;
 use super::cookie;
-use super::form::{Fields, page_of};
+use super::form::{Back, Fields};
 use super::frame::{Frame, When, Who};
 use super::sign_in::{self, Why};
 use crate::api::State;
@@ -189,7 +189,8 @@ impl FromRequestParts<State> for Engineer {
 impl<V: Visitor + Send> FromRequest<State> for Posted<V> {
     type Rejection = Response;
 
-    /// A form of somebody whose session has ended is answered by the sign-in form, which carries the fields on.
+    /// A form of somebody whose session has ended is answered by the sign-in form, which carries the fields on. The
+    /// page of an error does so, too.
     async fn from_request(request: Request, state: &State) -> Result<Self, Response> {
         debug_assert!(*request.method() == Method::POST, "a GET is never a deed");
         let (mut parts, body) = request.into_parts();
@@ -197,15 +198,13 @@ impl<V: Visitor + Send> FromRequest<State> for Posted<V> {
             RequestContext::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)?;
         let found = visitor::<V>(&context, &parts.headers).await;
         let path = format!("{ROOT}{}", parts.uri.path());
-        let fields = || async { Fields::read(Request::from_parts(parts, body)).await };
+        let back = parts.extensions.get::<Back>().cloned().unwrap_or_default();
+        let fields = Fields::read(Request::from_parts(parts, body)).await.map_err(IntoResponse::into_response);
+        let fields = fields.inspect(|fields| back.fill_in(&path, fields));
         match found {
-            Ok(visitor) => {
-                let fields = fields().await.map_err(IntoResponse::into_response)?;
-                Ok(Self { visitor, fields })
-            }
+            Ok(visitor) => Ok(Self { visitor, fields: fields? }),
             Err(Absent::SignedOut) => {
-                let fields = fields().await.map_err(IntoResponse::into_response)?;
-                let next = fields.carried_to(&page_of(&path));
+                let next = fields?.carried_to(&path);
                 let page = sign_in::form(&context, &Fields::default(), &next, Why::SessionEnded);
                 Err(page.unwrap_or_else(IntoResponse::into_response))
             }

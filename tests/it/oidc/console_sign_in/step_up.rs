@@ -107,6 +107,26 @@ fn token_is_made_once_by_signing_in_anew() {
 }
 
 #[test]
+fn form_is_kept_when_the_confirmation_is_cancelled() {
+    let browser = signed_in("noemi");
+    let begun = browser.ask("a & b");
+    let callback = browser.authorize(&begun.link, "noemi");
+    let cancelled = with(&with(&callback, "code", None), "error", Some("access_denied"));
+    let page = browser.come_back(&cancelled).expect(403);
+    // Whoever signs in again comes to the form as it was: as the same form, so that it makes one token.
+    let next = page.text.split("name=\"next\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let next = next.replace("&#38;", "&");
+    assert_eq!(next, "/console/tokens?name=a+%26+b&expiresInDays=3&scopes=members%3Aread&key=a+%26+b");
+    let form = browser.get(&next).expect(200).text;
+    for kept in
+        ["value=\"a &#38; b\"></p>", "value=\"3\"", "value=\"members:read\" checked", "name=\"key\" value=\"a &"]
+    {
+        assert!(form.contains(kept), "{kept}: {form}");
+    }
+    assert!(browser.tokens().is_empty());
+}
+
+#[test]
 fn earlier_sign_in_confirms_nothing() {
     let browser = signed_in("berta");
     let silent = |link: &Url| with(&with(link, "prompt", None), "max_age", None);
