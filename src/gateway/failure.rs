@@ -36,11 +36,14 @@ pub(super) enum Failure {
     /// HTTP/1.0: an answer that is cut would look whole.
     #[error("the gateway needs HTTP/1.1 or later; a proxy in front of Daypass speaks HTTP/1.0 to it")]
     OldProtocol,
-    /// The API server cannot be reached, or broke off.
+    /// The API server cannot be reached. Nothing was sent.
     #[error("Daypass cannot reach the API server; try again")]
     Unreachable,
+    /// The API server broke off. Nothing is sent again: it may have been carried out.
+    #[error("the connection to the API server broke before it had answered; a change may have been made")]
+    BrokenOff,
     /// The API server takes too long.
-    #[error("the API server did not answer in time; try again")]
+    #[error("the API server did not answer in time; a change may have been made")]
     TooSlow,
     /// The API server did not change the protocol.
     #[error("the API server did not open a stream")]
@@ -57,7 +60,7 @@ impl Failure {
             Self::Header(refused) => StatusCode::from_u16(refused.code()).unwrap_or(StatusCode::BAD_REQUEST),
             Self::Target(_) => StatusCode::BAD_REQUEST,
             Self::OldProtocol => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::Unreachable | Self::NotUpgraded => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::BrokenOff | Self::NotUpgraded => StatusCode::BAD_GATEWAY,
             Self::TooSlow => StatusCode::GATEWAY_TIMEOUT,
         }
     }

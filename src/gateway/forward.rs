@@ -106,14 +106,10 @@ impl Forward {
 
     async fn send(&self, request: Request<Body>) -> Result<(http::Response<Incoming>, Option<Driver>), Failure> {
         let sending = self.upstream.send(request);
-        let answer = match self.exchange.kind.is_stream() {
+        match self.exchange.kind.is_stream() {
             true => sending.await,
             false => timeout(HEAD, sending).await.map_err(|_| Failure::TooSlow)?,
-        };
-        answer.map_err(|error| {
-            tracing::debug!(%error, "could not forward a request");
-            Failure::Unreachable
-        })
+        }
     }
 
     /// Passes on until the answer ends, the client is gone or the answer is cut. Returns why it is cut.

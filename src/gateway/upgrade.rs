@@ -40,7 +40,7 @@ impl Forward {
         let (answer, driver) = tokio::select! {
             biased;
             why = self.exchange.open.cut() => return Err(Failure::Cut(why)),
-            answer = sent => answer.map_err(|_| Failure::TooSlow)?.map_err(|_| Failure::Unreachable)?,
+            answer = sent => answer.map_err(|_| Failure::TooSlow)??,
         };
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => {}

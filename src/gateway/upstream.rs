@@ -1,5 +1,6 @@
 //! Connections to the API server for forwarded requests: HTTP/1.1, and no credential of Daypass's own.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _, service_fn};
+
+use super::Failure;
 
 /// How long connecting may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -84,10 +87,13 @@ impl Upstream {
 
     /// Sends a request, and waits for the head of the answer. A large body has a connection of its own: if the API
     /// server does not read it, only closing the connection ends it.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Option<Driver>), BoxError> {
+    ///
+    /// The library repeats a request only if none of it has been sent, because its connection has just been closed.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Option<Driver>), Failure> {
         let is_small = request.body().size_hint().upper().is_some_and(|size| size <= POOLED_BODY);
         if is_small {
-            return Ok((self.client.request(request).await?, None));
+            let answer = self.client.request(request).await;
+            return Ok((answer.map_err(|error| no_answer(&error, !error.is_connect()))?, None));
         }
         let (answer, driver) = self.send_alone(request).await?;
         Ok((answer, Some(driver)))
@@ -97,14 +103,22 @@ impl Upstream {
     pub(super) async fn send_alone(
         &self,
         mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Driver), BoxError> {
-        let wire = self.dial.clone().oneshot(request.uri().clone()).await?;
-        let (mut sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(wire).await?;
+    ) -> Result<(Response<Incoming>, Driver), Failure> {
+        let wire =
+            self.dial.clone().oneshot(request.uri().clone()).await.map_err(|error| no_answer(&*error, false))?;
+        let connected = http1::Builder::new().max_buf_size(BUFFER).handshake(wire).await;
+        let (mut sender, connection) = connected.map_err(|error| no_answer(&error, false))?;
         let driver = Driver(self.tasks.spawn(connection.with_upgrades()).abort_handle());
         // The target of a request to an origin server is its path (RFC 9112, section 3.2.1).
         *request.uri_mut() = request.uri().path_and_query().map_or_else(Uri::default, |target| target.clone().into());
-        Ok((sender.send_request(request).await?, driver))
+        let answer = sender.send_request(request).await;
+        Ok((answer.map_err(|error| no_answer(&error, true))?, driver))
     }
+}
+
+fn no_answer(error: &(dyn Error + 'static), may_be_sent: bool) -> Failure {
+    tracing::debug!(error, may_be_sent, "could not forward a request");
+    if may_be_sent { Failure::BrokenOff } else { Failure::Unreachable }
 }
 
 /// The connector of kube, for each kind of proxy that kube knows.

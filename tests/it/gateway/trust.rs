@@ -222,6 +222,41 @@ fn live_read_over_a_revocation_admits_nobody() {
     }
 }
 
+/// The connection breaks when the API server has carried out a request, before its answer has come.
+#[test]
+fn request_is_not_sent_again_when_its_connection_breaks() {
+    let gateways = Gateways::shared();
+    let (cluster, role) = (gateways.cluster, gateways.role());
+    let proxy = Proxy::start(cluster);
+    let daypass = behind(&proxy, &[]);
+    let guest = gateways.member(&role);
+    let api = at(&guest, &daypass, cluster);
+    let name = format!("once-{}", guest.member.name());
+    let mut new = config_map("");
+    new["metadata"] = json!({"generateName": name, "labels": {"once": name}});
+    let mut large = new.clone();
+    large["data"] = json!({"a": "a".repeat(100_000)});
+    let labelled = format!("{LIST}?labelSelector=once%3D{name}");
+    let broken = |call: &str, ask: &dyn Fn() -> Answer| {
+        // Over a connection that has been used before, which a client may take for one that was closed meanwhile.
+        api.get(LIST).expect(200);
+        proxy.plan_of(Fault::BreakOff, 1, call);
+        let answer = ask().expect(502).json();
+        assert!(answer["message"].as_str().unwrap().contains("a change may have been made"), "{answer}");
+        assert_eq!(proxy.made().iter().filter(|made| made.starts_with(call)).count(), 1, "{:?}", proxy.made());
+        assert!(proxy.cancel().is_some());
+    };
+    let post = format!("POST {LIST}");
+    broken(&post, &|| api.post(LIST, &new));
+    // A large body has a connection of its own.
+    broken(&post, &|| api.post(LIST, &large));
+    assert_eq!(api.get(&labelled).expect(200).json()["items"].as_array().unwrap().len(), 2);
+    let one = api.get(&labelled).json()["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let path = format!("{LIST}/{one}");
+    broken(&format!("DELETE {path}"), &|| api.delete(&path));
+    assert_eq!(api.get(&labelled).expect(200).json()["items"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn replica_that_is_cut_off_lets_nothing_through() {
     let gateways = Gateways::shared();

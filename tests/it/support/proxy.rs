@@ -38,6 +38,8 @@ pub enum Fault {
     Hold,
     /// Forwards the call, and holds its answer until [`Proxy::release`].
     HoldAnswer,
+    /// Forwards the call, and closes the connection instead of answering.
+    BreakOff,
 }
 
 struct Shared {
@@ -236,6 +238,11 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
             shared.state.lock().unwrap().happened_at = Some(call);
             shared.released.notified().await;
             return answer;
+        }
+        Verdict::Fault(Fault::BreakOff) => {
+            drop(shared.send(request, body).await);
+            // It ends the task of the connection.
+            std::panic::resume_unwind(Box::new("as planned"));
         }
         Verdict::Fault(Fault::KillBefore(pid)) => send_signal(pid, "KILL"),
         Verdict::Fault(Fault::KillAfter(pid)) => {
