@@ -35,6 +35,22 @@ const LIBRARIES: &[Stream] = &[
     ("python", concat!("$PYTHON_CLIENT ", env!("CARGO_MANIFEST_DIR"), "/tests/clients/exec.py"), None, 1),
     ("javascript", concat!("node ", env!("CARGO_MANIFEST_DIR"), "/tests/clients/exec.mjs"), None, 1),
 ];
+/// In these nothing happens for longer than a proxy's usual idle timeout.
+const IDLE: &[Stream] = &[
+    ("exec", "kubectl exec box -- sh -c 'echo open; exec sleep 3600'", None, 1),
+    ("spdy", "env KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false kubectl exec box -- sh -c 'echo open; sleep 3600'", None, 1),
+    ("forward", "kubectl port-forward pod/box :80", Some("lost connection to pod"), 1),
+    ("logs", "sh -c 'echo open; kubectl logs -f web'", None, 1),
+    ("watch", "kubectl get pods web -w", None, 0),
+];
+/// A container beside the others, with its terminal. kubectl goes on with its log when it loses it.
+const DEBUG: &[Stream] = &[(
+    "debug",
+    "script -qec 'kubectl debug -it box --image localhost/pause:1 --image-pull-policy Never --custom mounts.json \
+    -- tail -f /etc/hosts' /dev/null",
+    None,
+    1,
+)];
 
 /// What ends a member, and the reason that its streams show.
 #[derive(Clone, Copy)]
@@ -111,18 +127,25 @@ pub fn cuts_what_is_open(plane: &ControlPlane, terminal: &mut Session) {
         s|create, get|&, patch|' more-roles.yaml > brief-role.yaml && helm upgrade daypass deploy/charts/daypass \
         --namespace daypass --reuse-values --values brief-role.yaml --wait --hide-notes",
     );
-    pod::works(plane, terminal);
     terminal.quiet(FUNCTIONS);
     let replicas = replicas(terminal);
     assert_eq!(replicas.len(), 2, "{replicas:?}");
     let addresses: Vec<String> = replicas.iter().map(|(_, address)| address.clone()).collect();
+    pod::start(terminal);
+    let idle = open(terminal, Cause { name: "idle", ..DELETE }, IDLE, &addresses);
+    are_open(terminal, std::slice::from_ref(&idle));
+    terminal.quiet("IDLE=$(date +%s)");
+    pod::works(plane, terminal);
 
     terminal.say("A member leaves these open, through each replica:");
     STREAMS.iter().for_each(|(_, command, ..)| terminal.show(&command.replace("FILE", "large"), ""));
-    let mut opened: Vec<Opened> = CAUSES.map(|cause| open(terminal, cause, STREAMS, &addresses)).into();
+    let debug = Cause { name: "look", role: "shop-brief", ..DELETE };
+    let mut opened = vec![idle, open(terminal, debug, DEBUG, &addresses)];
+    opened.extend(CAUSES.map(|cause| open(terminal, cause, STREAMS, &addresses)));
     let proxies = start_nginx(terminal, &addresses[0]);
     opened.push(open(terminal, Cause { name: "proxied", ..DELETE }, STREAMS, &proxies));
     opened.push(open(terminal, Cause { name: "library", ..DELETE }, LIBRARIES, &addresses));
+    terminal.eventually("what idles has done so for two minutes", "test $(($(date +%s) - IDLE)) -gt 125");
     are_open(terminal, &opened);
     terminal.say("The owner ends the member. Each ends, and says why:");
     terminal.show(DELETE.command, "");

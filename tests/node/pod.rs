@@ -38,6 +38,18 @@ kubectl wait --namespace shop --for condition=Ready pod/box --timeout 120s
 kubectl expose pod box --namespace shop --port 80"
 );
 
+/// What gives a debugging container this machine's programs, too.
+const MOUNTS: &str = r#"cat > mounts.json <<'EOF'
+{"volumeMounts": [{"name": "usr", "mountPath": "/usr"}, {"name": "lib", "mountPath": "/lib"},
+    {"name": "lib64", "mountPath": "/lib64"}]}
+EOF"#;
+
+/// Somebody types a word in the terminal of a debugging container.
+const TALKS: &str = r#"mkfifo typed
+script -qec "$K debug -it box -c talk --image localhost/pause:1 --image-pull-policy Never \
+    --custom mounts.json -- sh -c 'read word; echo got-\$word'" /dev/null < typed > talk.out 2>&1 &
+exec 7> typed; echo word >&7"#;
+
 /// A command, and the last line that it shows.
 const WORKS: [(&str, &str); 10] = [
     ("$K exec box -- echo shown", "shown"),
@@ -59,9 +71,14 @@ sed -n 's/ *token: /Authorization: Bearer /p' busy.kubeconfig | tr -d '"' |
     curl -sSi -H @- --cacert daypass-ca.crt "$@" "$URL"
 }"#;
 
+/// Starts the pod.
+pub fn start(terminal: &mut Session) {
+    terminal.quiet(POD);
+    terminal.quiet(MOUNTS);
+}
+
 /// What kubectl does in pods works, and a page that a pod serves cannot act as Daypass's own.
 pub fn works(plane: &ControlPlane, terminal: &mut Session) {
-    terminal.quiet(POD);
     creates(terminal, "shop-brief", "busy");
     terminal.quiet("K='kubectl --kubeconfig busy.kubeconfig --namespace shop'");
     terminal.quiet("SPDY=KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false");
@@ -74,6 +91,9 @@ pub fn works(plane: &ControlPlane, terminal: &mut Session) {
     }
     terminal.quiet("kill $FORWARD");
     terminal.eventually("the ephemeral container has run", "$K logs box -c look | grep looked");
+    terminal.quiet(TALKS);
+    terminal.eventually("a word is typed", "grep got-word talk.out || { cat talk.out; false; }");
+    terminal.quiet("exec 7>&-");
 
     terminal.quiet(PAGE);
     let answer = terminal.eventually("the Service has its pod", "page | grep -B99 '<p>a page'").to_lowercase();
