@@ -78,10 +78,9 @@ enum Ends {
     Broken,
 }
 
-/// An answer's body, on its way to the client. A task of its own reads from the API server, so that a client that
-/// reads nothing does not delay the cut.
+/// An answer's body, on its way to the client.
 pub(super) struct AnswerBody {
-    pieces: mpsc::Receiver<Piece>,
+    pieces: Source,
     answer: Arc<Answer>,
     hint: SizeHint,
     /// Whether something of ours may follow what was passed on.
@@ -89,11 +88,28 @@ pub(super) struct AnswerBody {
     ends: Ends,
 }
 
+/// Where the pieces come from.
+pub(super) enum Source {
+    /// The answer is whole; `None` when it has been passed on.
+    Whole(Option<Piece>),
+    /// From the task that reads from the API server, so that a client that reads nothing does not delay the cut.
+    Task(mpsc::Receiver<Piece>),
+}
+
+impl Source {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        match self {
+            Self::Whole(piece) => Poll::Ready(piece.take()),
+            Self::Task(pieces) => pieces.poll_recv(cx),
+        }
+    }
+}
+
 /// An answer, as long as a piece of it is in this process.
 struct Answer {
     exchange: Arc<Exchange>,
     _in_use: Forwarding,
-    /// Tells the task that reads from the API server when all of it is gone.
+    /// Tells whoever would cut it when all of it is gone.
     _gone: oneshot::Sender<()>,
 }
 
@@ -112,7 +128,7 @@ impl AsRef<[u8]> for Untaken {
 
 impl AnswerBody {
     pub(super) fn new(
-        pieces: mpsc::Receiver<Piece>,
+        pieces: Source,
         exchange: Arc<Exchange>,
         hint: SizeHint,
         in_use: Forwarding,
@@ -132,7 +148,7 @@ impl HttpBody for AnswerBody {
             if self.ends == Ends::Whole {
                 return Poll::Ready(None);
             }
-            match ready!(self.pieces.poll_recv(cx)) {
+            match ready!(self.pieces.poll_next(cx)) {
                 // Received before the cut, but not passed on yet.
                 Some(Piece::Frame { .. }) if self.answer.exchange.open.why().is_some_and(Why::is_at_once) => {
                     self.ends = Ends::Broken;

@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::body::{AnswerBody, Piece};
+use super::body::{AnswerBody, Piece, Source};
 use super::cut::Ending;
 use super::exchange::Exchange;
 use super::pieces::{Next, Pieces};
-use super::registry::Why;
+use super::registry::{OnCut, Why};
 use super::upstream::{Driver, Upstream};
 use super::{Failure, headers};
 use crate::authn::Connection;
@@ -36,11 +36,16 @@ const FLUSH: Duration = Duration::from_millis(100);
 pub(super) struct Forward {
     pub(super) upstream: Upstream,
     pub(super) exchange: Arc<Exchange>,
-    pub(super) connection: Connection,
-    /// Whether the connection carries one request at a time, so that it may be reset.
-    pub(super) is_http1: bool,
+    pub(super) client: Client,
     /// A warning for the answer: the end is near.
     pub(super) warning: Option<HeaderValue>,
+}
+
+/// The client's connection.
+pub(super) struct Client {
+    pub(super) connection: Connection,
+    /// Whether it carries one request at a time, so that it may be reset.
+    pub(super) is_http1: bool,
 }
 
 impl Forward {
@@ -78,27 +83,30 @@ impl Forward {
             return response;
         }
         let mut body = Pieces::new(body, !self.exchange.kind.is_stream());
-        let (in_use, hint) = (self.connection.forward(), body.size_hint());
-        let (pieces, receiver) = mpsc::channel(1);
-        // What has arrived with the head leaves with it: a small answer is one packet.
-        let is_whole = match body.arrived().await {
-            Some((frame, is_last)) if self.exchange.open.why().is_none() => {
-                // The channel is empty.
-                pieces.try_send(ending.piece(frame, is_last)).is_ok() && is_last
-            }
-            _ => false,
-        };
+        let (in_use, hint) = (self.client.connection.forward(), body.size_hint());
         let (alive, gone) = oneshot::channel();
-        *response.body_mut() = Body::new(AnswerBody::new(receiver, Arc::clone(&self.exchange), hint, in_use, alive));
+        let answer = |pieces| Body::new(AnswerBody::new(pieces, Arc::clone(&self.exchange), hint, in_use, alive));
+        // What has arrived with the head leaves with it: a small answer is one packet, and needs no task.
+        let arrived = body.arrived().await.filter(|_| self.exchange.open.why().is_none());
+        let arrived = arrived.map(|(frame, is_last)| (ending.piece(frame, is_last), is_last));
+        if let Some((piece, true)) = arrived {
+            *response.body_mut() = answer(Source::Whole(Some(piece)));
+            self.see_off(gone, tasks.clone());
+            return response;
+        }
+        let (pieces, receiver) = mpsc::channel(1);
+        *response.body_mut() = answer(Source::Task(receiver));
+        if let Some((piece, _)) = arrived {
+            // The channel is empty.
+            let _ = pieces.try_send(piece);
+        }
+        let rest = tasks.clone();
         tasks.spawn(async move {
-            let cut = if is_whole { None } else { self.pass_on(body, &pieces, &mut ending).await };
+            let cut = self.pass_on(body, &pieces, &mut ending).await;
             drop(driver);
             match cut {
                 Some(why) => self.cut(why, pieces, &ending, gone).await,
-                None => {
-                    drop(pieces);
-                    self.see_off(gone).await;
-                }
+                None => self.see_off(gone, rest),
             }
         });
         response
@@ -169,18 +177,20 @@ impl Forward {
             sleep(FLUSH).await;
         }
         drop(pieces);
-        self.discard(why, gone).await;
+        self.client.discard(why, gone).await;
     }
 
-    /// Waits until the client has all of an answer that has ended. If the request is cut meanwhile, discards the rest.
-    async fn see_off(self, mut gone: oneshot::Receiver<()>) {
-        let _waits = self.exchange.open.waits_for_client();
-        tokio::select! {
-            _ = &mut gone => {}
-            why = self.exchange.open.cut() => self.discard(why, gone).await,
-        }
+    /// Leaves the rest of an answer that has ended to the client. If the request is cut before it has all, discards
+    /// what it does not take soon.
+    fn see_off(self, gone: oneshot::Receiver<()>, tasks: TaskTracker) {
+        let client = self.client;
+        self.exchange.open.leave_to_client(OnCut(Box::new(move |why| {
+            tasks.spawn(async move { client.discard(why, gone).await });
+        })));
     }
+}
 
+impl Client {
     /// Resets a connection whose client does not take the rest of an answer soon.
     async fn discard(&self, why: Why, gone: oneshot::Receiver<()>) {
         let patience = match self.is_http1 {

@@ -30,7 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use chrono::TimeDelta;
@@ -45,7 +45,7 @@ use self::admission::{Admission, Denied};
 use self::body::RequestBody;
 use self::exchange::{Admitted, Exchange};
 use self::failure::Failure;
-use self::forward::Forward;
+use self::forward::{Client, Forward};
 use self::headers::{Ours, Refused, Upgrade};
 use self::limits::{Held, Limits, TooMany};
 use self::minting::{Minting, NoToken};
@@ -259,15 +259,18 @@ impl Gateway {
         let exchange = Exchange::begin(admitted, self.audit.clone(), self.metrics.clone());
 
         let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let mut request = http::Request::new(Body::new(RequestBody::new(body, Arc::clone(&exchange))));
+        let body = match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(RequestBody::new(body, Arc::clone(&exchange))),
+        };
+        let mut request = http::Request::new(body);
         (*request.method_mut(), *request.uri_mut()) = (parts.method, target.uri);
         *request.headers_mut() = forwarded;
 
         let forward = Forward {
             upstream: self.upstream.clone(),
             exchange,
-            connection: arrival.connection,
-            is_http1: arrival.is_http1,
+            client: Client { connection: arrival.connection, is_http1: arrival.is_http1 },
             warning,
         };
         let mut answer = match (upgrade, client) {

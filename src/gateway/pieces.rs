@@ -111,6 +111,9 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Pieces<B> {
 
     /// What has arrived; `None` if nothing has.
     async fn more(&mut self) -> Option<Received<B::Error>> {
+        if self.body.is_end_stream() {
+            return Some(None);
+        }
         let received = receive(&mut self.body).now_or_never();
         if received.is_some() || !self.patient {
             return received;

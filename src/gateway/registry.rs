@@ -1,6 +1,7 @@
 //! What is open: each forwarded request, and the signal that cuts it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +76,17 @@ pub(super) struct Open {
     cut: CancellationToken,
     /// Why it was cut, and when.
     why: OnceLock<(Why, Instant)>,
+    /// What is done when it is cut, if nobody waits for that.
+    on_cut: Mutex<Option<OnCut>>,
+}
+
+/// Something to do when a request is cut, in the runtime.
+pub(super) struct OnCut(pub(super) Box<dyn FnOnce(Why) + Send>);
+
+impl fmt::Debug for OnCut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnCut")
+    }
 }
 
 impl Open {
@@ -114,6 +126,17 @@ impl Open {
         Waiting(self)
     }
 
+    /// Notes that all that is left is for the client to take, and what is done if it is cut before. This must not hold
+    /// the request: it would keep it open.
+    pub(super) fn leave_to_client(&self, on_cut: OnCut) {
+        self.set_unread(Some(Instant::now()));
+        let mut place = self.on_cut.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.reason() {
+            Some(why) => (on_cut.0)(why),
+            None => *place = Some(on_cut),
+        }
+    }
+
     fn set_unread(&self, since: Option<Instant>) {
         *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
@@ -126,6 +149,9 @@ impl Open {
     pub(super) fn end(&self, why: Why) {
         if self.why.set((why, Instant::now())).is_ok() {
             self.cut.cancel();
+            if let Some(OnCut(then)) = self.on_cut.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                then(why);
+            }
         }
     }
 }
@@ -187,6 +213,7 @@ impl Registry {
             unread: Mutex::default(),
             cut: CancellationToken::new(),
             why: OnceLock::new(),
+            on_cut: Mutex::default(),
         });
         let mut state = self.lock();
         let number = state.next;
@@ -284,4 +311,42 @@ pub(super) fn is_final(refusal: Refusal, now: DateTime<Utc>) -> bool {
 /// Whether the member ends within `within` from now.
 pub(super) fn ends_within(member: &Member, within: TimeDelta, now: DateTime<Utc>) -> bool {
     !member.is_expired(now) && member.is_expired(now + within)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::examples::{gateway_kubeconfig, member};
+    use crate::feed::Beat;
+
+    #[test]
+    fn what_is_left_to_a_client_is_discarded_once_and_only_at_a_cut() {
+        let trust = Trust { clock: Clock::default(), beat: Beat::default(), max_staleness: Duration::MAX };
+        let (registry, member) = (Registry::new(trust), member());
+        let pass = Pass::of(&member, &gateway_kubeconfig(0)).unwrap();
+        let register = || registry.register(&member, pass.clone(), StreamKind::Ordinary);
+        let times = Arc::new(AtomicUsize::new(0));
+        let count = || {
+            let times = Arc::clone(&times);
+            OnCut(Box::new(move |why| {
+                assert_eq!(why, Why::Stale);
+                times.fetch_add(1, Ordering::Relaxed);
+            }))
+        };
+        let (taken, later, before) = (register(), register(), register());
+        taken.leave_to_client(count());
+        drop(taken);
+        later.leave_to_client(count());
+        assert_eq!(times.load(Ordering::Relaxed), 0);
+        registry.end_all(Why::Stale);
+        assert_eq!(times.load(Ordering::Relaxed), 1);
+        before.leave_to_client(count());
+        assert_eq!(times.load(Ordering::Relaxed), 2);
+        registry.end_all(Why::Restarting);
+        drop([later, before]);
+        assert_eq!((times.load(Ordering::Relaxed), Arc::strong_count(&times)), (2, 1), "nothing is kept");
+    }
 }

@@ -53,15 +53,15 @@ impl Forward {
         *response.headers_mut() = headers::switched(answer.headers(), asked).ok_or(Failure::NotUpgraded)?;
         let frames = frames(self.exchange.kind, answer.headers());
         let server = hyper::upgrade::on(answer);
-        self.connection.upgrade();
+        self.client.connection.upgrade();
         tasks.spawn(async move {
             let _driver = driver;
-            let _in_use = self.connection.forward();
+            let _in_use = self.client.connection.forward();
             tokio::select! {
-                _ = self.exchange.open.cut() => self.connection.reset(),
+                _ = self.exchange.open.cut() => self.client.connection.reset(),
                 both = async { tokio::try_join!(client, server) } => match both {
                     Ok((client, server)) => self.splice(TokioIo::new(client), TokioIo::new(server), frames).await,
-                    Err(_) => self.connection.reset(),
+                    Err(_) => self.client.connection.reset(),
                 },
             }
         });
@@ -104,15 +104,15 @@ impl Forward {
         match ended {
             Ended::ByServer => {}
             // The client must not take it for an end.
-            Ended::Broken => self.connection.reset(),
+            Ended::Broken => self.client.connection.reset(),
             Ended::Cut(why) => {
                 drop(to_server);
                 let told = timeout(GRACE, down.end(why)).await.unwrap_or(false);
                 drop(down.server);
                 // Closing a socket that has unread bytes would discard what we have just sent.
                 let _ = timeout(GRACE, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
-                if !told || self.connection.is_blocked() {
-                    self.connection.reset();
+                if !told || self.client.connection.is_blocked() {
+                    self.client.connection.reset();
                 }
             }
         }

@@ -23,6 +23,10 @@ pub fn answer(mut headers: HeaderMap) -> HeaderMap {
             passed.append(name, value.clone());
         }
     }
+    // No other answer has it. HTTP/2 would compare it with those of earlier answers, and keep it for later ones.
+    if let Some(id) = passed.get_mut(AUDIT_ID) {
+        id.set_sensitive(true);
+    }
     passed.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     passed.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     passed
@@ -43,6 +47,8 @@ pub fn switched(headers: &HeaderMap, asked: Upgrade) -> Option<HeaderMap> {
     passed.insert(UPGRADE, asked.name());
     Some(passed)
 }
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Headers by which a server commands the proxy in front of it: to answer with another page or file, to buffer, to
 /// take it for ill. That proxy would take them for Daypass's.
