@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
+use tempfile::NamedTempFile;
 
 use crate::process::{POLL, output, signal};
 
@@ -141,14 +142,18 @@ pub fn fresh_state_dir(parent: &Path) -> Result<PathBuf> {
     Ok(parent.canonicalize()?.join(format!("{own}{now}")))
 }
 
-/// Writes a file with mode 0600.
+/// Writes a file with mode 0600. Whoever reads it meanwhile reads all of the old contents or all of the new ones.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write_private(path: &Path, contents: &str) -> Result<()> {
-    let open = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
-    let mut file = open.with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(file.write_all(contents.as_bytes())?)
+    let write = || {
+        // Its mode is 0600.
+        let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+        file.write_all(contents.as_bytes())?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().with_context(|| format!("cannot write {}", path.display())).map(drop)
 }
 
 /// Acquires the lock. It retries for half a second, since [`holder`] also takes the lock for an instant.
@@ -226,7 +231,26 @@ fn command_line(pid: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn file_that_is_written_again_is_whole_for_its_readers() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (path, contents) = (dir.path().join("values"), "a".repeat(10_000));
+        write_private(&path, &contents)?;
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..500).try_for_each(|_| write_private(&path, &contents)));
+            while !writer.is_finished() {
+                assert_eq!(fs::read_to_string(&path)?, contents);
+            }
+            writer.join().unwrap()
+        })?;
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing else is left");
+        Ok(())
+    }
 
     #[test]
     fn folder_without_marker_is_refused_and_left_alone() -> Result<()> {
