@@ -51,9 +51,16 @@ pub(super) struct Deed {
     pub(super) fields: Fields,
 }
 
+impl Deed {
+    /// The page of the form, filled in.
+    pub(super) fn form(&self) -> String {
+        self.fields.carried_back_to(sso::TOKENS)
+    }
+}
+
 impl Login {
-    /// Begins one with this issuer. A page to go on to that a cookie has no room for is left out: more than a form's
-    /// longest texts, unless most of their characters are encoded.
+    /// Begins one with this issuer. A page to go on to that does not fit into the cookie is left out. A form's longest
+    /// texts fit, unless most of their characters are encoded.
     pub(super) fn begin(issuer: &str, next: &str, now: DateTime<Utc>, entropy: &Entropy) -> Result<Self, NoEntropy> {
         let secret = || entropy.bytes::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
         let mut login = Self {
@@ -105,7 +112,7 @@ impl Login {
 
     /// The page to go on to if it fails: the form that was to be confirmed, filled in.
     pub(super) fn on_failure(&self) -> String {
-        self.deed.as_ref().map_or_else(|| self.next.clone(), |deed| deed.fields.carried_back_to(sso::TOKENS))
+        self.deed.as_ref().map_or_else(|| self.next.clone(), Deed::form)
     }
 
     /// Whether a browser might not keep its cookie.

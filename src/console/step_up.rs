@@ -94,8 +94,8 @@ pub(super) async fn finish(
     let who = Who { signed_in_until: When(signed_in.session.expires_at), ..owner.who };
     let owner = Owner { caller: *caller, who };
     let done = tokens::carry_out(context, &owner, &confirmed, deed).await;
-    let back = || deed.fields.carried_back_to(sso::TOKENS);
-    let mut response = done.or_else(|problem| sign_in::refused(context, &Fields::default(), &back(), &problem))?;
+    let refused = |problem| sign_in::refused(context, &Fields::default(), &deed.form(), &problem);
+    let mut response = done.or_else(refused)?;
     let seconds = (signed_in.session.expires_at - context.state.clock.now()).num_seconds();
     set_cookie(&mut response, &signed_in.secret, seconds);
     Ok(response)

@@ -189,8 +189,8 @@ impl FromRequestParts<State> for Engineer {
 impl<V: Visitor + Send> FromRequest<State> for Posted<V> {
     type Rejection = Response;
 
-    /// A form of somebody whose session has ended is answered by the sign-in form, which carries the fields on. The
-    /// page of an error does so, too.
+    /// A form of somebody whose session has ended is answered by the sign-in form, which carries the fields on. An
+    /// error page carries them back.
     async fn from_request(request: Request, state: &State) -> Result<Self, Response> {
         debug_assert!(*request.method() == Method::POST, "a GET is never a deed");
         let (mut parts, body) = request.into_parts();

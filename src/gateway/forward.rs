@@ -49,8 +49,8 @@ pub(super) struct Client {
 }
 
 impl Forward {
-    /// Sends the request and passes the answer on, in a task of its own. Dropping this before the head of the answer
-    /// has come cancels the request.
+    /// Sends the request and passes the answer on. What does not come with its head is left to a task. Dropping this
+    /// before the head has come cancels the request.
     pub(super) async fn run(self, request: Request<Body>, tasks: &TaskTracker) -> Result<Response, Failure> {
         let (head, driver) = tokio::select! {
             biased;
