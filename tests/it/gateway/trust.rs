@@ -98,11 +98,14 @@ fn daypass_that_slept_over_an_expiry_lets_nothing_through() {
 }
 
 /// A replica behind a proxy. It goes on for a minute without hearing from the API server.
-fn behind(proxy: &Proxy, args: &[&str]) -> Daypass {
+fn behind_a_proxy(args: &[&str]) -> (Proxy, Daypass) {
+    let cluster = Gateways::shared().cluster;
+    let proxy = Proxy::start(cluster);
     let args = [&["--kubeconfig-mode=gateway", "--gateway-max-staleness-seconds=60"], args].concat();
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     let kubeconfig = Some(proxy.kubeconfig.clone());
-    Daypass::start(Gateways::shared().cluster, &Launch { kubeconfig, args, ..Launch::default() })
+    let daypass = Daypass::start(cluster, &Launch { kubeconfig, args, ..Launch::default() });
+    (proxy, daypass)
 }
 
 /// kubectl's watch of ConfigMaps, at this replica.
@@ -123,8 +126,7 @@ fn live_read(role: &Role, guest: &Guest) -> String {
 fn member_deleted_while_no_watch_runs_is_cut_by_the_next_list() {
     let gateways = Gateways::shared();
     let (cluster, role) = (gateways.cluster, gateways.role());
-    let proxy = Proxy::start(cluster);
-    let daypass = behind(&proxy, &[]);
+    let (proxy, daypass) = behind_a_proxy(&[]);
     let guest = gateways.member(&role);
     let watch = watch_at(&guest, &daypass);
     // The list and the watch of all Members.
@@ -151,8 +153,7 @@ fn member_is_read_before_its_end_and_is_cut_without_an_answer() {
 fn extended_without_its_event(seconds: i64) -> bool {
     let gateways = Gateways::shared();
     let (cluster, owner, role) = (gateways.cluster, &gateways.first.owner, gateways.role());
-    let proxy = Proxy::start(cluster);
-    let daypass = behind(&proxy, &[]);
+    let (proxy, daypass) = behind_a_proxy(&[]);
     let guests @ [extended, ended] = &[(); 2].map(|()| gateways.member(&role));
     let [mut goes_on, ends] = guests.each_ref().map(|guest| watch_at(guest, &daypass));
     // An end has whole seconds.
@@ -187,8 +188,7 @@ fn extended_without_its_event(seconds: i64) -> bool {
 fn live_read_over_a_revocation_admits_nobody() {
     let gateways = Gateways::shared();
     let (cluster, owner, role) = (gateways.cluster, &gateways.first.owner, gateways.role());
-    let proxy = Proxy::start(cluster);
-    let daypass = behind(&proxy, &[]);
+    let (proxy, daypass) = behind_a_proxy(&[]);
     // So each request is decided on a live read.
     proxy.block(BEAT);
     let revoke = |guest: &Guest, what: &str| match what {
@@ -227,8 +227,7 @@ fn live_read_over_a_revocation_admits_nobody() {
 fn request_is_not_sent_again_when_its_connection_breaks() {
     let gateways = Gateways::shared();
     let (cluster, role) = (gateways.cluster, gateways.role());
-    let proxy = Proxy::start(cluster);
-    let daypass = behind(&proxy, &[]);
+    let (proxy, daypass) = behind_a_proxy(&[]);
     let guest = gateways.member(&role);
     let api = at(&guest, &daypass, cluster);
     let name = format!("once-{}", guest.member.name());
@@ -303,8 +302,7 @@ fn replica_that_is_cut_off_lets_nothing_through() {
 fn requests_that_wait_for_a_live_read_are_limited() {
     let gateways = Gateways::shared();
     let (cluster, role) = (gateways.cluster, gateways.role());
-    let proxy = Proxy::start(cluster);
-    let daypass = behind(&proxy, &["--gateway-member-requests=2"]);
+    let (proxy, daypass) = behind_a_proxy(&["--gateway-member-requests=2"]);
     let (guest, other) = (gateways.member(&role), gateways.member(&role));
     let apis = [&guest, &other].map(|guest| at(guest, &daypass, cluster));
     // The replica knows them, and cannot know how old what it knows is.
