@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join_all, join3};
@@ -158,14 +159,24 @@ fn silent_clients_are_disconnected_and_active_ones_kept() {
     runtime.block_on(async {
         let mut good = stranger.http2(65_535).await.unwrap();
         assert_eq!(good.get(ROLES, &[("authorization", &token)]).await.unwrap().status(), 200);
-        tokio::join!(
-            without_a_request(&stranger),
-            without_a_body(&stranger, &token),
-            without_a_pong(&stranger, &token),
-            without_a_window(&stranger, &token),
-            without_a_credential(&stranger),
-            at_the_admin_listener(admin),
-        );
+        let silent = async {
+            tokio::join!(
+                without_a_request(&stranger),
+                without_a_body(&stranger, &token),
+                without_a_pong(&stranger, &token),
+                without_a_window(&stranger, &token),
+                without_a_credential(&stranger),
+                at_the_admin_listener(admin),
+            )
+        };
+        // Idle for two minutes, it would be closed as well.
+        let active = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                assert_eq!(good.get(ROLES, &[("authorization", &token)]).await.unwrap().status(), 200);
+            }
+        };
+        tokio::select! { _ = silent => {}, () = active => {} }
         assert!(good.is_open().await);
         assert_eq!(good.get(ROLES, &[("authorization", &token)]).await.unwrap().status(), 200);
     });

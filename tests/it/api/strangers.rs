@@ -138,7 +138,8 @@ fn full_connection_caps_keep_memory_low_and_serve_clients() {
     let daypass = Daypass::start(cluster, &Launch::default());
     let certificate = cluster.serving_certificate();
     // Opens a connection before the strangers come.
-    daypass.owner.get("/members/roles").expect(200);
+    let earlier = daypass.owner.keeping_connections(&certificate);
+    earlier.get("/members/roles").expect(200);
     let stranger = Stranger::new(cluster, &daypass);
     let other = stranger.from([127, 0, 0, 2]);
     let runtime = runtime();
@@ -160,7 +161,7 @@ fn full_connection_caps_keep_memory_low_and_serve_clients() {
     }
     eventually("the cap holds", || (daypass.metric(UNAUTHENTICATED) <= CONNECTIONS as f64).then_some(()));
     // The connection from before still works.
-    daypass.owner.get("/members/roles").expect(200);
+    earlier.get("/members/roles").expect(200);
     let peak = peak_memory(&daypass);
     println!("at most {} MiB were resident", peak >> 20);
     assert!(peak < MEMORY_LIMIT, "{} MiB", peak >> 20);
@@ -193,20 +194,25 @@ fn abandoned_requests_count_against_the_capacity() {
     let token = format!("Bearer {}", daypass.owner.token());
     let authorized = [("authorization", &*token)];
     let runtime = runtime();
-    let (mut known, mut unknown) = runtime.block_on(async {
+    let mut known = runtime.block_on(async {
         let mut known = Vec::new();
         for _ in 0..3 {
             let mut connection = stranger.http2(65_535).await.unwrap();
             assert_eq!(connection.get(ROLES, &authorized).await.unwrap().status(), 200);
             known.push(connection);
         }
-        (known, stranger.http2(65_535).await.unwrap())
+        known
     });
 
     cluster.pause_apiserver();
     let (reviews, refused) = (daypass.calls("create_token_review"), "daypass_http_requests_refused_total");
     let forged = forged();
-    runtime.block_on(reset_streams(&mut unknown, ROLES, &[("authorization", &forged)])).unwrap();
+    let _abandoning = runtime.block_on(async {
+        // Opened only now: a connection has ten seconds for its first request.
+        let mut unknown = stranger.http2(65_535).await.unwrap();
+        reset_streams(&mut unknown, ROLES, &[("authorization", &forged)]).await.unwrap();
+        unknown
+    });
     assert_eq!(daypass.metric(refused), 0.0, "abandoned requests made room");
     // More requests than Daypass handles concurrently.
     let answers = runtime.block_on(get_at_once(&mut known, STREAMS - 1, &token));
@@ -223,7 +229,7 @@ fn abandoned_requests_count_against_the_capacity() {
 
     cluster.resume_apiserver();
     eventually("the same connections are served", || {
-        let served = known.iter_mut().chain([&mut unknown]).map(|it| it.get(ROLES, &authorized));
+        let served = known.iter_mut().map(|it| it.get(ROLES, &authorized));
         let served = runtime.block_on(join_all(served));
         served.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200)).then_some(())
     });
@@ -231,9 +237,12 @@ fn abandoned_requests_count_against_the_capacity() {
 
 #[test]
 fn caller_without_rights_and_with_slow_bodies_leaves_places_for_others() {
-    let (cluster, daypass) = Cluster::shared();
+    let (cluster, _) = Cluster::shared();
+    // Its own: for a moment it has no place for anybody else's requests.
+    let daypass = &Daypass::start(cluster, &Launch::default());
     // Over this connection, which has authenticated, a request gets one of the places that all callers share.
-    daypass.owner.get("/members").expect(200);
+    let owner = daypass.owner.keeping_connections(&cluster.serving_certificate());
+    owner.get("/members").expect(200);
     let nobody = cluster.caller(daypass, &[], &[], None);
     let bearer = format!("Bearer {}", nobody.token());
     let stranger = Stranger::new(cluster, daypass);
@@ -253,7 +262,6 @@ fn caller_without_rights_and_with_slow_bodies_leaves_places_for_others() {
             }
             connection.settle().await.unwrap();
         }
-        let owner = daypass.owner.clone();
         let answers = tokio::task::spawn_blocking(move || {
             // Whose the requests are is known when they are authenticated. Until then they fill the places.
             eventually("what is beyond one caller's share is refused", || {

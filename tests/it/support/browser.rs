@@ -4,6 +4,7 @@ use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 
+use super::http::IDLE;
 use super::{Answer, Cluster, DEADLINE, Daypass, Http};
 
 /// A browser. It follows no redirects.
@@ -18,8 +19,8 @@ pub struct Browser {
 impl Browser {
     pub fn new(cluster: &Cluster, daypass: &Daypass) -> Self {
         let ca = reqwest::Certificate::from_pem(cluster.serving_certificate().as_bytes()).unwrap();
-        let client = Client::builder().tls_certs_only([ca]).timeout(DEADLINE).redirect(Policy::none());
-        Self { client: client.build().unwrap(), url: daypass.url.clone(), session: None }
+        let client = Client::builder().tls_certs_only([ca]).timeout(DEADLINE).pool_idle_timeout(IDLE);
+        Self { client: client.redirect(Policy::none()).build().unwrap(), url: daypass.url.clone(), session: None }
     }
 
     /// A browser in which somebody has signed in.

@@ -9,7 +9,7 @@ use daypass_local::{Process, RELEASE, free_port, guarded};
 use serde_json::Value;
 
 use super::cluster::{Cluster, kept_trail};
-use super::http::Http;
+use super::http::{Http, IDLE};
 use super::{DEADLINE, eventually};
 
 /// A running Daypass; killed when dropped.
@@ -199,7 +199,10 @@ impl Daypass {
 /// than a request.
 pub fn plain_client() -> &'static reqwest::blocking::Client {
     static CLIENT: OnceLock<reqwest::blocking::Client> = OnceLock::new();
-    CLIENT.get_or_init(|| reqwest::blocking::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap())
+    CLIENT.get_or_init(|| {
+        let client = reqwest::blocking::Client::builder().no_proxy().timeout(DEADLINE);
+        client.pool_idle_timeout(IDLE).build().unwrap()
+    })
 }
 
 /// Sends a signal to a child process that has not been waited for, so its id cannot be another's.

@@ -1,11 +1,24 @@
 //! The REST API's client.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::DEADLINE;
+
+/// How long a client uses an idle connection. It opens some that it never needs, which a server closes after ten
+/// seconds: a request sent just then is lost.
+pub const IDLE: Duration = Duration::from_secs(5);
+
+fn client(ca_pem: &str, idle: Option<Duration>) -> Client {
+    let certificate = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
+    // The timeout is longer than any request on a slow machine. HTTP/2 has tests of its own.
+    let client = Client::builder().tls_certs_only([certificate]).timeout(DEADLINE).pool_idle_timeout(idle);
+    client.http1_only().build().unwrap()
+}
 
 /// A client of one Daypass.
 #[derive(Clone)]
@@ -27,10 +40,12 @@ pub struct Answer {
 impl Http {
     /// For a data plane's base URL. Trusts only this certificate and sends no credentials.
     pub fn new(base: &str, ca_pem: &str) -> Self {
-        let certificate = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
-        // Longer than any request on a slow machine. HTTP/2 has tests of its own.
-        let client = Client::builder().tls_certs_only([certificate]).timeout(DEADLINE).http1_only().build().unwrap();
-        Self { client, base: base.to_owned(), token: None, basic: None }
+        Self { client: client(ca_pem, Some(IDLE)), base: base.to_owned(), token: None, basic: None }
+    }
+
+    /// The same client with new connections, which it keeps.
+    pub fn keeping_connections(&self, ca_pem: &str) -> Self {
+        Self { client: client(ca_pem, None), ..self.clone() }
     }
 
     pub fn with_token(&self, token: &str) -> Self {
@@ -43,7 +58,7 @@ impl Http {
 
     /// The same client with new connections.
     pub fn reconnected(&self, ca_pem: &str) -> Self {
-        Self { client: Self::new(&self.base, ca_pem).client, ..self.clone() }
+        Self { client: client(ca_pem, Some(IDLE)), ..self.clone() }
     }
 
     /// The data plane's URL.
