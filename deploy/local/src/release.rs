@@ -17,8 +17,8 @@ use crate::tools::Tools;
 /// The release's name, its namespace, and the name of its ServiceAccount.
 pub const RELEASE: &str = "daypass";
 
-/// The controller manager counts quotas within seconds after its start.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The controller manager counts quotas within seconds after its start, which takes long on a slow machine.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Daypass's chart.
 #[derive(Debug, Clone)]

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::support::{Answer, Cluster, DAYPASS, NewMember, Role, eventually};
 
-/// Sets the quota `team` in a role's namespace and waits until Kubernetes has counted it.
-fn limit(cluster: &Cluster, role: &Role, resource: &str, most: u8) {
+/// Sets the quota `team` in a role's namespace and waits until Kubernetes has counted so many.
+fn limit(cluster: &Cluster, role: &Role, resource: &str, most: u8, used: u8) {
     let quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team", "namespace": role.namespace},
         "spec": {"hard": {resource: most.to_string()}},
@@ -14,7 +14,7 @@ fn limit(cluster: &Cluster, role: &Role, resource: &str, most: u8) {
     eventually("the quota is counted", || {
         let quota = cluster.object(&role.namespace, "resourcequota", "team")?;
         let status = &quota["status"];
-        (status["hard"] == quota["spec"]["hard"] && status["used"][resource].is_string()).then_some(())
+        (status["hard"] == quota["spec"]["hard"] && status["used"][resource] == *used.to_string()).then_some(())
     });
 }
 
@@ -31,17 +31,17 @@ fn exceeded_foreign_quota_is_named() {
     let (cluster, daypass) = Cluster::shared();
     let role = cluster.reader();
     let member = NewMember::new(&daypass.owner, &role, 1);
-    limit(cluster, &role, "count/secrets", 0);
+    limit(cluster, &role, "count/secrets", 0, 0);
     assert_exceeded(&member.engineer.get(&member.path("/kubeconfig")), "count/secrets");
 
     // `default` and the member's.
     cluster.wait_default_account(&role.namespace);
-    limit(cluster, &role, "count/serviceaccounts", 2);
+    limit(cluster, &role, "count/serviceaccounts", 2, 2);
     let body = json!({"duration": 1, "roleId": role.id});
     assert_exceeded(&daypass.owner.post("/members", &body), "count/serviceaccounts");
     assert_eq!(cluster.names(&role.namespace, "members"), [member.name()], "nothing half done stays");
 
-    limit(cluster, &role, "count/members.daypass.dev", 1);
+    limit(cluster, &role, "count/members.daypass.dev", 1, 1);
     assert_exceeded(&daypass.owner.post("/members", &body), "count/members.daypass.dev");
 
     cluster.kubectl(&["delete", "resourcequota", "team", "-n", &role.namespace]);

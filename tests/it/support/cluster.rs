@@ -165,7 +165,7 @@ impl Cluster {
         self.chart.render(&self.plane, &values, &templates).unwrap()
     }
 
-    /// Waits until Daypass may work in a role's namespace.
+    /// Waits until members can be created in a role's namespace.
     pub fn wait_role(&self, id: &str) -> Role {
         let namespace = format!("daypass-{id}");
         self.wait_allowed(
@@ -174,6 +174,11 @@ impl Cluster {
             "members",
             Some(&namespace),
         );
+        // Until its quota is counted, the API server refuses every Member.
+        eventually("the quota is counted", || {
+            let quota = self.object(&namespace, "resourcequota", "daypass");
+            quota.is_none_or(|it| it["status"]["used"]["count/members.daypass.dev"].is_string()).then_some(())
+        });
         Role { namespace, id: id.to_owned() }
     }
 
