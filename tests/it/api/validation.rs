@@ -5,7 +5,7 @@ use reqwest::blocking::Body;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Cluster, Curl, Daypass, Http, NewMember, Role, time};
+use crate::support::{Answer, Cluster, Curl, Daypass, Http, NewMember, Role, eventually, time};
 
 /// Sends a raw body.
 fn send(client: &Http, method: &str, path: &str, body: impl Into<Body>) -> Answer {
@@ -306,8 +306,10 @@ fn change_past_the_hard_end_is_refused() {
 /// Five members whose names sort by creation.
 fn five(cluster: &Cluster, daypass: &Daypass, role: &Role) -> Vec<String> {
     (0..5).map(|n| format!("m{n}")).for_each(|name| cluster.apply_member(role, &name, &json!({"duration": "1h"})));
-    let all = daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json();
-    ids(&all)
+    eventually("all are listed", || {
+        let all = ids(&daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json());
+        (all.len() == 5).then_some(all)
+    })
 }
 
 fn ids(page: &Value) -> Vec<String> {

@@ -85,7 +85,7 @@ fn all_replicas_see_changes_by_kubectl() {
     let path = format!("/members/{}.outside", role.id);
     for replica in [first, second] {
         replica.owner.get(&path).expect(200);
-        assert_eq!(listed(replica, &role).len(), 1);
+        eventually("it is listed", || (listed(replica, &role).len() == 1).then_some(()));
     }
     println!("both knew the new Member {:?} after kubectl was done", made.elapsed());
     eventually("the member is active", || {
@@ -97,7 +97,7 @@ fn all_replicas_see_changes_by_kubectl() {
     let deleted = Instant::now();
     for replica in [first, second] {
         replica.owner.get(&path).problem(404, "DP_ERR_NOT_FOUND");
-        assert_eq!(listed(replica, &role).len(), 0);
+        eventually("it is listed no longer", || listed(replica, &role).is_empty().then_some(()));
     }
     println!("both knew of its deletion {:?} after kubectl was done", deleted.elapsed());
 }

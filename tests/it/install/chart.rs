@@ -215,7 +215,11 @@ fn crds_are_upgraded_with_the_chart_and_survive_uninstall() {
     assert_eq!(keep(&cluster)["metadata"]["uid"], id);
 
     // A new release adopts the CRD, restores this version, and removes it on uninstall with `crds.keep: false`.
-    eventually("the roles are gone", || cluster.object("", "namespace", "daypass-nodes-view").is_none().then_some(()));
+    eventually("the roles are gone", || {
+        let namespaces = cluster.list("", "namespace");
+        let is_left = |it: &Value| it["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm";
+        (!namespaces.iter().any(is_left)).then_some(())
+    });
     let mut values = cluster.values();
     values["crds"] = json!({"keep": false});
     cluster.upgrade(&values);

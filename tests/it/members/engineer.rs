@@ -60,8 +60,7 @@ fn member_sees_only_itself() {
     });
     assert!(its_role["rules"].as_array().unwrap().contains(&rule), "{its_role}");
     // The owner saw the same before it gave the role.
-    let roles = daypass.owner.get("/members/roles").expect(200).json();
-    let given = roles["items"].as_array().unwrap().iter().find(|item| item["id"] == role.id).unwrap();
+    let given = daypass.listed_role(&role.id);
     assert_eq!((&given["rules"], &given["namespaces"]), (&its_role["rules"], &its_role["namespaces"]));
     let left = me.as_object_mut().unwrap().remove("secondsLeft").unwrap().as_i64().unwrap();
     assert!((1..=3600).contains(&left), "{left}");

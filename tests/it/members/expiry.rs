@@ -68,8 +68,10 @@ fn member_works_until_exactly_its_end() {
         scope.spawn(|| check(&member.path(""), &daypass.owner, 404));
         scope.spawn(|| check(&member.path("/me"), &member.engineer, 401));
     });
-    let listed = daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json();
-    assert_eq!(listed["total"], 0);
+    eventually("it is listed no longer", || {
+        let listed = daypass.owner.get(&format!("/members?roleId={}", role.id)).expect(200).json();
+        (listed["total"] == 0).then_some(())
+    });
     daypass.owner.post(&member.path("/credentials"), &json!({})).problem(404, "DP_ERR_NOT_FOUND");
     daypass.owner.patch(&member.path(""), &json!({"duration": 4})).problem(404, "DP_ERR_NOT_FOUND");
     daypass.owner.delete(&member.path("")).problem(404, "DP_ERR_NOT_FOUND");

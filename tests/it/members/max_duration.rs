@@ -78,7 +78,13 @@ fn lowered_limit_shortens_nobody() {
     cluster.kubectl(&["annotate", "--overwrite", "namespace", &role.namespace, &format!("{ANNOTATION}=2h")]);
     shows(daypass, &role, 2 * 3600);
     // The wall's copy of the namespace follows a moment later.
-    eventually("the wall knows the new limit", || made(cluster, &role, "probe", "3h").map(drop));
+    let probe = json!({
+        "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
+        "metadata": {"name": "probe", "namespace": role.namespace}, "spec": {"duration": "3h"},
+    });
+    eventually("the wall knows the new limit", || {
+        (!cluster.try_apply(&["--dry-run=server"], &probe.to_string()).status.success()).then_some(())
+    });
     assert_eq!(daypass.owner.get(&path).expect(200).json()["durationSeconds"], 6 * 3600);
     assert_eq!(daypass.owner.patch(&path, &json!({"duration": 5})).expect(200).json()["durationSeconds"], 5 * 3600);
     daypass.owner.patch(&path, &json!({"duration": 6})).problem(400, "DP_ERR_VALIDATION");

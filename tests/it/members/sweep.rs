@@ -171,6 +171,7 @@ fn namespace_without_its_label_is_no_role() {
     label("daypass.dev/role-id-");
     let end = brief.end_in_seconds(cluster, &role, 1);
 
+    eventually("Daypass knows", || (daypass.owner.get(&member.path("")).status == 404).then_some(()));
     daypass.owner.get(&member.path("")).problem(404, "DP_ERR_NOT_FOUND");
     daypass.owner.post(&member.path("/credentials"), &json!({})).problem(404, "DP_ERR_NOT_FOUND");
     for path in ["/me", "/kubeconfig"] {
@@ -183,6 +184,7 @@ fn namespace_without_its_label_is_no_role() {
     wait_until(end);
 
     label(&format!("daypass.dev/role-id={}", role.id));
+    eventually("Daypass knows", || (daypass.owner.get(&member.path("")).status == 200).then_some(()));
     member.engineer.get(&member.path("/me")).expect(200);
     assert_eq!(daypass.owner.get(&member.path("")).expect(200).json()["status"], "ACTIVE");
     daypass.owner.get(&brief.path("")).problem(404, "DP_ERR_NOT_FOUND");

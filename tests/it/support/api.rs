@@ -51,6 +51,12 @@ impl Api {
         self.send(Method::PATCH, path, "application/merge-patch+json", body)
     }
 
+    /// Replaces an object by these bytes, which need not be UTF-8.
+    pub fn put(&self, path: &str, body: Vec<u8>) -> Answer {
+        let request = self.admin.put(format!("{}{path}", self.server)).header(CONTENT_TYPE, "application/json");
+        Answer::of(request.body(body))
+    }
+
     fn send(&self, method: Method, path: &str, content_type: &str, body: &Value) -> Answer {
         let request = || {
             let request = self.admin.request(method.clone(), format!("{}{path}", self.server));

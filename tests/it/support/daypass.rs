@@ -176,6 +176,15 @@ impl Daypass {
         bytes
     }
 
+    /// A role as its API lists it. A replica knows of a new one a moment after the API server.
+    #[track_caller]
+    pub fn listed_role(&self, id: &str) -> Value {
+        eventually(&format!("the role {id} is listed"), || {
+            let roles = self.owner.get("/members/roles").expect(200).json();
+            roles["items"].as_array().unwrap().iter().find(|role| role["id"] == id).cloned()
+        })
+    }
+
     /// All metrics, as text.
     pub fn metrics(&self) -> String {
         plain_client().get(format!("{}/metrics", self.admin_url)).send().unwrap().text().unwrap()

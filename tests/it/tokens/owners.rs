@@ -76,6 +76,7 @@ fn token_ends_with_its_service_account() {
     }
     // The new account is another owner and has none of the old tokens.
     let anew = daypass.owner.with_token(&cluster.token("default", &name, "daypass"));
+    eventually("the API server knows the new account", || (anew.get("/self").status == 200).then_some(()));
     assert_eq!(anew.token_ids(""), [""; 0]);
     anew.get(&pat.path()).problem(404, "DP_ERR_NOT_FOUND");
     anew.delete(&pat.path()).problem(404, "DP_ERR_NOT_FOUND");

@@ -182,7 +182,9 @@ fn session_of_a_caller_ends_with_its_service_account() {
     assert_ended(&session, "/self");
     cluster.kubectl(&["create", "serviceaccount", &name, "-n", "default"]);
     assert_ended(&session, "/self");
-    let anew = AccessToken::session_of(&daypass.owner.with_token(&cluster.token("default", &name, "daypass")));
+    let again = daypass.owner.with_token(&cluster.token("default", &name, "daypass"));
+    eventually("the API server knows the new account", || (again.get("/self").status == 200).then_some(()));
+    let anew = AccessToken::session_of(&again);
     anew.http.get("/self").expect(200);
     cluster.wait_token_gone(&session);
     anew.http.get("/self").expect(200);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{NewMember, WallTest, attack, legit};
+use crate::support::{NewMember, WallTest, attack, eventually, legit};
 
 /// Not without the right to manage roles.
 const MANAGE: (&str, &str) =
@@ -171,9 +171,10 @@ fn gitops_controller_needs_the_right_to_manage_roles() {
     let applied = cluster.try_apply(&["--as=gitops"], &manifests);
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     let role = cluster.wait_role("from-gitops");
-    let listed = daypass.owner.get("/members/roles").expect(200).json();
-    let found = listed["items"].as_array().unwrap().iter().find(|role| role["id"] == "from-gitops").unwrap();
-    assert_eq!((&found["name"], &found["contained"]), (&"Role from-gitops".into(), &true.into()), "{found}");
+    let found = eventually("its rights are known", || {
+        Some(daypass.listed_role("from-gitops")).filter(|role| role["contained"] == true)
+    });
+    assert_eq!(found["name"], "Role from-gitops");
     let kubeconfig = NewMember::new(&daypass.owner, &role, 1).kubeconfig(cluster);
     assert!(cluster.kubectl_with(&kubeconfig.file, &["get", "configmaps", "-A"]).status.success());
 }
