@@ -6,7 +6,7 @@ use reqwest::header::ORIGIN;
 use serde_json::json;
 
 use crate::support::tokens::{AccessToken, SCOPES, forged};
-use crate::support::{Answer, Browser, Cluster, Daypass, NewMember, Role, eventually};
+use crate::support::{Answer, Browser, Call, Cluster, Daypass, Http, NewMember, Role, eventually};
 
 /// Whom a route is for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -273,27 +273,32 @@ fn member_of_another_role_is_as_unknown_as_one_that_does_not_exist() {
 fn page_costs_no_more_calls_than_its_twins() {
     let case = Case::new();
     let (owner, engineer) = (case.owner(), case.engineer());
+    // What Daypass remembers for some seconds, the page may pay for and its twins not, or the other way round: the
+    // state of the walls, and the issuer of the tokens.
+    let is_remembered = |call: &Call| {
+        let kinds = ["validatingadmissionpolic", "dry run", "selfsubjectreviews", "openid-configuration"];
+        kinds.iter().any(|kind| call.label().contains(kind))
+    };
     let calls = |answer: Answer| {
         assert!([200, 201].contains(&answer.status), "{}", answer.text);
-        case.cluster.calls_of(&answer).len()
+        case.cluster.calls_of(&answer).iter().filter(|call| !is_remembered(call)).count()
     };
     let (rest, member) = (owner.rest(case.daypass), &case.member);
     let me = engineer.rest(case.daypass);
     let own_role = format!("/self?roleId={}", case.role.id);
-    let twins: [(&str, &Browser, Vec<Answer>); 5] = [
-        ("/members", &owner, vec![rest.get("/members"), rest.get("/self")]),
-        ("/grant", &owner, vec![rest.get("/members/roles"), rest.get("/self")]),
-        (
-            "/members/{id}",
-            &owner,
-            vec![rest.get(&member.path("")), rest.get(&member.path("/kubeconfigs")), rest.get(&own_role)],
-        ),
-        ("/tokens", &owner, vec![rest.get("/tokens"), rest.get("/self")]),
-        ("/me", &engineer, vec![me.get(&member.path("/me")), me.get(&member.path("/kubeconfigs"))]),
+    let (own, kubeconfigs) = (member.path(""), member.path("/kubeconfigs"));
+    let own_page = member.path("/me");
+    let twins: [(&str, &Browser, &Http, &[&str]); 5] = [
+        ("/members", &owner, &rest, &["/members", "/self"]),
+        ("/grant", &owner, &rest, &["/members/roles", "/self"]),
+        ("/members/{id}", &owner, &rest, &[&own, &kubeconfigs, &own_role]),
+        ("/tokens", &owner, &rest, &["/tokens", "/self"]),
+        ("/me", &engineer, &me, &[&own_page, &kubeconfigs]),
     ];
-    for (route, browser, twins) in twins {
+    for (route, browser, client, twins) in twins {
+        // The page first: other tests create roles meanwhile, and some pages ask about each.
         let page = calls(browser.get(&case.path(route)));
-        let together: usize = twins.into_iter().map(calls).sum();
+        let together: usize = twins.iter().map(|twin| calls(client.get(twin))).sum();
         assert!(page <= together, "{route}: {page} calls, its twins {together}");
     }
 }

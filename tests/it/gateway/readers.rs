@@ -58,7 +58,8 @@ fn answers_that_are_taken_byte_by_byte_keep_their_places() {
     assert_eq!(get().status(), 429);
     daypass.owner.delete(&guest.member.path("")).expect(204);
     runtime.block_on(connection.ended());
-    assert!(daypass.metric("daypass_gateway_overdue_seconds") < 10.0);
+    // A connection that nobody reads from would be cut after 30 s.
+    assert!(daypass.metric("daypass_gateway_overdue_seconds") < 25.0);
 }
 
 #[test]
@@ -118,31 +119,24 @@ fn request_whose_body_never_ends_is_cut() {
 #[test]
 fn places_of_answers_that_nobody_reads_are_given_to_others() {
     let (runtime, gateways) = (Runtime::new().unwrap(), Gateways::shared());
-    let args = ["--kubeconfig-mode=gateway", "--gateway-requests=2", "--gateway-audit=all"];
+    let args = ["--kubeconfig-mode=gateway", "--gateway-requests=1", "--gateway-audit=all"];
     let daypass = Daypass::with_args(gateways.cluster, &args);
     let role = gateways.role();
-    let guests = [gateways.member(&role), gateways.member(&role)];
-    let stranger = Stranger::new(gateways.cluster, &daypass);
-    let mut connections = guests.each_ref().map(|guest| {
-        let mut connection = runtime.block_on(stranger.http2(1)).unwrap();
-        let authorization = bearer(guest);
-        let path = "/dp-1/gateway/api/v1";
-        let answer = runtime.block_on(connection.get(path, &[("authorization", &authorization)])).unwrap();
-        assert_eq!(answer.status(), 200);
-        (connection, answer)
-    });
+    let guest = gateways.member(&role);
+    let mut connection = runtime.block_on(Stranger::new(gateways.cluster, &daypass).http2(1)).unwrap();
+    let authorization = bearer(&guest);
+    let path = "/dp-1/gateway/api/v1";
+    let held = runtime.block_on(connection.get(path, &[("authorization", &authorization)])).unwrap();
+    assert_eq!(held.status(), 200);
     let other = at(&gateways.member(&role), &daypass, gateways.cluster);
     let list = "/api/v1/namespaces/default/configmaps";
     refused(&other.get(list), 429, "too many requests are open");
     eventually("there is a place", || (other.get(list).status == 200).then_some(()));
-    for (connection, _) in &mut connections {
-        runtime.block_on(connection.ended());
-    }
-    for guest in guests {
-        let events = daypass.audit(&guest.member.id);
-        let cut = events.iter().find(|event| event["event"] == "REQUEST_FORWARDED").expect("its end is recorded");
-        assert_eq!(cut["reason"], "UNREAD", "{cut}");
-    }
+    runtime.block_on(connection.ended());
+    let cut = eventually("its end is recorded", || {
+        daypass.audit(&guest.member.id).into_iter().find(|event| event["event"] == "REQUEST_FORWARDED")
+    });
+    assert_eq!(cut["reason"], "UNREAD", "{cut}");
 }
 
 #[test]

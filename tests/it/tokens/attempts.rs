@@ -99,7 +99,9 @@ fn flood_of_wrong_tokens_makes_no_calls_and_one_audit_line() {
         }
     }
     if start.elapsed().as_secs() < 60 {
-        assert_eq!(daypass.calls("create_token_review"), before);
+        // Once it has been refused for ten seconds, the same credential is reviewed again.
+        let most = (start.elapsed().as_secs() / 10) as f64;
+        assert!(daypass.calls("create_token_review") - before <= most);
         let events = daypass.audit_events();
         let reasons: Vec<&Value> =
             events.iter().filter(|it| it["event"] == "AUTH_FAILED").map(|it| &it["reason"]).collect();

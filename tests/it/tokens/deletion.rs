@@ -54,7 +54,7 @@ fn kubectl_deletion_is_audited_once() {
     let make = || AccessToken::new(&caller, &SCOPES);
     let (deleted, in_foreground, signed_in, reused) = (make(), make(), make(), make());
     let (revoked_here, revoked_there) = (make(), make());
-    let end = (now() + TimeDelta::seconds(10)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let end = (now() + TimeDelta::seconds(30)).to_rfc3339_opts(SecondsFormat::Secs, true);
     let expired = AccessToken::requested(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     let its_sessions = [deleted.sign_in(), in_foreground.sign_in(), revoked_here.sign_in()];
     let (session, signed_out) = (signed_in.sign_in(), signed_in.sign_in());
@@ -81,7 +81,9 @@ fn kubectl_deletion_is_audited_once() {
     assert_ended_once(&both, &reused, "TOKEN_REUSED", "ANONYMOUS");
     assert_ended_once(&both, &expired, "TOKEN_EXPIRED", "DAYPASS");
     for session in &its_sessions {
-        assert_eq!(ends(&both, session), [], "the session ended with its token");
+        // It ended with its token. Kubernetes deletes it, or the leader's sweep is faster and says so.
+        let ends = ends(&both, session);
+        assert!(ends.is_empty() || ends == [(json!("SESSION_ENDED"), json!("DAYPASS"))], "{ends:?}");
     }
     signed_in.http.get("/tokens/self").expect(200);
     let event =

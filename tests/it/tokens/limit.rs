@@ -15,9 +15,13 @@ fn ask(client: &Http) -> crate::support::Answer {
     client.post("/tokens", &json!({"name": "n", "expiresInDays": 1, "scopes": ["tokens:read"]}))
 }
 
-/// Asks both replicas for tokens concurrently. Returns how many were created; all others must be refused.
+/// Asks both replicas for tokens concurrently. Returns how many more there are then; all others must be refused.
 fn make(count: usize, threads: usize, replicas: [&Http; 2]) -> usize {
-    let (next, made) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let total = || {
+        let total = &replicas[0].get("/tokens").expect(200).json()["total"];
+        usize::try_from(total.as_u64().unwrap()).unwrap()
+    };
+    let (before, next) = (total(), AtomicUsize::new(0));
     concurrently(threads, |_| {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -26,12 +30,13 @@ fn make(count: usize, threads: usize, replicas: [&Http; 2]) -> usize {
             }
             let answer = ask(replicas[n % 2]);
             match answer.status {
-                201 => drop(made.fetch_add(1, Ordering::Relaxed)),
+                // On a slow machine, some get a 503. Their token may be there or not.
+                201 | 503 => {}
                 _ => drop(answer.problem(409, "DP_ERR_TOO_MANY_TOKENS")),
             }
         }
     });
-    made.into_inner()
+    total() - before
 }
 
 #[test]
@@ -76,7 +81,7 @@ fn ended_token_frees_its_place_and_is_audited() {
     let single = replica(cluster, 1);
     let caller = cluster.generator(&single);
     let end =
-        time(&json!((now() + chrono::TimeDelta::seconds(10)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
+        time(&json!((now() + chrono::TimeDelta::seconds(30)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
     let first = AccessToken::requested(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     wait_until(end);
     // Whether or not it is swept yet.
