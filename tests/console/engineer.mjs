@@ -94,7 +94,7 @@ await run({
     const over = page.getByText('Your access has ended. Ask whoever granted it');
     const button = page.getByRole('button', { name: 'Download kubeconfig' });
     assert.ok(await button.isVisible() && !(await over.isVisible()));
-    const end = Date.parse(await ask('end member', { id: member.id, seconds: 40 }));
+    const end = Date.parse(await ask('end member', { id: member.id, seconds: 55 }));
     await eventually('the page shows the new end', async () => {
       await page.reload();
       const shown = await page.locator('[data-announce]').getAttribute('data-ends');

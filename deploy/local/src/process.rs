@@ -209,7 +209,7 @@ mod tests {
         let mut command = guarded(Path::new("sh"));
         command.args(["-c", "echo bind: address already in use >&2; exit 3"]);
         let mut process = Process::start("sh", command, &log, None)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         let error = loop {
             if let Err(error) = process.ensure_alive() {
                 break error.to_string();
@@ -230,7 +230,7 @@ mod tests {
         let mut command = guarded(Path::new("sh"));
         command.args(["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
         let mut process = Process::start("sh", command, &log, None)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !read_from(&log, 0).contains("ready") {
             assert!(Instant::now() < deadline, "sh did not start");
             thread::sleep(POLL);

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use daypass_local::{Component, ControlPlane, Options, Shutdown, Tools, holder};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+/// Longer than a control plane takes on a slow machine, with others beside it.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 #[test]
 fn two_control_planes_run_side_by_side() -> Result<()> {
@@ -26,7 +27,7 @@ fn two_control_planes_run_side_by_side() -> Result<()> {
         succeeds(one.kubectl().args(["get", "-n", "guests", "serviceaccount/default", "configmap/kube-root-ca.crt"]))
     })?;
     assert!(succeeds(one.kubectl().args(["create", "token", "default", "-n", "guests"])));
-    assert!(succeeds(one.kubectl().args(["delete", "namespace", "guests", "--timeout=30s"])));
+    assert!(succeeds(one.kubectl().args(["delete", "namespace", "guests", "--timeout=300s"])));
     assert!(fs::read_to_string(one.audit_log())?.contains("\"resource\":\"namespaces\""));
     one.stop()?;
     assert!(succeeds(other.kubectl().args(["get", "--raw=/readyz"])), "the other control plane still runs");

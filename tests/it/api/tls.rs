@@ -7,7 +7,7 @@ use std::path::Path;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Daypass, Launch, eventually};
+use crate::support::{Cluster, DEADLINE, Daypass, Launch, eventually};
 
 const EXPIRY: &str = "daypass_certificate_expiry_timestamp_seconds";
 
@@ -39,7 +39,7 @@ fn end_of(year: i32) -> f64 {
 /// Whether a client that trusts this certificate can connect.
 fn serves_with(daypass: &Daypass, certificate: &str) -> bool {
     let trusted = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
-    let client = Client::builder().tls_certs_only([trusted]).build().unwrap();
+    let client = Client::builder().tls_certs_only([trusted]).timeout(DEADLINE).build().unwrap();
     client.get(format!("{}/openapi.json", daypass.url)).send().is_ok_and(|answer| answer.status().is_success())
 }
 

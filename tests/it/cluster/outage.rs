@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::{
     Answer, Cluster, Daypass, Fault, Http, Kubeconfig, Launch, Leftovers, NewMember, Proxy, Role, eventually, leaders,
-    replica, wait_until,
+    plain_client, replica, wait_until,
 };
 
 const ALL: Leftovers = Leftovers { member: true, account: true, secrets: 1 };
@@ -164,7 +164,12 @@ fn due_work_is_done_after_api_server_outage() {
     let mut late = Daypass::start(&cluster, &Launch { impatient: true, ..replica("b") });
     eventually("Daypass is not ready", || (daypass.probe("/readyz").0 == 503).then_some(()));
     assert_eq!(daypass.probe("/livez").0, 200, "a restart would not help");
-    assert!(late.probe("/readyz") == (503, "the Kubernetes API has not answered yet".to_owned()) && late.is_alive());
+    eventually("the late one says why it is not ready", || {
+        assert!(late.is_alive());
+        // It may not listen yet.
+        let answer = plain_client().get(format!("{}/readyz", late.admin_url)).send().ok()?;
+        (answer.status() == 503 && answer.text().ok()? == "the Kubernetes API has not answered yet").then_some(())
+    });
 
     cluster.plane.start_component(Component::ApiServer).unwrap();
     daypass.wait_ready();

@@ -106,7 +106,7 @@ fn leader_makes_no_call_about_what_requests_do() {
     // A sweep that reads a member while a request changes it would have the leader look at it.
     let sweeps = daypass.metric("daypass_sweeps_total");
     eventually("a sweep has just ended", || (daypass.metric("daypass_sweeps_total") > sweeps).then_some(()));
-    let extended = NewMember::applied(cluster, daypass, &role, "extended", &json!({"duration": "20s"}));
+    let extended = NewMember::applied(cluster, daypass, &role, "extended", &json!({"duration": "60s"}));
     let start = now();
     let old_end = time(&extended.body["expiresAt"]);
     daypass.owner.patch(&extended.path(""), &json!({"duration": 1})).expect(200);

@@ -17,7 +17,7 @@ use std::process::Stdio;
 use daypass_local::guarded;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Daypass, Http, Role};
+use crate::support::{Cluster, DEADLINE, Daypass, Http, Role};
 pub(crate) use deeds::Deeds;
 
 /// The rights of an owner in one role.
@@ -64,7 +64,7 @@ pub(crate) fn run(script: &str, context: &Value, deeds: &Deeds<'_>) {
     let errors = folder.join("stderr");
     let mut command = guarded(&tools.join("node"));
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console").join(script));
-    command.env("CONSOLE_TOOLS", &tools).env("HOME", &folder);
+    command.env("CONSOLE_TOOLS", &tools).env("HOME", &folder).env("DEADLINE", DEADLINE.as_millis().to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
     let mut node = command.spawn().unwrap();
     let mut input = node.stdin.take().unwrap();

@@ -55,7 +55,7 @@ fn members_end_on_time_after_the_leader_is_killed() {
     let kubeconfig = members[0].kubeconfig(&cluster);
 
     // Both end after the leader is killed and before the other replica may take the freshly renewed Lease.
-    let ends = [members[0].end_in_seconds(&cluster, &role, 20), members[1].end_in_seconds(&cluster, &role, 22)];
+    let ends = [members[0].end_in_seconds(&cluster, &role, 30), members[1].end_in_seconds(&cluster, &role, 32)];
     let renewed = || cluster.object("daypass", "lease", "daypass").unwrap()["spec"]["renewTime"].clone();
     let killed = std::thread::scope(|scope| {
         for (member, end) in members.iter().zip(ends) {

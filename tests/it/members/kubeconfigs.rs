@@ -5,10 +5,10 @@ use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Kubeconfig, NewMember, eventually, time};
+use crate::support::{Cluster, Kubeconfig, NewMember, eventually, time, wait_until};
 
 /// The end of its token.
 fn end(kubeconfig: &Kubeconfig) -> DateTime<Utc> {
@@ -216,6 +216,10 @@ fn kubeconfig_without_its_secret_is_no_longer_listed() {
     // The next one takes another slot: the record still holds this one.
     let three = member.kubeconfig(cluster);
     assert_eq!(three.claims["kubernetes.io"]["secret"]["name"], format!("{}.2", member.name()));
+    // It may be of a Secret that is still being created.
+    let records = cluster.object(&role.namespace, "member", member.name()).unwrap()["status"]["kubeconfigs"].clone();
+    let first = records.as_array().unwrap().iter().find(|record| record["slot"] == 0).unwrap();
+    wait_until(time(&first["issuedAt"]) + TimeDelta::minutes(2));
     eventually("the sweep has taken the record out", || {
         (member.listed(&daypass.owner) == [two.jti(), three.jti()]).then_some(())
     });

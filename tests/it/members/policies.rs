@@ -181,12 +181,14 @@ fn member_ends_on_time_although_its_writes_are_refused() {
     let (cluster, daypass) = Cluster::shared();
     let role = cluster.reader();
     let policies = refuse_in(cluster, &role, &[CREATE_ACCOUNT, UPDATE_STATUS]);
-    cluster.apply_member(&role, "refused", &json!({"duration": "5s"}));
+    cluster.apply_member(&role, "refused", &json!({"duration": "1h"}));
     eventually("the log names the policy", || {
         let log = daypass.log();
         let mut lines = log.lines().filter(|line| line.contains("could not be reconciled"));
         lines.any(|line| line.contains(&policies.of(0))).then_some(())
     });
+    // Only writes of its status are refused.
+    cluster.patch(&role.namespace, "member", "refused", &json!({"spec": {"duration": "1s"}}));
     cluster.wait_gone(&role, "refused");
     daypass.wait_event(&format!("{}.refused", role.id), "EXPIRED");
 }

@@ -47,7 +47,8 @@ fn session_belongs_to_the_person_and_not_to_the_name() {
 #[test]
 fn session_ends_with_the_settings_of_its_issuer() {
     let sso = Sso::shared();
-    let session = AccessToken::session_of(&sso.person(&json!({"sub": "page-issuer"})));
+    let session =
+        AccessToken::session_of(&sso.person(&json!({"sub": "page-issuer", "exp": now().timestamp() + 7200})));
     let with = |settings: Value, more: &[&str]| sso.daypass(&[settings], more);
     session.at(&with(sso.provider.settings(&json!({})), &[])).get("/self").expect(200);
     let another = OpenIdProvider::start();

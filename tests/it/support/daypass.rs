@@ -72,6 +72,8 @@ impl Daypass {
         command.env("DAYPASS_MAX_SWEEP_INTERVAL_SECONDS", "30");
         // So that tests/granted.rs knows every request that a gateway has forwarded.
         command.env("DAYPASS_GATEWAY_AUDIT", "all");
+        // A slow machine is no API server that is gone.
+        command.env("DAYPASS_GATEWAY_MAX_STALENESS_SECONDS", "60");
         command.env("RUST_LOG", launch.log.as_deref().unwrap_or("daypass=debug,info"));
         command.args(["serve", "--namespace", RELEASE]);
         if !launch.args.iter().any(|arg| arg.starts_with("--data-plane-id")) {

@@ -63,7 +63,7 @@ impl<'a> ForeignPolicies<'a> {
             .map(|(n, (condition, url, ca))| {
                 json!({
                     "name": format!("{name}-{n}.example.com"), "admissionReviewVersions": ["v1"],
-                    "sideEffects": "None", "failurePolicy": "Fail", "timeoutSeconds": 5,
+                    "sideEffects": "None", "failurePolicy": "Fail", "timeoutSeconds": 30,
                     "clientConfig": {"url": url, "caBundle": ca}, "rules": rules(writes),
                     "matchConditions": conditions(&format!("{name}-{n}"), &condition),
                 })

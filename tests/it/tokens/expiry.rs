@@ -76,7 +76,7 @@ fn expired_token_is_refused_unlisted_and_deleted() {
     let other = Daypass::second();
     let caller = cluster.generator(daypass);
     let there = other.owner.with_token(caller.token());
-    let end = text(now() + TimeDelta::seconds(10));
+    let end = text(now() + TimeDelta::seconds(30));
     let short = AccessToken::requested(&caller, &json!({"name": "n", "scopes": SCOPES, "expiresAt": end}));
     // This one is known to work until then.
     let used = AccessToken::new(&caller, &SCOPES);

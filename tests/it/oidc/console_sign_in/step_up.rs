@@ -134,9 +134,9 @@ fn earlier_sign_in_confirms_nothing() {
     let begun = browser.ask("silent");
     let callback = browser.authorize(&silent(&begun.link), "berta");
     browser.assert_refused(&callback, 401, "did not confirm this sign-in");
-    // Nor if the cookie says that it began ten minutes ago.
+    // Nor if the cookie says that it began five minutes ago.
     let begun = browser.ask("silent");
-    browser.change_login("began", |began| json!(began.as_i64().unwrap() - 590_000));
+    browser.change_login("began", |began| json!(began.as_i64().unwrap() - 300_000));
     let callback = browser.authorize(&silent(&begun.link), "berta");
     browser.assert_refused(&callback, 401, "did not confirm this sign-in");
     assert!(browser.tokens().is_empty());
@@ -144,7 +144,7 @@ fn earlier_sign_in_confirms_nothing() {
     // Neither does the sign-in that has confirmed something else.
     browser.make("first", "berta").expect(201);
     let begun = browser.ask("second");
-    browser.change_login("began", |began| json!(began.as_i64().unwrap() - 590_000));
+    browser.change_login("began", |began| json!(began.as_i64().unwrap() - 300_000));
     let callback = browser.authorize(&silent(&begun.link), "berta");
     browser.assert_refused(&callback, 401, "did not confirm this sign-in");
     assert_eq!(browser.tokens(), ["first"]);
