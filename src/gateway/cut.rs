@@ -89,5 +89,5 @@ pub(super) fn status(why: Why) -> Status {
         Why::Stale | Why::Restarting => StatusCode::SERVICE_UNAVAILABLE,
         Why::Unread => StatusCode::TOO_MANY_REQUESTS,
     };
-    Status::new(code, why.to_string())
+    Status::new(code, format!("{why}{}", why.advice()))
 }

@@ -52,6 +52,11 @@ impl Exchange {
         Arc::new(exchange)
     }
 
+    /// Whether it may change something, by its verb.
+    pub(super) fn is_write(&self) -> bool {
+        self.info.is_write()
+    }
+
     /// Counts bytes from the client.
     pub(super) fn received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);

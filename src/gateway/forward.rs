@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::body::{AnswerBody, Piece, Source};
 use super::cut::Ending;
 use super::exchange::Exchange;
+use super::failure::NoAnswer;
 use super::pieces::{Next, Pieces};
 use super::registry::{OnCut, Why};
 use super::upstream::{Driver, Upstream};
@@ -52,11 +53,15 @@ impl Forward {
     /// Sends the request and passes the answer on. What does not come with its head is left to a task. Dropping this
     /// before the head has come cancels the request.
     pub(super) async fn run(self, request: Request<Body>, tasks: &TaskTracker) -> Result<Response, Failure> {
-        let (head, driver) = tokio::select! {
-            biased;
-            why = self.exchange.open.cut() => return Err(Failure::Cut(why)),
-            head = self.send(request) => head?,
+        let may_change = self.exchange.is_write();
+        let sent = async {
+            let sending = self.upstream.send(request);
+            match self.exchange.kind.is_stream() {
+                true => sending.await,
+                false => timeout(HEAD, sending).await.map_err(|_| NoAnswer::TooSlow)?,
+            }
         };
+        let (head, driver) = self.answered(sent, may_change).await?;
         // Nobody has asked for another protocol.
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::NotUpgraded);
@@ -112,12 +117,21 @@ impl Forward {
         response
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<(http::Response<Incoming>, Option<Driver>), Failure> {
-        let sending = self.upstream.send(request);
-        match self.exchange.kind.is_stream() {
-            true => sending.await,
-            false => timeout(HEAD, sending).await.map_err(|_| Failure::TooSlow)?,
+    /// The head of the answer to what is sent, unless the request is cut before it has come.
+    pub(super) async fn answered<T>(
+        &self,
+        sent: impl Future<Output = Result<T, NoAnswer>>,
+        may_change: bool,
+    ) -> Result<T, Failure> {
+        if let Some(why) = self.exchange.open.why() {
+            return Err(Failure::Cut(why));
         }
+        let answered = tokio::select! {
+            biased;
+            why = self.exchange.open.cut() => Err(NoAnswer::Cut(why)),
+            answered = sent => answered,
+        };
+        answered.map_err(|none| Failure::NoAnswer { none, may_change })
     }
 
     /// Passes on until the answer ends, the client is gone or the answer is cut. Returns why it is cut.

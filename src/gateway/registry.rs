@@ -27,13 +27,13 @@ pub(super) enum Why {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// This replica no longer hears from the API server.
-    #[error("Daypass cannot tell whether this membership is still in force; try again")]
+    #[error("Daypass cannot tell whether this membership is still in force")]
     Stale,
     /// This replica stops.
-    #[error("this replica of Daypass restarts; try again")]
+    #[error("this replica of Daypass restarts")]
     Restarting,
     /// Its client takes nothing, and others need its place.
-    #[error("Daypass needs the place of an answer that nobody reads; try again")]
+    #[error("Daypass needs the place of an answer that nobody reads")]
     Unread,
 }
 
@@ -45,6 +45,11 @@ impl Why {
     /// Whether nothing more may be passed on. A replica that stops takes no right from anybody.
     pub(super) fn is_at_once(self) -> bool {
         self != Self::Restarting
+    }
+
+    /// What the user should do.
+    pub(super) fn advice(self) -> &'static str {
+        if matches!(self, Self::Refused(_)) { "" } else { "; try again" }
     }
 
     /// Its name in metrics and in the audit trail.

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::Failure;
 use super::cut::{frames, status};
 use super::exchange::Exchange;
+use super::failure::NoAnswer;
 use super::forward::{Forward, GRACE, HEAD};
 use super::frames::Frames;
 use super::headers::{self, Upgrade};
@@ -36,12 +37,9 @@ impl Forward {
         (asked, client): (Upgrade, OnUpgrade),
         tasks: &TaskTracker,
     ) -> Result<Response, Failure> {
-        let sent = timeout(HEAD, self.upstream.send_alone(request));
-        let (answer, driver) = tokio::select! {
-            biased;
-            why = self.exchange.open.cut() => return Err(Failure::Cut(why)),
-            answer = sent => answer.map_err(|_| Failure::TooSlow)??,
-        };
+        let sent = async { timeout(HEAD, self.upstream.send_alone(request)).await.map_err(|_| NoAnswer::TooSlow)? };
+        // A command changes something, though exec over WebSocket is a GET.
+        let (answer, driver) = self.answered(sent, true).await?;
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => {}
             // kubectl then tries SPDY, and shows what this says.

@@ -10,9 +10,9 @@ use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::ConfigExt as _;
@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _, service_fn};
 
-use super::Failure;
+use super::failure::NoAnswer;
 
 /// How long connecting may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -89,11 +89,14 @@ impl Upstream {
     /// server does not read it, only closing the connection ends it.
     ///
     /// The library repeats a request only if none of it has been sent, because its connection has just been closed.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Option<Driver>), Failure> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Option<Driver>), NoAnswer> {
         let is_small = request.body().size_hint().upper().is_some_and(|size| size <= POOLED_BODY);
         if is_small {
             let answer = self.client.request(request).await;
-            return Ok((answer.map_err(|error| no_answer(&error, !error.is_connect()))?, None));
+            let is_unsent = |error: &legacy::Error| {
+                error.is_connect() || error.source().and_then(|it| it.downcast_ref()).is_some_and(is_unsent)
+            };
+            return Ok((answer.map_err(|error| no_answer(&error, is_unsent(&error)))?, None));
         }
         let (answer, driver) = self.send_alone(request).await?;
         Ok((answer, Some(driver)))
@@ -103,22 +106,26 @@ impl Upstream {
     pub(super) async fn send_alone(
         &self,
         mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Driver), Failure> {
-        let wire =
-            self.dial.clone().oneshot(request.uri().clone()).await.map_err(|error| no_answer(&*error, false))?;
+    ) -> Result<(Response<Incoming>, Driver), NoAnswer> {
+        let wire = self.dial.clone().oneshot(request.uri().clone()).await.map_err(|error| no_answer(&*error, true))?;
         let connected = http1::Builder::new().max_buf_size(BUFFER).handshake(wire).await;
-        let (mut sender, connection) = connected.map_err(|error| no_answer(&error, false))?;
+        let (mut sender, connection) = connected.map_err(|error| no_answer(&error, true))?;
         let driver = Driver(self.tasks.spawn(connection.with_upgrades()).abort_handle());
         // The target of a request to an origin server is its path (RFC 9112, section 3.2.1).
         *request.uri_mut() = request.uri().path_and_query().map_or_else(Uri::default, |target| target.clone().into());
         let answer = sender.send_request(request).await;
-        Ok((answer.map_err(|error| no_answer(&error, true))?, driver))
+        Ok((answer.map_err(|error| no_answer(&error, is_unsent(&error)))?, driver))
     }
 }
 
-fn no_answer(error: &(dyn Error + 'static), may_be_sent: bool) -> Failure {
-    tracing::debug!(error, may_be_sent, "could not forward a request");
-    if may_be_sent { Failure::BrokenOff } else { Failure::Unreachable }
+fn no_answer(error: &(dyn Error + 'static), is_unsent: bool) -> NoAnswer {
+    tracing::debug!(error, is_unsent, "could not forward a request");
+    if is_unsent { NoAnswer::Unreachable } else { NoAnswer::BrokenOff }
+}
+
+/// Whether the connection ended before the library had begun to write the request.
+fn is_unsent(error: &hyper::Error) -> bool {
+    error.is_canceled() || error.is_closed()
 }
 
 /// The connector of kube, for each kind of proxy that kube knows.

@@ -97,11 +97,11 @@ fn daypass_that_slept_over_an_expiry_lets_nothing_through() {
     assert_eq!(api.get("/api/v1/namespaces/default/configmaps").status, 401);
 }
 
-/// A replica behind a proxy. It goes on for a minute without hearing from the API server.
+/// A replica behind a proxy. It goes on for a minute without hearing from the API server, unless `args` say otherwise.
 fn behind_a_proxy(args: &[&str]) -> (Proxy, Daypass) {
     let cluster = Gateways::shared().cluster;
     let proxy = Proxy::start(cluster);
-    let args = [&["--kubeconfig-mode=gateway", "--gateway-max-staleness-seconds=60"], args].concat();
+    let args = [&["--kubeconfig-mode=gateway"], args].concat();
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     let kubeconfig = Some(proxy.kubeconfig.clone());
     let daypass = Daypass::start(cluster, &Launch { kubeconfig, args, ..Launch::default() });
@@ -252,8 +252,11 @@ fn request_is_not_sent_again_when_its_connection_breaks() {
         api.get(LIST).expect(200);
         proxy.plan_of(Fault::BreakOff, 1, call);
         let answer = ask().expect(502).json();
-        assert!(answer["message"].as_str().unwrap().contains("a change may have been made"), "{answer}");
-        assert_eq!(proxy.made().iter().filter(|made| made.starts_with(call)).count(), 1, "{:?}", proxy.made());
+        let is_read = call.starts_with("GET ");
+        let advice = if is_read { "try again" } else { "a change may have been made" };
+        assert!(answer["message"].as_str().unwrap().ends_with(&format!("had answered; {advice}")), "{answer}");
+        let made = proxy.made().iter().filter(|made| made.starts_with(call)).count();
+        assert_eq!(made, usize::from(!is_read), "{:?}", proxy.made());
         assert!(proxy.cancel().is_some());
     };
     let post = format!("POST {LIST}");
@@ -263,8 +266,39 @@ fn request_is_not_sent_again_when_its_connection_breaks() {
     assert_eq!(api.get(&labelled).expect(200).json()["items"].as_array().unwrap().len(), 2);
     let one = api.get(&labelled).json()["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     let path = format!("{LIST}/{one}");
+    broken(&format!("GET {path}"), &|| api.get(&path));
     broken(&format!("DELETE {path}"), &|| api.delete(&path));
     assert_eq!(api.get(&labelled).expect(200).json()["items"].as_array().unwrap().len(), 1);
+}
+
+/// A request is cut when the API server has carried it out, before its answer has come.
+#[test]
+fn change_that_is_cut_before_its_answer_may_have_been_made() {
+    let gateways = Gateways::shared();
+    let (cluster, owner, role) = (gateways.cluster, &gateways.first.owner, gateways.role());
+    let (proxy, daypass) = behind_a_proxy(&["--gateway-max-staleness-seconds=20"]);
+    let (early, stale) = ("if you still need access, ask for a new one", "whether this membership is still in force");
+    for (status, reason, usual) in [(401, early, ""), (503, stale, "; try again")] {
+        for (method, advice) in [("GET", usual), ("POST", "; a change may have been made")] {
+            proxy.unblock();
+            let guest = gateways.member(&role);
+            let api = at(&guest, &daypass, cluster);
+            eventually("the replica hears from the API server", || (api.get(LIST).status == 200).then_some(()));
+            let new = config_map(&format!("cut-{}", guest.member.name()));
+            proxy.plan_of(Fault::HoldAnswer, 1, &format!("{method} {LIST}"));
+            let answer = thread::scope(|scope| {
+                let asked = scope.spawn(|| if method == "GET" { api.get(LIST) } else { api.post(LIST, &new) });
+                eventually("the API server has answered", || proxy.has_happened().then_some(()));
+                match status {
+                    401 => drop(owner.delete(&guest.member.path("")).expect(204)),
+                    _ => proxy.block(BEAT),
+                }
+                asked.join().unwrap()
+            });
+            let message = answer.expect(status).json()["message"].as_str().unwrap().to_owned();
+            assert!(message.ends_with(&format!("{reason}{advice}")), "{message}");
+        }
+    }
 }
 
 #[test]

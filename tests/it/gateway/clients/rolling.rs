@@ -18,7 +18,7 @@ const WATCHES: usize = 50;
 /// How many watches share a client, so that there are some at each replica.
 const OF_A_CLIENT: usize = 10;
 const COMMANDS: usize = 20;
-const RESTARTS: &str = "this replica of Daypass restarts; try again";
+const RESTARTS: &str = "this replica of Daypass restarts";
 
 /// A replica with the chart's options, that has less time to stop.
 fn replica(gateways: &Gateways) -> Daypass {
