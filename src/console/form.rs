@@ -61,9 +61,9 @@ impl Fields {
     }
 
     /// The key of a form that creates something, so that sending it twice creates one thing. A refused form keeps its
-    /// key: it has created nothing.
-    pub(super) fn key(&self, entropy: &Entropy) -> Result<String, Problem> {
-        match self.get(KEY) {
+    /// key: it has created nothing. If the key `is_spent`, the form is another one from now on.
+    pub(super) fn key(&self, entropy: &Entropy, is_spent: bool) -> Result<String, Problem> {
+        match self.get(KEY).filter(|_| !is_spent) {
             Some(key) => Ok(key.to_owned()),
             None => Ok(entropy.uuid()?.to_string()),
         }

@@ -120,11 +120,11 @@ async fn show(
         roles,
         username: fields.text("username").to_owned(),
         description: fields.text("description").to_owned(),
-        // Sent before with other entries: from now on this is another form.
-        key: match problem.map(|problem| problem.code) {
-            Some(Code::IdempotencyKeyMismatch) => Fields::default().key(&context.state.entropy)?,
-            _ => fields.key(&context.state.entropy)?,
-        },
+        // Sent before, with other entries.
+        key: fields.key(
+            &context.state.entropy,
+            problem.is_some_and(|problem| problem.code == Code::IdempotencyKeyMismatch),
+        )?,
     };
     render(status(problem), &page)
 }

@@ -225,7 +225,8 @@ async fn show(
         may_manage: view.privileges.manage_access_tokens,
         reason: reason(context, view.privileges.generate_access_tokens, &view.scopes),
         name: fields.text("name").to_owned(),
-        key: fields.key(&context.state.entropy)?,
+        // Sent before: the owner has been told so.
+        key: fields.key(&context.state.entropy, problem.is_some_and(|problem| problem.code == Code::Conflict))?,
         confirm_with: step_up::issuer(context, owner),
         days: fields.get("expiresInDays").unwrap_or(USUAL_DAYS).to_owned(),
         scopes: Scope::ALL.map(|scope| (scope, ticked.contains(&scope.as_str()))).to_vec(),

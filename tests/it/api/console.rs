@@ -360,6 +360,13 @@ fn token_form_that_is_sent_twice_makes_one_token() {
     let again = owner.post("/console/tokens", &own).expect(409);
     assert!(!again.text.contains("dpp_"), "{}", again.text);
     assert_eq!(caller.token_ids("").len(), 1);
+    // From then on the form is another one.
+    let key = again.field("key");
+    (own[0].1, own[3].1) = ("other", &*key);
+    owner.post("/console/tokens", &own).expect(201);
+    let ids = caller.token_ids("");
+    assert_eq!(ids.len(), 2);
+    caller.delete(&format!("/tokens/{}", ids[1])).expect(204);
     // Rotation: the second time it says that it was done.
     let page = owner.get("/console/tokens").expect(200);
     let (id, replaces) = (&caller.token_ids("")[0], page.field("replaces"));
