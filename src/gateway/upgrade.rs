@@ -105,7 +105,7 @@ impl Forward {
             Ended::Broken => self.client.connection.reset(),
             Ended::Cut(why) => {
                 drop(to_server);
-                let told = timeout(GRACE, down.end(why)).await.unwrap_or(false);
+                let told = timeout(GRACE, down.end(why, &self.exchange)).await.unwrap_or(false);
                 drop(down.server);
                 // Closing a socket that has unread bytes would discard what we have just sent.
                 let _ = timeout(GRACE, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
@@ -167,7 +167,7 @@ impl Down {
     /// Passes a piece on. Losing no byte when dropped, it can be called again.
     async fn pass_on(&mut self, exchange: &Exchange) -> Passed {
         if self.buffer.is_empty() {
-            match self.read().await {
+            match self.read(exchange).await {
                 Ok(0) => return Passed::All,
                 Ok(_) => {}
                 Err(_) => return Passed::Broken,
@@ -188,19 +188,22 @@ impl Down {
         Passed::Some
     }
 
-    async fn read(&mut self) -> std::io::Result<usize> {
-        // TLS may still hold what was written.
-        self.client.flush().await?;
+    async fn read(&mut self, exchange: &Exchange) -> std::io::Result<usize> {
+        {
+            // TLS holds what was written until the client takes it.
+            let _waits = exchange.open.waits_for_client();
+            self.client.flush().await?;
+        }
         self.server.read_buf(&mut self.buffer).await
     }
 
     /// Finishes the frame that has begun, if there is something to say after it, and says why there are no more.
     /// Whether the client was told.
-    async fn end(&mut self, why: Why) -> bool {
+    async fn end(&mut self, why: Why, exchange: &Exchange) -> bool {
         let last = self.frames.ending(&status(why));
         let mut finished = 0;
         while !last.is_empty() && !self.frames.can_insert() {
-            if self.buffer.is_empty() && !matches!(self.read().await, Ok(1..)) {
+            if self.buffer.is_empty() && !matches!(self.read(exchange).await, Ok(1..)) {
                 return false;
             }
             let Ok(rest @ 1..) = self.frames.follow_to_gap(&self.buffer) else { return false };

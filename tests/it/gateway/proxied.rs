@@ -15,14 +15,16 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use super::limits::at;
 use super::readers::bearer;
+use super::refusals::refused;
 use super::{Gateways, Guest};
 use crate::support::{Answer, Cluster, DEADLINE, Daypass, RawConnection, Stranger, eventually};
 
 const GROUP: &str = "/apis/proxied.test/v1";
 
 /// What it answers, by the last part of the path.
-const ANSWERS: [(&str, &str); 6] = [
+const ANSWERS: [(&str, &str); 7] = [
     (
         "commands",
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nX-Kept: a\r\n\
@@ -50,6 +52,7 @@ const ANSWERS: [(&str, &str); 6] = [
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSet-Cookie: a=b\r\n\
          Sec-WebSocket-Protocol: mine\r\n\r\nfirst",
     ),
+    ("flood", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
 ];
 
 type Wire = StreamOwned<ServerConnection, TcpStream>;
@@ -144,6 +147,11 @@ fn answer(head: &str, wire: &mut Wire) -> std::io::Result<()> {
     wire.write_all(found.unwrap_or(&list).as_bytes())?;
     wire.flush()?;
     let mut buffer = [0; 8192];
+    if name == "flood" {
+        loop {
+            wire.write_all(&buffer)?;
+        }
+    }
     while ["early", "partial", "upgrade"].iter().any(|it| name.starts_with(it)) {
         let Ok(read @ 1..) = wire.read(&mut buffer) else { break };
         // Who has upgraded gets back what it sends, until one of them is cut off.
@@ -224,18 +232,40 @@ fn watch_that_is_cut_within_an_event_does_not_look_whole() {
 }
 
 /// A stream of which Kubernetes knows nothing: whatever a node, a pod or a Service speaks.
-#[test]
-fn unknown_upgrade_is_cut_and_gets_no_token_of_the_member() {
-    let (backed, guest) = (Backed::shared(), Backed::shared().member());
-    let mut connection = RawConnection::connect(backed.gateways.cluster, &backed.gateways.first);
+fn upgraded(backed: &Backed, daypass: &Daypass, guest: &Guest, name: &str) -> RawConnection {
+    let mut connection = RawConnection::connect(backed.gateways.cluster, daypass);
     let token = STANDARD.encode(&guest.token).trim_end_matches('=').to_owned();
     connection.send(&format!(
-        "GET /dp-1/gateway{GROUP}/things/upgrade HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
+        "GET /dp-1/gateway{GROUP}/things/{name} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
          Connection: Upgrade, X-Named\r\nX-Named: a\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{token}, mine\r\n\r\n",
         guest.token
     ));
     connection.read_to("HTTP/1.1 101 ");
+    connection
+}
+
+#[test]
+fn place_of_an_upgraded_stream_that_nobody_reads_is_given_to_others() {
+    let backed = Backed::shared();
+    let args = ["--kubeconfig-mode=gateway", "--gateway-streams=1", "--gateway-audit=all"];
+    let daypass = Daypass::with_args(backed.gateways.cluster, &args);
+    let (guest, other) = (backed.member(), backed.member());
+    let _unread = upgraded(backed, &daypass, &guest, "flood");
+    let api = at(&other, &daypass, backed.gateways.cluster);
+    let watch = format!("{GROUP}/things?watch=1&timeoutSeconds=1");
+    refused(&api.get(&watch), 429, "too many requests are open");
+    eventually("there is a place", || (api.get(&watch).status == 200).then_some(()));
+    let closed = eventually("its end is recorded", || {
+        daypass.audit(&guest.member.id).into_iter().find(|event| event["event"] == "STREAM_CLOSED")
+    });
+    assert_eq!(closed["reason"], "UNREAD", "{closed}");
+}
+
+#[test]
+fn unknown_upgrade_is_cut_and_gets_no_token_of_the_member() {
+    let (backed, guest) = (Backed::shared(), Backed::shared().member());
+    let mut connection = upgraded(backed, &backed.gateways.first, &guest, "upgrade");
     connection.read_to("first");
     connection.send("echo");
     connection.read_to("echo");
