@@ -81,6 +81,8 @@ const WARNING: TimeDelta = TimeDelta::minutes(15);
 pub struct Settings {
     /// The data plane's id.
     pub data_plane_id: String,
+    /// The path of the public URL, which a proxy in front of Daypass removes.
+    pub public_path: String,
     /// A host of the gateway's own, where everything is for it.
     pub own_host: Option<String>,
     /// The networks of proxies that may set `X-Forwarded-For`.
@@ -159,6 +161,7 @@ impl Gateway {
         let trust = Trust { clock: clock.clone(), beat: feed.beat.clone(), max_staleness: settings.max_staleness };
         Ok(Arc::new(Self {
             prefix: Prefix::new(&settings.data_plane_id, &config.cluster_url)?
+                .below(&settings.public_path)
                 .with_own_host(settings.own_host.clone()),
             admission: Admission::new(cluster.clone(), feed.clone(), trust.clone(), metrics.clone()),
             registry: Registry::new(trust),

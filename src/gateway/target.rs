@@ -8,6 +8,8 @@ use http::{HeaderValue, Method, Request, Uri, Version};
 #[derive(Debug, Clone)]
 pub struct Prefix {
     prefix: String,
+    /// The prefix as clients see it.
+    public: String,
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
@@ -47,14 +49,22 @@ impl Prefix {
     pub fn new(data_plane_id: &str, api_server: &Uri) -> Result<Self, http::Error> {
         let authority = api_server.authority().map_or("", Authority::as_str);
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let prefix = format!("/{data_plane_id}/gateway");
         Ok(Self {
-            prefix: format!("/{data_plane_id}/gateway"),
+            public: prefix.clone(),
+            prefix,
             scheme: api_server.scheme_str().unwrap_or("none!").parse()?,
             authority: host.parse()?,
             host: host.parse()?,
             base: api_server.path().trim_end_matches('/').to_owned(),
             own_host: None,
         })
+    }
+
+    /// The same, for clients that see it below this path: a proxy in front removes that.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        Self { public: format!("{}{}", path.trim_end_matches('/'), self.prefix), ..self }
     }
 
     /// The same, and all of this host.
@@ -107,7 +117,7 @@ impl Prefix {
         let rest = location.to_str().ok()?.strip_prefix(&self.base)?;
         // Two slashes would begin with a host.
         let rest = rest.strip_prefix('/').filter(|rest| !rest.starts_with('/'))?;
-        HeaderValue::try_from(format!("{}/{rest}", if has_prefix { &self.prefix } else { "" })).ok()
+        HeaderValue::try_from(format!("{}/{rest}", if has_prefix { &self.public } else { "" })).ok()
     }
 
     /// What follows the prefix. At the gateway's own host, that is everything.
@@ -274,6 +284,9 @@ mod tests {
             assert_eq!(location(&based, &format!("/k8s/c-1{there}"), true).as_deref(), Some(here));
             assert_eq!(location(&based, &format!("/k8s/c-1{there}"), false).as_deref(), Some(at_own_host));
         }
+        let below = prefix("https://a").below("/tools/");
+        assert_eq!(location(&below, "/api", true).as_deref(), Some("/tools/dp-1/gateway/api"));
+        assert_eq!(location(&below, "/api", false).as_deref(), Some("/api"));
         for elsewhere in ["//evil.example/api", "https://evil.example/api", "https://a/api", "x", "?a", ""] {
             assert_eq!(location(&plain, elsewhere, true), None, "{elsewhere}");
         }

@@ -153,6 +153,7 @@ pub(super) fn gateway_settings(args: &ServeArgs) -> anyhow::Result<gateway::Sett
     }
     Ok(gateway::Settings {
         data_plane_id: args.data_plane_id.clone(),
+        public_path: args.public_url.path().to_owned(),
         own_host: own_host.map(str::to_owned),
         trusted_proxies: args.trusted_proxies.clone(),
         max_staleness: it.max_staleness(),
