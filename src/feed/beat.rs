@@ -97,12 +97,12 @@ impl Beat {
         state.known_until.filter(|_| state.is_used(now)).map(|then| now - then)
     }
 
-    /// From when on everything has arrived, for something that is open since `opened`: at worst, nothing since it was
-    /// opened. `None` if the beat has paused since.
+    /// Until when everything has arrived, for something that is open since `opened`: at worst, nothing since the beat
+    /// began. `None` if it has paused since.
     pub fn last_known(&self, opened: Instant) -> Option<Instant> {
         let state = self.lock();
-        let is_unbroken = state.active_since.is_some_and(|since| since <= opened);
-        is_unbroken.then(|| state.known_until.map_or(opened, |known| known.max(opened)))
+        let began = state.active_since.filter(|began| *began <= opened)?;
+        Some(state.known_until.unwrap_or(began))
     }
 
     /// Waits until the watch does not show what was written: its connection may be dead (RFC 1122, section 4.2.3.6,
@@ -375,13 +375,15 @@ mod tests {
         let beat = sending(1).await;
         tokio::time::advance(INTERVAL).await;
         let opened = Instant::now();
-        assert_eq!(beat.last_known(opened), Some(opened), "nothing has come back yet");
+        let began = beat.active_since();
+        assert_eq!(beat.last_known(opened), began, "nothing has come back yet");
         tokio::time::advance(INTERVAL).await;
         let sent = Instant::now();
         beat.lock().send(sent);
         tokio::time::advance(INTERVAL).await;
         see(&beat, &shows(&beat, 1));
         assert_eq!(beat.last_known(opened), Some(sent));
+        assert_eq!(beat.last_known(Instant::now()), Some(sent), "what was opened later knows no more");
         // This process stops for longer than the beat goes on without a question.
         tokio::time::advance(IDLE * 2).await;
         assert_eq!(beat.last_known(opened), Some(sent), "it grows old");
