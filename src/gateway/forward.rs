@@ -9,7 +9,7 @@ use http::header::WARNING;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::body::{AnswerBody, Piece, Source};
@@ -173,9 +173,9 @@ impl Forward {
     /// Waits until the answer must be cut here. If only this replica stops, the rest of an event that has begun may
     /// follow for a moment, so that the client can go on after it elsewhere.
     async fn must_cut(&self, is_between_events: bool) -> Why {
-        let why = self.exchange.open.cut().await;
+        let (why, at) = self.exchange.open.cut_at().await;
         if !is_between_events && !why.is_at_once() {
-            sleep(GRACE).await;
+            sleep_until(at + GRACE).await;
         }
         why
     }

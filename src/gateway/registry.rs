@@ -97,8 +97,13 @@ impl fmt::Debug for OnCut {
 impl Open {
     /// Waits until it must be cut.
     pub(super) async fn cut(&self) -> Why {
+        self.cut_at().await.0
+    }
+
+    /// The same, and since when it must be.
+    pub(super) async fn cut_at(&self) -> (Why, Instant) {
         self.cut.cancelled().await;
-        self.reason().unwrap_or(Why::Stale)
+        self.why.get().copied().unwrap_or((Why::Stale, Instant::now()))
     }
 
     /// The same, for somebody else to wait for.
