@@ -186,9 +186,7 @@ fn with_both_modes_a_role_chooses_and_one_that_runs_commands_gets_the_gateway() 
         let member = NewMember::new(&daypass.owner, role, 1);
         // Daypass sees the rights of a new role a moment later.
         eventually("the role's streams are listed", || {
-            let roles = daypass.owner.get("/members/roles").expect(200).json();
-            let listed = roles["items"].as_array().unwrap().iter().find(|item| item["id"] == *role.id).cloned();
-            (listed?["streamsOutliveMember"] == !of_gateway).then_some(())
+            (daypass.listed_role(&role.id)["streamsOutliveMember"] == !of_gateway).then_some(())
         });
         let kubeconfig = member.kubeconfig(cluster);
         assert_eq!(kubeconfig.token.starts_with("dpg_"), of_gateway, "{}", role.id);

@@ -17,19 +17,22 @@ fn role(cluster: &'static Cluster, daypass: &Daypass, limit: &str, seconds: u32)
 /// Waits until Daypass shows this limit.
 fn shows(daypass: &Daypass, role: &Role, seconds: u32) {
     eventually("the role's limit is shown", || {
-        let roles = daypass.owner.get("/members/roles").expect(200).json();
-        let listed = roles["items"].as_array().unwrap().iter().find(|item| item["id"] == *role.id).cloned();
-        (listed?["maxDurationSeconds"] == seconds).then_some(())
+        (daypass.listed_role(&role.id)["maxDurationSeconds"] == seconds).then_some(())
     });
 }
 
 /// What kubectl says when it makes a Member of this duration; `None` if that is admitted.
 fn made(cluster: &Cluster, role: &Role, name: &str, duration: &str) -> Option<String> {
+    applied(cluster, role, name, duration, &[])
+}
+
+/// The same with more options.
+fn applied(cluster: &Cluster, role: &Role, name: &str, duration: &str, options: &[&str]) -> Option<String> {
     let member = json!({
         "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
         "metadata": {"name": name, "namespace": role.namespace}, "spec": {"duration": duration},
     });
-    let output = cluster.try_apply(&[], &member.to_string());
+    let output = cluster.try_apply(options, &member.to_string());
     (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
 }
 
@@ -78,13 +81,7 @@ fn lowered_limit_shortens_nobody() {
     cluster.kubectl(&["annotate", "--overwrite", "namespace", &role.namespace, &format!("{ANNOTATION}=2h")]);
     shows(daypass, &role, 2 * 3600);
     // The wall's copy of the namespace follows a moment later.
-    let probe = json!({
-        "apiVersion": "daypass.dev/v1alpha1", "kind": "Member",
-        "metadata": {"name": "probe", "namespace": role.namespace}, "spec": {"duration": "3h"},
-    });
-    eventually("the wall knows the new limit", || {
-        (!cluster.try_apply(&["--dry-run=server"], &probe.to_string()).status.success()).then_some(())
-    });
+    eventually("the wall knows the new limit", || applied(cluster, &role, "probe", "3h", &["--dry-run=server"]));
     assert_eq!(daypass.owner.get(&path).expect(200).json()["durationSeconds"], 6 * 3600);
     assert_eq!(daypass.owner.patch(&path, &json!({"duration": 5})).expect(200).json()["durationSeconds"], 5 * 3600);
     daypass.owner.patch(&path, &json!({"duration": 6})).problem(400, "DP_ERR_VALIDATION");

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::api::{Api, collection};
 use super::daypass::{Daypass, Launch};
 use super::http::{Answer, Http};
-use super::{Pool, PoolGuard, eventually};
+use super::{DAYPASS, Pool, PoolGuard, eventually};
 
 /// A control plane with the chart installed. Daypass runs in it only where a test starts one.
 pub struct Cluster {
@@ -168,12 +168,7 @@ impl Cluster {
     /// Waits until members can be created in a role's namespace.
     pub fn wait_role(&self, id: &str) -> Role {
         let namespace = format!("daypass-{id}");
-        self.wait_allowed(
-            &format!("system:serviceaccount:{RELEASE}:{RELEASE}"),
-            "create",
-            "members",
-            Some(&namespace),
-        );
+        self.wait_allowed(DAYPASS, "create", "members", Some(&namespace));
         // Until its quota is counted, the API server refuses every Member.
         eventually("the quota is counted", || {
             let quota = self.object(&namespace, "resourcequota", "daypass");
