@@ -22,10 +22,15 @@ const nextLine = async () => JSON.parse((await lines.next()).value);
 // What the test was given: URLs, tokens, a role.
 export const given = await nextLine();
 
+// When the script last did something: a deed, a request or an answer.
+let lastSign = Date.now();
+
 // Asks the test for a deed (tests/it/console/deeds.rs), one at a time.
 export async function ask(deed, details = {}) {
   process.stdout.write(`ask ${JSON.stringify({ deed, ...details })}\n`);
-  return nextLine();
+  const answer = await nextLine();
+  lastSign = Date.now();
+  return answer;
 }
 
 // A request without a browser.  { method, headers, body } → { status, headers, text }
@@ -35,7 +40,10 @@ export function send(url, { method = 'GET', headers = {}, body } = {}) {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (part) => (text += part));
-      response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, text }));
+      response.on('end', () => {
+        lastSign = Date.now();
+        resolve({ status: response.statusCode, headers: response.headers, text });
+      });
     });
     request.on('error', reject);
     request.end(body);
@@ -189,6 +197,7 @@ class Case {
   }
 
   async #request(request) {
+    lastSign = Date.now();
     this.#seen.push(request.url());
     // Headers of a request that was aborted cannot be had.
     const headers = await request.allHeaders().catch(() => ({}));
@@ -298,11 +307,13 @@ export async function sessionCookie(context) {
 
 // Runs cases one after the other; CASE=text only those with this text in their name.
 export async function run(cases) {
-  // A script that hangs ends, and says where.
-  setTimeout(() => {
-    console.error('the script does not end');
+  let current = 'the start of the browser';
+  // A script that hangs ends, and says where. One that goes on may take as long as a slow machine needs.
+  setInterval(() => {
+    if (Date.now() - lastSign < 3 * DEADLINE) return;
+    console.error(`the script hangs in: ${current}`);
     process.exit(2);
-  }, 900_000).unref();
+  }, 1000).unref();
   // A certificate that the browser knows, so that its cache and its cookies work as they do in production.
   const { publicKey } = new X509Certificate(given.certificate);
   const spki = createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('base64');
@@ -320,6 +331,7 @@ export async function run(cases) {
   const failed = [];
   for (const [name, body] of Object.entries(cases)) {
     if (!name.includes(process.env.CASE ?? '')) continue;
+    current = name;
     const started = Date.now();
     const one = new Case(browser);
     try {

@@ -17,7 +17,7 @@ use std::process::Stdio;
 use daypass_local::guarded;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, DEADLINE, Daypass, Http, Role};
+use crate::support::{Cluster, DEADLINE, Daypass, Http, Pool, Role};
 pub(crate) use deeds::Deeds;
 
 /// The rights of an owner in one role.
@@ -59,6 +59,9 @@ fn context(cluster: &Cluster, daypass: &Daypass, role: &Role, owner: &Http) -> V
 /// Runs a script of tests/console to its end. Panics with its output unless it succeeds.
 #[track_caller]
 pub(crate) fn run(script: &str, context: &Value, deeds: &Deeds<'_>) {
+    // Their scripts stand next to each other, so all tests that run at once would be browsers, and each crawl.
+    static BROWSERS: Pool<()> = Pool::new(3);
+    let _browser = BROWSERS.take(|| ());
     let tools = tools();
     let folder = deeds.cluster.fresh_folder("browser");
     let errors = folder.join("stderr");
