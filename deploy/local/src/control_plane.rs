@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::components::{Component, PlaneConfig};
 use crate::kubeconfig::{self, Identity};
 use crate::port::free_port;
-use crate::process::{POLL, Process, guarded, output};
+use crate::process::{KUBECTL_POLL, POLL, Process, guarded, output};
 use crate::sandbox::Sandbox;
 use crate::state::StateDir;
 use crate::tools::Tools;
@@ -189,7 +189,7 @@ impl ControlPlane {
                 let (name, within) = (component.name(), self.options.ready_timeout);
                 bail!("{name} was not ready within {within:?}; see {}\n{why:#}", log.display());
             }
-            thread::sleep(POLL);
+            thread::sleep(if component == Component::Etcd { POLL } else { KUBECTL_POLL });
         }
         // If our process has died, another program answered on its port.
         self.check()
@@ -199,15 +199,22 @@ impl ControlPlane {
     fn ready(&self, component: Component) -> Result<()> {
         let succeeds = |args: &[&str]| output(self.kubectl().arg("--request-timeout=3s").args(args)).map(drop);
         match component {
-            Component::Etcd => match &self.sandbox {
-                Some(sandbox) if sandbox.listens(self.config.etcd_port) => Ok(()),
-                Some(_) => bail!("it does not listen"),
-                None => Ok(TcpStream::connect(("127.0.0.1", self.config.etcd_port)).map(drop)?),
-            },
-            Component::ApiServer => succeeds(&["get", "--raw=/readyz"]),
+            Component::Etcd => self.listens(self.config.etcd_port),
+            Component::ApiServer => {
+                self.listens(self.config.apiserver_port)?;
+                succeeds(&["get", "--raw=/readyz"])
+            }
             Component::ControllerManager => {
                 succeeds(&["get", "-n", "default", "serviceaccount/default", "configmap/kube-root-ca.crt"])
             }
+        }
+    }
+
+    fn listens(&self, port: u16) -> Result<()> {
+        match &self.sandbox {
+            Some(sandbox) if sandbox.listens(port) => Ok(()),
+            Some(_) => bail!("it does not listen"),
+            None => Ok(TcpStream::connect(("127.0.0.1", port)).map(drop)?),
         }
     }
 

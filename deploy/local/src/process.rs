@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The interval for polling a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
+/// The same with kubectl, which takes CPU time away from what it waits for.
+pub(crate) const KUBECTL_POLL: Duration = Duration::from_millis(250);
 
 /// A command that the kernel kills when this process dies, for any reason.
 ///

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::components::Component;
 use crate::control_plane::{ControlPlane, Shutdown};
-use crate::process::{POLL, output};
+use crate::process::{KUBECTL_POLL, output};
 use crate::state::write_private;
 use crate::tools::Tools;
 
@@ -121,7 +121,7 @@ fn wait_for_quotas(plane: &ControlPlane) -> Result<()> {
             Some(quota) if Instant::now() >= deadline => {
                 bail!("the quota in {} was not counted within {COUNT_TIMEOUT:?}", quota.trim_end_matches('='))
             }
-            Some(_) => thread::sleep(POLL),
+            Some(_) => thread::sleep(KUBECTL_POLL),
         }
     }
 }

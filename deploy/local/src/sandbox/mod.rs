@@ -113,14 +113,16 @@ impl Sandbox {
 
     /// Whether a process in the sandbox listens on this port.
     pub(crate) fn listens(&self, port: u16) -> bool {
-        let file = Path::new("/proc").join(self.holder.id().to_string()).join("net/tcp");
+        let net = Path::new("/proc").join(self.holder.id().to_string()).join("net");
         let is_listening = |line: &str| {
             let mut words = line.split_whitespace().skip(1);
             let is_port = words.next().is_some_and(|address| address.ends_with(&format!(":{port:04X}")));
             // 0A is TCP_LISTEN in the kernel's net/tcp_states.h.
             is_port && words.nth(1) == Some("0A")
         };
-        fs::read_to_string(file).is_ok_and(|text| text.lines().any(is_listening))
+        // A Go program that listens on all addresses does so over IPv6.
+        let listens = |file: &str| fs::read_to_string(net.join(file)).is_ok_and(|text| text.lines().any(is_listening));
+        listens("tcp") || listens("tcp6")
     }
 }
 
