@@ -84,12 +84,13 @@ test: programs test-chart schemathesis oidc-provider console-tools ## Run all te
 	@rm -rf "$(AUDIT_LOGS)"
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" \
 		SCHEMATHESIS="$(VENV)/bin/schemathesis" OIDC_PROVIDER="$(OIDC_PROVIDER)" \
-		CONSOLE_TOOLS="$(CONSOLE_TOOLS)" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
+		CONSOLE_TOOLS="$(CONSOLE_TOOLS)" RUST_TEST_THREADS=$(TEST_THREADS) CARGO="$(CARGO)" \
+		deploy/test.sh --workspace
 	@DAYPASS_AUDIT_LOGS="$(AUDIT_LOGS)" $(CARGO) test --test granted -- --ignored --nocapture
 	@rm -rf "$(AUDIT_LOGS)"
 
 test-short: programs ## Run the tests that another Kubernetes version is likeliest to break
-	@RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --test it -- $(SHORT_TESTS)
+	@RUST_TEST_THREADS=$(TEST_THREADS) CARGO="$(CARGO)" deploy/test.sh --test it -- $(SHORT_TESTS)
 
 test-matrix: programs check-python schemathesis oidc-provider console-tools ## Run the tests on each Kubernetes (hours)
 	@DAYPASS_PREVIOUS="$$(deploy/previous.sh)" && export DAYPASS_PREVIOUS && SCHEMATHESIS="$(VENV)/bin/schemathesis" \
@@ -116,7 +117,7 @@ test-chart: tools chart-tools ## Test and scan what the chart renders
 
 test-node: image node-requirements clients console-tools ## Install and use the image on a real node (Linux, root)
 	@$(CARGO) test -p daypass-local --test node
-	@$(LIBRARIES) CONSOLE_TOOLS="$(CONSOLE_TOOLS)" $(CARGO) test -p daypass --test node -- --nocapture
+	@$(LIBRARIES) CONSOLE_TOOLS="$(CONSOLE_TOOLS)" CARGO="$(CARGO)" deploy/test.sh -p daypass --test node -- --nocapture
 
 install-doc: image node-requirements clients console-tools ## Run test-node, and write docs/install.md
 	@$(LIBRARIES) CONSOLE_TOOLS="$(CONSOLE_TOOLS)" DAYPASS_TRANSCRIPT="$(CURDIR)/docs/install.md" \
