@@ -17,7 +17,7 @@ use serde_json::Value;
 
 const DAYPASS: &str = "system:serviceaccount:daypass:daypass";
 /// For this long after a binding's creation or deletion the API server may act on the old state.
-const NOTICED: TimeDelta = TimeDelta::seconds(15);
+const NOTICED: TimeDelta = TimeDelta::seconds(60);
 
 /// Where a right is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -42,7 +42,9 @@ await run({
 
     // A double click sends one form.
     await fillGrant(page, 'Clicked twice', 'Clicked twice');
-    await page.getByRole('button', { name: 'Grant access' }).dblclick();
+    // Nobody clicks as fast as this, and none of the machine's pauses comes between.
+    const grant = page.getByRole('button', { name: 'Grant access' });
+    await grant.evaluate((button) => [1, 2].forEach(() => button.click()));
     await page.getByRole('heading', { name: 'Hand over the access' }).waitFor();
     t.secret(await page.locator('#secret').innerText());
     assert.equal((await memberIds()).length, before.length + 2);
@@ -196,10 +198,10 @@ await run({
     await t.signIn(page, given.owner);
     const warning = page.getByText('You will be signed out in less than two minutes.');
     assert.ok(!(await warning.isVisible()));
-    await page.clock.fastForward('27:00');
+    await page.clock.fastForward('20:00');
     await page.clock.runFor(2000);
     assert.ok(!(await warning.isVisible()));
-    await page.clock.fastForward('01:10');
+    await page.clock.fastForward('08:10');
     await page.clock.runFor(2000);
     await warning.waitFor();
     // The link is another tab's, so nothing typed here is lost.

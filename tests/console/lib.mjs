@@ -101,6 +101,14 @@ export async function eventually(what, poll) {
   }
 }
 
+// Presses a button that copies something, until it has said so: it does for four seconds only.
+export async function copy(page, name) {
+  await eventually(`${name} says that it has`, async () => {
+    await page.getByRole('button', { name }).click();
+    return page.getByRole('button', { name: 'Copied' }).waitFor({ timeout: 4000 }).then(() => true, () => false);
+  });
+}
+
 // Text must fit the width of the screen; only tables and code scroll by themselves.
 export async function assertNoSidewaysScrolling(page) {
   const { wide, narrow, culprits } = await page.evaluate(() => {

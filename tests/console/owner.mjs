@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ask, endAll, eventually, given, memberIds, newMember, rest, run, tabTo } from './lib.mjs';
+import { ask, copy, endAll, eventually, given, memberIds, newMember, rest, run, tabTo } from './lib.mjs';
 
 const RIGHTS = /May get, list namespaces, pods\s+in the whole cluster/;
 
@@ -67,8 +67,7 @@ await run({
     assert.ok(secret.length > 30 && text.includes(id) && !text.includes(secret), text);
     assert.equal(new URL(page.url()).search, '');
     const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
-    await page.getByRole('button', { name: 'Copy password' }).click();
-    await page.getByRole('button', { name: 'Copied' }).waitFor();
+    await copy(page, 'Copy password');
     assert.equal(await clipboard(), secret);
     await page.getByRole('button', { name: 'Copy text' }).click();
     await eventually('the text is copied', async () => (await clipboard()).trim() === text.trim());

@@ -1,7 +1,7 @@
 // Settings > Access tokens.
 
 import assert from 'node:assert/strict';
-import { accessTokens, ask, given, rest, run } from './lib.mjs';
+import { accessTokens, ask, copy, given, rest, run } from './lib.mjs';
 
 const CONFIRM = 'The token that you signed in with, once more';
 
@@ -41,8 +41,7 @@ await run({
     assert.deepEqual([self.json.name, self.json.scopes], ['ci', ['members:read', 'tokens:read']]);
     const days = (Date.parse(self.json.expiresAt) - Date.now()) / 86_400_000;
     assert.ok(days > 6.9 && days <= 7.01, `${days}`);
-    await page.getByRole('button', { name: 'Copy secret' }).click();
-    await page.getByRole('button', { name: 'Copied' }).waitFor();
+    await copy(page, 'Copy secret');
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), secret);
 
     // The result page, sent again.

@@ -71,7 +71,7 @@ class Chart(unittest.TestCase):
                 (pathlib.Path(folder) / f"{name.replace(' ', '-')}.yaml").write_text(text)
             checkov = [sys.executable, pathlib.Path(sys.executable).with_name("checkov"), "--config-file"]
             done = subprocess.run(
-                [*checkov, HERE / "checkov.yaml", "--directory", folder], capture_output=True, text=True, timeout=300
+                [*checkov, HERE / "checkov.yaml", "--directory", folder], capture_output=True, text=True, timeout=1800
             )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 

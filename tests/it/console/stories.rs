@@ -75,8 +75,8 @@ fn page_of_another_site_does_nothing_and_markup_stays_text() {
 #[test]
 fn refusal_is_a_page_that_says_why() {
     let (cluster, _) = Cluster::shared();
-    // A few wrong passwords are refused as such, the next for their number.
-    let strict = Daypass::with_args(cluster, &["--max-refused-credentials=3"]);
+    // A wrong password is refused as such, the next for their number. It forgets one in a minute.
+    let strict = Daypass::with_args(cluster, &["--max-refused-credentials=1"]);
     let role = cluster.reader();
     let daypass = Cluster::shared().1;
     let owner = owner(cluster, daypass, &role);

@@ -121,8 +121,11 @@ fn every_kind_of_answer_passes() {
     let invalid = invalid.to_string();
     let watch = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dkube-root-ca.crt");
     let old = format!("{watch}&resourceVersion=1");
-    let bookmarks =
-        format!("{watch}&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
+    // The API server may end a watch before it has begun to say what there is.
+    let bookmarks = format!(
+        "{}&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+        watch.replace("timeoutSeconds=1", "timeoutSeconds=10")
+    );
     let legacy = "/api/v1/watch/namespaces/default/configmaps/kube-root-ca.crt?timeoutSeconds=1";
     let dry = format!("{CONFIG_MAPS}?dryRun=All");
     let applied = format!("{CONFIG_MAPS}/{name}?dryRun=All&fieldManager=a");
@@ -135,7 +138,11 @@ fn every_kind_of_answer_passes() {
             let seen = ["--http1.1", "--http2"].map(|version| (version, through.ask(gateways, version, asked)));
             let after = direct.ask(gateways, "--http1.1", asked);
             let is_same = if has_times { after.headers == before.headers } else { after == before };
-            is_same.then_some((seen, before))
+            let [(_, first), (_, second)] = &seen;
+            let bodies = [first, second, &before, &after].map(|seen| seen.body.is_empty());
+            // A watch of a second can end before its first event.
+            let is_cut_short = asked.1.contains("watch") && bodies.contains(&true) && bodies.contains(&false);
+            (is_same && !is_cut_short).then_some((seen, before))
         })
     };
     for asked in [

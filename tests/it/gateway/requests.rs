@@ -38,9 +38,9 @@ fn kubectl_works_as_against_the_api_server() {
 }
 
 #[test]
-fn member_of_a_minute_gets_a_kubeconfig() {
+fn member_of_minutes_gets_a_kubeconfig() {
     let gateways = Gateways::shared();
-    let guest = gateways.member_for(&gateways.role(), "brief", 60);
+    let guest = gateways.member_for(&gateways.role(), "brief", 300);
     assert_eq!(guest.api.get("/api/v1/namespaces/default/configmaps").expect(200).json()["kind"], "ConfigMapList");
 }
 

@@ -76,7 +76,7 @@ fn removed_role_cuts_watches() {
 #[test]
 fn expiry_cuts_watches() {
     let gateways = Gateways::shared();
-    let guest = gateways.member_for(&gateways.role(), "short", 30);
+    let guest = gateways.member_for(&gateways.role(), "short", 90);
     let end = time(&guest.member.body["expiresAt"]);
     cuts(gateways, &guest, Cause { end: |_, _| {}, ..causes::EXPIRY });
     assert!(now() >= end, "not before its end");
@@ -95,7 +95,7 @@ fn watch_lives_past_the_old_end_after_an_extension() {
     let role = gateways.role();
     let guest = gateways.member(&role);
     let mut watches = watches(gateways, &guest);
-    let old = now() + chrono::TimeDelta::seconds(30);
+    let old = now() + chrono::TimeDelta::seconds(60);
     let path = guest.member.path("");
     gateways.first.owner.patch(&path, &json!({"expiresAt": old.to_rfc3339()})).expect(200);
     gateways.first.owner.patch(&path, &json!({"duration": "1"})).expect(200);
