@@ -22,6 +22,8 @@ TEST_THREADS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
 
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 LOCAL = $(TARGET)/debug/daypass-local
+# With it a test sets the clock of one process.
+FAKETIME = /usr/lib/$(shell uname -m)-linux-gnu/faketime/libfaketime.so.1
 # The API servers' audit logs of one whole test run.
 AUDIT_LOGS = $(TARGET)/tmp/audit-logs
 # What another Kubernetes version is likeliest to break: admission, RBAC defaults, CRD rules, tokens, kubectl itself.
@@ -194,7 +196,7 @@ peers: ## Build the Go programs of bench-gateway once, outside this folder
 	@$(call go_program,$(PEERS),bench/peers,vet)
 
 programs: # What the tests run and do not build
-	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps
+	@deploy/need.sh curl=curl git=git cc=gcc setpriv=util-linux kill=procps $(FAKETIME)=libfaketime
 
 previous: check-cargo ## Build the version before this one once, for the test of an upgrade
 	@deploy/previous.sh

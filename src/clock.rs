@@ -5,16 +5,46 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use chrono::{DateTime, TimeDelta, Utc};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Daypass warns if its clock and the API server's differ by more than this.
 const SKEW_WARNING: TimeDelta = TimeDelta::seconds(5);
 /// Daypass is not ready if the clocks differ by more than this.
 pub const SKEW_LIMIT: TimeDelta = TimeDelta::seconds(30);
 
-/// The API server's clock: the local clock plus an offset learned from the `Date` headers of its answers.
-#[derive(Debug, Clone, Default)]
+/// A clock that goes on while the machine sleeps, and that nobody sets (clock_gettime(2)).
+#[cfg(target_os = "linux")]
+const STEADY: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const STEADY: ClockId = ClockId::Monotonic;
+
+/// The API server's clock: the local time plus an offset learned from the `Date` headers of its answers.
+///
+/// The local time is this machine's at the start of the process, and what has passed since. Whoever sets the machine's
+/// clock afterwards, NTP among them, neither ends a member nor keeps one.
+#[derive(Debug, Clone)]
 pub struct Clock {
     offset_ms: Arc<AtomicI64>,
+    /// This machine's clock and the steady one at the same moment.
+    start: (DateTime<Utc>, TimeDelta),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { offset_ms: Arc::default(), start: (machine_time(), steady_time()) }
+    }
+}
+
+/// What this machine's clock shows.
+#[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
+fn machine_time() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// The time since some moment before.
+fn steady_time() -> TimeDelta {
+    let since = clock_gettime(STEADY);
+    TimeDelta::seconds(since.tv_sec) + TimeDelta::nanoseconds(since.tv_nsec)
 }
 
 impl Clock {
@@ -24,20 +54,25 @@ impl Clock {
         local.checked_add_signed(self.offset()).unwrap_or(local)
     }
 
-    /// The current time by the local clock.
-    #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
+    /// The current local time.
     pub fn local(&self) -> DateTime<Utc> {
-        Utc::now()
+        let (at_start, steady) = self.start;
+        at_start + (steady_time() - steady)
     }
 
-    /// How far the API server's clock is ahead of the local one; negative if it is behind.
-    pub fn offset(&self) -> TimeDelta {
+    /// How far the API server's clock is ahead of the local time; negative if it is behind.
+    fn offset(&self) -> TimeDelta {
         TimeDelta::milliseconds(self.offset_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether the clocks of Daypass and the API server differ by enough to warn about.
+    /// How far the API server's clock is ahead of this machine's, as that is now; negative if it is behind.
+    pub fn skew(&self) -> TimeDelta {
+        self.now() - machine_time()
+    }
+
+    /// Whether the clocks of this machine and the API server differ by enough to warn about.
     pub fn is_skewed(&self) -> bool {
-        self.offset().abs() > SKEW_WARNING
+        self.skew().abs() > SKEW_WARNING
     }
 
     /// Corrects the offset by the `Date` header of an answer (RFC 9110: whole seconds, truncated), which the API
@@ -47,7 +82,7 @@ impl Clock {
         let least = (date - received).num_milliseconds();
         let most = (date + TimeDelta::seconds(1) - sent).num_milliseconds();
         let learn = |offset: i64| (least <= most).then(|| offset.clamp(least, most));
-        // On Err the local clock was set back between sending and receiving: learn nothing.
+        // An Err cannot be while the local time goes forward.
         let _ = self.offset_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, learn);
     }
 }

@@ -68,7 +68,7 @@ impl Readiness {
         if !self.feed.is_complete() {
             return Err("the members and roles have not been listed yet".to_owned());
         }
-        let offset = self.clock.offset();
+        let offset = self.clock.skew();
         if offset.abs() > SKEW_LIMIT {
             return Err(format!("the clock differs from the Kubernetes API's by {} s", offset.num_seconds().abs()));
         }
@@ -94,7 +94,7 @@ fn ready(readiness: &Readiness) -> Response {
 
 fn show(metrics: &Metrics, clock: &Clock) -> Response {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a clock's offset")]
-    metrics.clock_offset_seconds.set(clock.offset().num_milliseconds() as f64 / 1000.0);
+    metrics.clock_offset_seconds.set(clock.skew().num_milliseconds() as f64 / 1000.0);
     match metrics.encode() {
         Ok(text) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()

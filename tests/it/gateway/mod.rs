@@ -4,6 +4,7 @@ mod answers;
 mod broken_off;
 mod causes;
 mod clients;
+mod clock;
 mod limits;
 mod own_host;
 mod proxied;
