@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode, Version};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
 
 use crate::clock::{Clock, SKEW_LIMIT};
 use crate::cluster::Cluster;
@@ -46,13 +44,14 @@ impl Readiness {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+    /// Whether this process is shutting down.
+    pub(super) fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
     }
 
     /// Checks the readiness. The error is the reason, for the probe's answer.
     fn check(&self) -> Result<(), String> {
-        if self.is_stopping() {
+        if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".to_owned());
         }
         match self.cluster.silence() {
@@ -101,15 +100,4 @@ fn show(metrics: &Metrics, clock: &Clock) -> Response {
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-/// Makes HTTP/1 clients reconnect (to another replica) when this process is shutting down. Otherwise a client that
-/// sends its next request just as the connection closes loses it. HTTP/2 has GOAWAY for this, and forbids the header.
-pub(super) async fn reconnect(State(readiness): State<Readiness>, request: Request, next: Next) -> Response {
-    let version = request.version();
-    let mut response = next.run(request).await;
-    if readiness.is_stopping() && version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

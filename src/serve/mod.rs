@@ -179,7 +179,8 @@ fn controller(api: &ApiServer) -> Controller {
 /// Serves probes and metrics until the process ends.
 async fn serve_admin(socket: TcpListener, router: Router) {
     let listener = Listener { socket, tls: None, limits: Limits::ADMIN, metrics: None, tasks: TaskTracker::new() };
-    connections::serve(listener, App { router, gateway: None }, CancellationToken::new(), Duration::ZERO).await;
+    let app = App { router, gateway: None, stopping: Arc::default() };
+    connections::serve(listener, app, CancellationToken::new(), Duration::ZERO).await;
 }
 
 /// Stops accepting requests after `delay` and finishes those in progress. Returns `ended`, or a failure during the

@@ -7,7 +7,6 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::admin::reconnect;
 use super::certificate::{key_pair, public_hosts, show_expiry, watch_cert_files};
 use super::connections::{self, App, Limits, Listener};
 use super::shutdown::Lifecycle;
@@ -88,8 +87,7 @@ impl ApiServer {
         let readiness = lifecycle.readiness;
         let state = Arc::new(state);
         let console = state.settings.console.then(|| console::router(state.clone()));
-        let router =
-            api::router(state, console)?.layer(axum::middleware::from_fn_with_state(readiness.clone(), reconnect));
+        let router = api::router(state, console)?;
         let listener = Listener {
             socket: listener,
             tls: Some(served),
@@ -97,11 +95,12 @@ impl ApiServer {
             metrics: Some(metrics.clone()),
             tasks: lifecycle.requests,
         };
+        let app = App { router, gateway, stopping: readiness.stopping() };
         readiness.serve();
         tracing::info!(address = %args.listen, "listening");
         let files = args.tls_cert_file.zip(args.tls_key_file);
         tokio::select! {
-            () = connections::serve(listener, App { router, gateway }, lifecycle.stop, drain) => Ok(()),
+            () = connections::serve(listener, app, lifecycle.stop, drain) => Ok(()),
             never = watch_cert_files(&tls, files, pair.certificate, &metrics) => match never {},
         }
     }

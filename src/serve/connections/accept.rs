@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -68,14 +70,24 @@ pub struct App {
     pub router: Router,
     /// The gateway. No layer of the router may come near it: it passes on what it gets.
     pub gateway: Option<Arc<Gateway>>,
+    /// Whether this process is shutting down.
+    pub stopping: Arc<AtomicBool>,
 }
 
 impl App {
     async fn answer(&self, request: axum::extract::Request) -> Result<Response, Infallible> {
-        match self.gateway.as_ref().filter(|gateway| gateway.is_asked(&request)) {
-            Some(gateway) => Ok(gateway.answer(request).await),
-            None => self.router.clone().oneshot(request).await,
+        let version = request.version();
+        let mut response = match self.gateway.as_ref().filter(|gateway| gateway.is_asked(&request)) {
+            Some(gateway) => gateway.answer(request).await,
+            None => self.router.clone().oneshot(request).await?,
+        };
+        // So that HTTP/1 clients connect anew, to another replica: one that sends its next request just as the
+        // connection closes would lose it. HTTP/2 has GOAWAY for this, and forbids the header.
+        let is_over = response.status() != StatusCode::SWITCHING_PROTOCOLS && version < Version::HTTP_2;
+        if is_over && self.stopping.load(Ordering::Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        Ok(response)
     }
 }
 
@@ -346,7 +358,11 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let limits = Limits { idle: Duration::from_secs(2), ..Limits::API };
         let listener = Listener { socket, tls: Some(tls), limits, metrics: None, tasks: TaskTracker::new() };
-        let app = App { router: Router::new().route("/", get(|| async { "hello" })), gateway: None };
+        let app = App {
+            router: Router::new().route("/", get(|| async { "hello" })),
+            gateway: None,
+            stopping: Arc::default(),
+        };
         let asked = tokio::task::spawn_blocking(move || ask(address, &pair.certificate));
         tokio::select! {
             () = serve(listener, app, CancellationToken::new(), Duration::ZERO) => panic!("the server has ended"),

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::authn::Connection;
+use crate::authn::{Connection, Usage};
 use crate::domain::network::network;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {
-    /// In all. Below 1024, the usual limit of file descriptors of a process.
+    /// In all, without those that forward requests: the gateway bounds these by its own places.
     pub all: usize,
     /// Connections that have not authenticated.
     pub unauthenticated: usize,
@@ -58,6 +58,7 @@ struct Candidate {
     id: u64,
     network: IpAddr,
     authenticated: bool,
+    forwarding: bool,
     idle: Option<Duration>,
 }
 
@@ -84,8 +85,8 @@ impl Registry {
             .connections
             .iter()
             .map(|(id, entry)| {
-                let usage = entry.connection.usage(now);
-                Candidate { id: *id, network: entry.network, authenticated: usage.authenticated, idle: usage.idle }
+                let Usage { authenticated, forwarding, idle, .. } = entry.connection.usage(now);
+                Candidate { id: *id, network: entry.network, authenticated, forwarding, idle }
             })
             .collect();
         let room = self.caps.room(&candidates, network);
@@ -130,7 +131,9 @@ impl Caps {
         if counts.get(&from).is_some_and(|count| *count >= self.of_network) {
             return oldest_of(from);
         }
-        if strangers.len() < self.unauthenticated && open.len() < self.all {
+        // Members with many streams must not keep their owner out.
+        let counted = open.iter().filter(|it| !it.forwarding).count();
+        if strangers.len() < self.unauthenticated && counted < self.all {
             return Room::Free;
         }
         if let Some((most, _)) = counts.into_iter().max_by_key(|(network, count)| (*count, *network)) {
@@ -153,7 +156,13 @@ mod tests {
 
     /// Unauthenticated connections from these addresses, in this order.
     fn strangers(of: &[u8]) -> Vec<Candidate> {
-        let one = |(id, last): (u64, &u8)| Candidate { id, network: address(*last), authenticated: false, idle: None };
+        let one = |(id, last): (u64, &u8)| Candidate {
+            id,
+            network: address(*last),
+            authenticated: false,
+            forwarding: false,
+            idle: None,
+        };
         (0..).zip(of).map(one).collect()
     }
 
@@ -181,6 +190,15 @@ mod tests {
         open[3].idle = Some(Duration::from_secs(1));
         open[4].idle = Some(Duration::from_secs(2));
         assert_eq!(CAPS.room(&open, address(2)), Room::Evict(4), "the longest idle");
+    }
+
+    #[test]
+    fn connections_that_forward_take_no_place_of_others() {
+        let mut open = strangers(&[1; 9]);
+        open.iter_mut().for_each(|it| (it.authenticated, it.forwarding) = (true, true));
+        assert_eq!(CAPS.room(&open, address(2)), Room::Free);
+        open[3..].iter_mut().for_each(|it| it.forwarding = false);
+        assert_eq!(CAPS.room(&open, address(2)), Room::None, "six of others are busy");
     }
 
     #[test]
