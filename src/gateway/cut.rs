@@ -57,9 +57,7 @@ impl Ending {
     /// The last piece of the body.
     pub(super) fn last(&self, why: Why) -> Piece {
         let message = match &self.frames {
-            // Informers go on at another replica.
-            Some(_) if self.is_watch && why == Why::Restarting => Vec::new(),
-            Some(frames) => frames.ending(&status(why)),
+            Some(frames) => last_words(&**frames, self.is_watch, why),
             None => Vec::new(),
         };
         Piece::Last(message.into(), self.is_watch)
@@ -80,6 +78,12 @@ pub(super) fn frames(kind: StreamKind, headers: &HeaderMap) -> Box<dyn Frames> {
     } else {
         Box::new(Spdy::new(purpose, value(&STREAM_PROTOCOL)))
     }
+}
+
+/// What tells the client why its stream ends.
+pub(super) fn last_words(frames: &dyn Frames, is_watch: bool, why: Why) -> Vec<u8> {
+    // Informers go on at another replica.
+    if is_watch && why == Why::Restarting { frames.clean_ending() } else { frames.ending(&status(why)) }
 }
 
 /// What the user is told.

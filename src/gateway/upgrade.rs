@@ -12,13 +12,14 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
-use super::cut::{frames, status};
+use super::cut::{frames, last_words};
 use super::exchange::Exchange;
 use super::failure::NoAnswer;
 use super::forward::{Forward, GRACE, HEAD};
 use super::frames::Frames;
 use super::headers::{self, Upgrade};
 use super::registry::Why;
+use super::request_info::StreamKind;
 
 /// How much is read at once, each way.
 const BUFFER: usize = 32 * 1024;
@@ -200,7 +201,7 @@ impl Down {
     /// Finishes the frame that has begun, if there is something to say after it, and says why there are no more.
     /// Whether the client was told.
     async fn end(&mut self, why: Why, exchange: &Exchange) -> bool {
-        let last = self.frames.ending(&status(why));
+        let last = last_words(&*self.frames, exchange.kind == StreamKind::Watch, why);
         let mut finished = 0;
         while !last.is_empty() && !self.frames.can_insert() {
             if self.buffer.is_empty() && !matches!(self.read(exchange).await, Ok(1..)) {

@@ -42,6 +42,11 @@ pub trait Frames: Send + Sync {
     /// What tells the client why its stream ends, for a gap. Empty if the protocol has no way to say so.
     fn ending(&self, status: &Status) -> Vec<u8>;
 
+    /// The same without a reason, as the API server ends it.
+    fn clean_ending(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// Follows a whole chunk.
     fn follow(&mut self, chunk: &[u8]) -> Result<(), Unreadable> {
         let mut followed = 0;

@@ -149,6 +149,10 @@ impl Frames for WebSocket {
         };
         [message, frame(CLOSE, &code.to_be_bytes())].concat()
     }
+
+    fn clean_ending(&self) -> Vec<u8> {
+        frame(CLOSE, &NORMAL_CLOSURE.to_be_bytes())
+    }
 }
 
 /// A message in one frame.

@@ -51,11 +51,9 @@ fn watch_over_http1_ends_with_an_error_event() {
     assert_eq!((&last["type"], &last["object"]["code"]), (&"ERROR".into(), &401.into()), "{text}");
 }
 
-#[test]
-fn watch_over_a_websocket_ends_with_an_error_event() {
-    let gateways = Gateways::shared();
-    let guest = gateways.member(&gateways.role());
-    let mut connection = RawConnection::connect(gateways.cluster, &gateways.first);
+/// A watch that has shown its first event.
+fn watch_over_a_websocket(guest: &Guest, daypass: &Daypass, cluster: &Cluster) -> RawConnection {
+    let mut connection = RawConnection::connect(cluster, daypass);
     connection.send(&format!(
         "GET /dp-1/gateway{WATCH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
@@ -63,6 +61,14 @@ fn watch_over_a_websocket_ends_with_an_error_event() {
     ));
     connection.read_to("HTTP/1.1 101 ");
     connection.read_to("kube-root-ca.crt");
+    connection
+}
+
+#[test]
+fn watch_over_a_websocket_ends_with_an_error_event() {
+    let gateways = Gateways::shared();
+    let guest = gateways.member(&gateways.role());
+    let mut connection = watch_over_a_websocket(&guest, &gateways.first, gateways.cluster);
     gateways.first.owner.delete(&guest.member.path("")).expect(204);
     connection.read_to("this membership was ended early");
 }
@@ -76,12 +82,32 @@ fn replica_that_stops_ends_watches_without_an_error() {
     let text = std::fs::read_to_string(&guest.file).unwrap().replace(&gateways.first.url, &daypass.url);
     let watch = Running::start(cluster, &cluster.save(&text), &["get", "configmaps", "-w", "-n", "default"]);
     watch.wait_for("kube-root-ca.crt");
+    let mut socket = watch_over_a_websocket(&guest, &daypass, cluster);
     daypass.stop();
     let (_, output) = watch.ended();
     assert!(!output.contains("Failure"), "{output}");
+    // A closing frame with the code 1000 (RFC 6455) is the last that is said.
+    let rest = socket.rest();
+    assert!(!rest.contains("ERROR") && rest.ends_with("\u{2}\u{3}\u{fffd}"), "{rest:?}");
     // Informers go on at another replica.
     gateways.cluster.create(&config_map(&format!("after-{}", guest.member.name())));
     assert!(guest.api.get("/api/v1/namespaces/default/configmaps").text.contains(guest.member.name()));
+}
+
+#[test]
+fn replica_that_stops_tells_http1_clients_to_connect_anew() {
+    let gateways = Gateways::shared();
+    // The delay is longer than the test, which kills it at the end.
+    let args = ["--kubeconfig-mode=gateway", "--shutdown-delay-seconds=3600"];
+    let mut daypass = Daypass::with_args(gateways.cluster, &args);
+    let guest = gateways.member(&gateways.role());
+    let api = at(&guest, &daypass, gateways.cluster);
+    let list = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(api.get(list).expect(200).header("connection"), "");
+    daypass.terminate();
+    eventually("it stops", || (daypass.probe("/readyz").0 == 503).then_some(()));
+    assert_eq!(api.get(list).expect(200).header("connection"), "close");
+    daypass.kill();
 }
 
 #[test]

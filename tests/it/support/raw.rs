@@ -65,7 +65,7 @@ impl RawConnection {
             }
         };
         assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it does not end");
-        String::from_utf8(bytes).unwrap()
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// [`RawConnection::send`] that returns the connection's error.
