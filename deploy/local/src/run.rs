@@ -107,7 +107,7 @@ impl Run<'_> {
         let owner = json!({"kind": "ServiceAccount", "namespace": "default", "name": OWNER});
         let values = json!({
             "replicas": 0,
-            "dataPlane": {"id": DATA_PLANE, "server": self.plane.server_url()},
+            "dataPlane": {"id": DATA_PLANE},
             "server": {"publicUrl": self.url()},
             "managers": [owner],
             "accessTokens": {"generateBy": [owner], "manageBy": [owner]},
@@ -123,7 +123,7 @@ impl Run<'_> {
         let mut command = guarded(&self.options.daypass);
         command.env("KUBECONFIG", self.file("daypass.kubeconfig"));
         command.args(["serve", "--namespace", RELEASE, "--data-plane-id", DATA_PLANE]);
-        command.args(["--data-plane-server", &self.plane.server_url(), "--public-url", &self.url()]);
+        command.args(["--public-url", &self.url()]);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--admin-listen", &format!("127.0.0.1:{}", self.admin_port)]);
         let mut daypass = Process::start(RELEASE, command, &self.plane.log(RELEASE), Some(&self.plane.log("audit")))?;
