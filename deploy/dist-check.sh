@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks a release before it is published: `make dist-check`.
 #   dist-check.sh FOLDER   where dist.sh has put it, made from the current commit
+# DIST_REBUILD=no leaves out building it again.
 set -euo pipefail
 folder=$(realpath "$1")
 cd "$(dirname "$0")/.."
@@ -36,6 +37,10 @@ only "${chart[@]}"
 diff <("$work/daypass" crds members) <(tar -xzOf "${chart[0]}" daypass/files/members.yaml) ||
     fail 'chart and program have different CRDs'
 
+if [ "${DIST_REBUILD-}" = no ]; then
+    echo 'NOT CHECKED: whether it builds reproducibly (DIST_REBUILD=no)' >&2
+    exit 0
+fi
 # The same commit, in another folder, from scratch.
 if [ -n "$(git status --porcelain)" ]; then
     [ -z "${CI-}" ] || fail 'files are not committed'
