@@ -7,6 +7,7 @@
 #   GATEWAY_SECTIONS=kubeconfigs  what `make bench-gateway` measures (gateway,pods)
 #   REQUESTS=10000             how many requests `make bench-rolling` sends
 #   TEST_THREADS=6             how many tests `make test` runs at once (three for each core)
+#   DIST_REBUILD=no            `make dist-check` does not build the release again
 #   RESTART=1                  `make run` restarts Daypass when it dies, as Kubernetes would
 
 CARGO ?= cargo

@@ -16,7 +16,7 @@ use self::config::{PAUSE_IMAGE, SOCKET};
 use crate::control_plane::ControlPlane;
 use crate::kubeconfig::{self, Identity};
 use crate::pki::CertPem;
-use crate::process::{POLL, Process, output};
+use crate::process::{KUBECTL_POLL, Process, output};
 use crate::sandbox::{NODE_ADDRESS, NODE_NAME, Sandbox, cni_programs};
 use crate::state::write_private;
 use crate::tools::NodeTools;
@@ -114,7 +114,7 @@ impl<'a> Node<'a> {
                 let logs = self.plane.state_dir().join("logs");
                 bail!("{what} was not ready within {READY_TIMEOUT:?}; see {}", logs.display());
             }
-            thread::sleep(POLL);
+            thread::sleep(KUBECTL_POLL);
         }
         Ok(())
     }
